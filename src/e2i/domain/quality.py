@@ -1,0 +1,98 @@
+"""What the quality gate found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+QCStatus = Literal["passed", "warning", "failed", "skipped"]
+Severity = Literal["blocking", "warning", "info"]
+GATE_SCORE = 0.80
+SCORE_WEIGHTS = {"completeness": 0.25, "validity": 0.25, "consistency": 0.20, "uniqueness": 0.15, "timeliness": 0.15}
+
+
+@dataclass(frozen=True, kw_only=True)
+class QCIssue:
+    """One finding. `check` is a stable snake_case code; `advice` says how to mend the data or the study file."""
+
+    check: str
+    severity: Severity
+    detail: str
+    advice: str
+    column: str | None = None
+    value: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """One expectation or schema check that ran: `family` is one of the five score families or `accuracy`."""
+
+    suite: str
+    expectation: str
+    family: str
+    passed: bool
+    column: str | None = None
+    observed: str | None = None
+    unexpected_share: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QCReport:
+    """Scores are in [0, 1]; `score` is their weighted mean (see SCORE_WEIGHTS), None when a check crashed."""
+
+    report_id: str
+    table: str
+    status: QCStatus
+    score: float | None
+    scores: dict[str, float]
+    issues: tuple[QCIssue, ...]
+    checks: tuple[CheckResult, ...]
+    rows: int
+    columns: int
+    validated_at: datetime
+    data_sha256: str
+
+    @property
+    def blocking(self) -> tuple[QCIssue, ...]:
+        """The findings that stop the run."""
+        return tuple(issue for issue in self.issues if issue.severity == "blocking")
+
+    @property
+    def gate_passed(self) -> bool:
+        """True only when every check ran, none blocks, and the score reaches GATE_SCORE."""
+        return (
+            self.status in ("passed", "warning")
+            and not self.blocking
+            and self.score is not None
+            and self.score >= GATE_SCORE
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureBaseline:
+    """Train-only statistics of one column; numbers for numeric columns, `levels` (share by value) otherwise."""
+
+    column: str
+    missing_share: float
+    mean: float | None = None
+    std: float | None = None
+    minimum: float | None = None
+    p25: float | None = None
+    p50: float | None = None
+    p75: float | None = None
+    maximum: float | None = None
+    levels: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineMetrics:
+    """Statistics of the train split alone; drift is measured against them later."""
+
+    training_samples: int
+    features: tuple[FeatureBaseline, ...]
+    target_rate: float | None
+    target_mean: float | None
+    correlations: dict[str, dict[str, float]]
+    computed_at: datetime

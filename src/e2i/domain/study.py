@@ -1,0 +1,118 @@
+"""A study: data plus question, in roles, never code."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Estimand = Literal["ATE", "ATT", "LATE"]
+Design = Literal["auto", "cross_section", "did", "synthetic_control", "iv"]
+Brand = Literal["Remibrutinib", "Fabhalta", "Kisqali", "competitor", "other"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSpec(_Strict):
+    """Where the rows come from.
+
+    `source` is a path to a csv or parquet file (relative to the study file), `postgresql://…` with `table` or `query`,
+    `synthetic` (the pharma world), or `package:NAME/PATH` for a file inside an installed package.
+    """
+
+    source: str
+    table: str | None = None
+    query: str | None = None
+    seed: int = 7
+    size: int | None = Field(default=None, gt=0, description="synthetic world only: number of HCPs")
+
+    @model_validator(mode="after")
+    def _one_of_table_and_query(self) -> DataSpec:
+        if self.table is not None and self.query is not None:
+            msg = "give either table or query, not both"
+            raise ValueError(msg)
+        return self
+
+
+class EffectSpec(_Strict):
+    """The causal question."""
+
+    treatment: str
+    outcome: str
+    confounders: tuple[str, ...] = ()
+    modifiers: tuple[str, ...] = ()
+    negative_controls: tuple[str, ...] = ()
+    instruments: tuple[str, ...] = ()
+    estimand: Estimand | None = None
+    design: Design = "auto"
+    cohort: str | None = None
+
+
+class PredictionSpec(_Strict):
+    """The predictive question."""
+
+    target: str
+    problem_type: Literal["binary_classification", "regression"] | None = None
+    horizon_days: int | None = Field(default=None, gt=0)
+    event_time: str | None = None
+    features: tuple[str, ...] | None = Field(default=None, description="candidate features; default: every column without another role")
+    exclude: tuple[str, ...] = ()
+    after_event: tuple[str, ...] = Field(default=(), description="columns known only after the event; never features")
+    protected: tuple[str, ...] = ()
+    group: str | None = Field(default=None, description="rows of one group stay in one split; default: the unit")
+
+
+class BusinessSpec(_Strict):
+    """Money: value of one outcome unit and cost of one treated unit, in US dollars."""
+
+    value_per_unit: float
+    cost_per_treated: float
+    horizon_months: int = Field(default=12, gt=0)
+
+
+class SuccessSpec(_Strict):
+    """What the model must reach before it may leave development."""
+
+    minimum_auc: float | None = Field(default=None, ge=0.5, le=1.0)
+    minimum_precision_at_k: float | None = Field(default=None, ge=0, le=1)
+    maximum_fpr: float | None = Field(default=None, ge=0, le=1)
+    minimum_f1: float | None = Field(default=None, ge=0, le=1)
+    maximum_brier: float | None = Field(default=None, ge=0, le=1)
+    minimum_r2: float | None = Field(default=None, le=1)
+    maximum_rmse: float | None = Field(default=None, gt=0)
+    minimum_lift: float | None = Field(default=None, ge=0, description="relative gain over the baseline on the primary metric")
+
+
+class SearchSpec(_Strict):
+    """How hard to look for a model; defaults come from settings."""
+
+    algorithms: tuple[str, ...] | None = None
+    trials: int | None = Field(default=None, gt=0)
+    interpretable: bool = False
+
+
+class Study(_Strict):
+    """Data plus question. `effect` or `prediction`, or both."""
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$")
+    description: str | None = None
+    data: DataSpec
+    unit: str | None = None
+    time: str | None = None
+    brand: Brand | None = None
+    region: Literal["northeast", "south", "midwest", "west"] | None = None
+    effect: EffectSpec | None = None
+    prediction: PredictionSpec | None = None
+    business: BusinessSpec | None = None
+    success: SuccessSpec = SuccessSpec()
+    search: SearchSpec = SearchSpec()
+    seed: int = 42
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Study:
+        if self.effect is None and self.prediction is None:
+            msg = "a study asks something: give `effect`, `prediction`, or both"
+            raise ValueError(msg)
+        return self
