@@ -40,7 +40,7 @@ class E2IError(Exception):
         return f"{text} {self.advice}" if self.advice else text
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), self.what, self.where, self.advice))
+        return (_rebuild, (type(self), self.what, self.where, self.advice), dict(self.__dict__))
 
     def to_dict(self) -> dict[str, str | None]:
         """The error as data: `error`, `category`, `what`, `where`, `advice`."""

@@ -1,0 +1,337 @@
+"""Every setting, one row each, and where its value came from. The only reader of the environment.
+
+Order: explicit argument, environment, `e2i.toml`, the YAML shipped in `settings/`. Standard variables (DATABASE_URL,
+MLFLOW_TRACKING_URI, OPTUNA_STORAGE_URL) are honoured under their own names; every key also as E2I_SECTION__KEY.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from e2i.errors import ConfigError
+
+SETTINGS = Path(__file__).parent / "settings"
+FILES = {"": "e2i.yaml", "mlflow": "mlflow.yaml", "optuna": "optuna_config.yaml", "data_quality": "data_quality.yaml"}
+STANDARD = {
+    "DATABASE_URL": "database.url",
+    "MLFLOW_TRACKING_URI": "mlflow.tracking.uri",
+    "OPTUNA_STORAGE_URL": "optuna.storage.url",
+}
+VENDOR_ENVIRONMENT = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "true",
+    "DISABLE_PANDERA_IMPORT_WARNING": "True",
+}
+_REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatabaseSection(_Section):
+    url: SecretStr
+    port: int = Field(ge=0, le=65535)
+
+
+class RetrySection(_Section):
+    max_attempts: int = Field(gt=0)
+    backoff_factor: float = Field(ge=0)
+    max_backoff: float = Field(ge=0)
+
+
+class TrackingSection(_Section):
+    uri: SecretStr
+    artifact_location: str
+    request_timeout: float = Field(gt=0)
+    retry: RetrySection
+
+
+class ExperimentsSection(_Section):
+    prefix: str
+    default_tags: dict[str, str]
+
+
+class RegistrySection(_Section):
+    naming_pattern: str
+
+
+class CircuitBreakerSection(_Section):
+    failure_threshold: int = Field(gt=0)
+    reset_timeout_seconds: float = Field(gt=0)
+    half_open_max_calls: int = Field(gt=0)
+    success_threshold: int = Field(gt=0)
+
+
+class MlflowSection(_Section):
+    tracking: TrackingSection
+    experiments: ExperimentsSection
+    registry: RegistrySection
+    circuit_breaker: CircuitBreakerSection
+
+
+class OptunaStorageSection(_Section):
+    url: SecretStr
+
+
+class TpeSection(_Section):
+    n_startup_trials: int = Field(ge=0)
+    multivariate: bool
+    prior_weight: float = Field(gt=0)
+
+
+class SamplerSection(_Section):
+    tpe: TpeSection
+
+
+class HyperbandSection(_Section):
+    min_resource: int = Field(gt=0)
+    reduction_factor: int = Field(gt=1)
+
+
+class PrunerSection(_Section):
+    hyperband: HyperbandSection
+
+
+class OptimizationSection(_Section):
+    default_n_trials: int = Field(gt=0)
+
+
+class WarmstartSection(_Section):
+    enabled: bool
+    min_similarity: float = Field(ge=0, le=1)
+    max_import_trials: int = Field(ge=0)
+    enqueue_trials: int = Field(ge=0)
+
+
+class ProblemTypeSection(_Section):
+    default_metric: str
+    cv_folds: int = Field(ge=2)
+
+
+class OptunaSection(_Section):
+    storage: OptunaStorageSection
+    sampler: SamplerSection
+    pruner: PrunerSection
+    optimization: OptimizationSection
+    warmstart: WarmstartSection
+    problem_types: dict[str, ProblemTypeSection]
+    search_space_presets: dict[str, dict[str, dict[str, Any]]]
+
+
+class AlertingSection(_Section):
+    minimum_severity: Literal["info", "warning", "error", "critical"]
+    webhook_url: SecretStr
+    webhook_timeout_seconds: float = Field(gt=0)
+    max_listed_expectations: int = Field(gt=0)
+
+
+class DataQualitySection(_Section):
+    alerting: AlertingSection
+
+
+class Settings(BaseSettings):
+    """All settings, validated; see `load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="E2I_", env_nested_delimiter="__", extra="ignore", frozen=True, nested_model_default_partial_update=True
+    )
+    toml_path: ClassVar[Path | None] = None
+
+    home: Path
+    environment: str
+    log_level: Literal["debug", "info", "warning", "error"]
+    database: DatabaseSection
+    mlflow: MlflowSection
+    optuna: OptunaSection
+    data_quality: DataQualitySection
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Our order of layers."""
+        layers: list[PydanticBaseSettingsSource] = [init_settings, env_settings, _Standard(settings_cls)]
+        if cls.toml_path is not None:
+            layers.append(_Toml(settings_cls, cls.toml_path))
+        return (*layers, _Shipped(settings_cls))
+
+
+class _Layer(PydanticBaseSettingsSource):
+    """A source that is a whole mapping."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ANN401, ARG002
+        return None, field_name, False
+
+    def mapping(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        return self.mapping()
+
+
+class _Standard(_Layer):
+    def mapping(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for variable, key in STANDARD.items():
+            if os.environ.get(variable):
+                _put(found, key, os.environ[variable])
+        return found
+
+
+class _Toml(_Layer):
+    def __init__(self, settings_cls: type[BaseSettings], path: Path) -> None:
+        super().__init__(settings_cls)
+        self._path = path
+
+    def mapping(self) -> dict[str, Any]:
+        import tomllib
+
+        try:
+            content = tomllib.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"cannot be read: {error}", where=str(self._path), advice="Mend or remove the file.") from error
+        _refuse_unknown(content, str(self._path))
+        return _substitute(content, str(self._path))  # type: ignore[no-any-return]
+
+
+class _Shipped(_Layer):
+    def mapping(self) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        for section, name in FILES.items():
+            content = _substitute(yaml.safe_load((SETTINGS / name).read_text(encoding="utf-8")), f"settings/{name}")
+            merged |= {section: content} if section else content
+        return merged
+
+
+def load(*, toml: Path | None = None, **arguments: Any) -> Settings:  # noqa: ANN401
+    """Read all layers.
+
+    Parameters
+    ----------
+    toml : the settings file; by default `e2i.toml` in the working folder, if there is one
+    arguments : explicit values, strongest layer
+
+    Raises
+    ------
+    ConfigError
+        A value is missing (with every place that was tried), of the wrong type, or names an unknown key.
+    """
+    path = toml or Path("e2i.toml")
+    if toml is not None and not toml.is_file():
+        raise ConfigError("no such file.", where=str(toml), advice="Give the path of a TOML file, or leave the option out.")
+    bound = type("Settings", (Settings,), {"toml_path": path if path.is_file() else None, "__module__": __name__})
+    try:
+        return bound(**arguments)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        raise _explain(error, path) from error
+
+
+def origins(settings: Settings, **arguments: Any) -> dict[str, tuple[Any, str]]:  # noqa: ANN401
+    """Key -> (value, where it came from); secrets are shown as `**********`."""
+    kind = type(settings)
+    layers: list[tuple[str, dict[str, Any]]] = [("argument", _flat(arguments))]
+    environment = {name[4:].lower().replace("__", "."): name for name in os.environ if name.startswith("E2I_")}
+    standard = {key: name for name, key in STANDARD.items() if os.environ.get(name)}
+    toml = _flat(_Toml(kind, kind.toml_path).mapping()) if kind.toml_path else {}
+    shipped = {f"{section}.{key}" if section else key: f"settings/{name}" for section, name in FILES.items() for key in _keys(name)}
+    table: dict[str, tuple[Any, str]] = {}
+    for key, value in _flat(settings.model_dump()).items():
+        shown = "**********" if isinstance(value, SecretStr) and value.get_secret_value() else str(value) if isinstance(value, Path) else value
+        shown = "" if isinstance(shown, SecretStr) else shown
+        if key in layers[0][1]:
+            origin = "argument"
+        elif key in environment or key in standard:
+            origin = f"environment {environment.get(key) or standard[key]}"
+        elif key in toml:
+            origin = str(kind.toml_path)
+        else:
+            origin = shipped.get(key) or next((shipped[k] for k in shipped if key.startswith(f"{k}.")), "settings")
+        table[key] = (shown, origin)
+    return table
+
+
+def set_vendor_environment() -> None:
+    """Switch off what libraries would send home, and what would block an offline start; a user's own value stays."""
+    for name, value in VENDOR_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def _substitute(value: Any, where: str) -> Any:  # noqa: ANN401
+    """Replace ${VAR} and ${VAR:-default} in every string."""
+    if isinstance(value, Mapping):
+        return {key: _substitute(item, where) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_substitute(item, where) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        name, default = match["name"], match["default"]
+        found = os.environ.get(name) or default
+        if found is None:
+            raise ConfigError(
+                f"${{{name}}} has no value.", where=where, advice=f"Set the variable {name}, or write ${{{name}:-default}}."
+            )
+        return found
+
+    return _REFERENCE.sub(replace, value)
+
+
+def _refuse_unknown(content: Mapping[str, Any], where: str) -> None:
+    from difflib import get_close_matches
+
+    known = set(Settings.model_fields)
+    for key in content:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            raise ConfigError(f"unknown key {key!r}.", where=where, advice=f"Did you mean {near[0]!r}?" if near else f"Keys: {', '.join(sorted(known))}.")
+
+
+def _explain(error: ValidationError, toml: Path) -> ConfigError:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        variable = "E2I_" + key.upper().replace(".", "__")
+        lines.append(f"{key}: {item['msg']} (tried: {variable}, {toml}, the shipped settings)")
+    return ConfigError("; ".join(lines), where="settings", advice="`e2i config show --origin` lists every key.")
+
+
+def _put(target: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401
+    *parents, last = key.split(".")
+    for parent in parents:
+        target = target.setdefault(parent, {})
+    target[last] = value
+
+
+def _keys(name: str) -> list[str]:
+    return list(_flat(yaml.safe_load((SETTINGS / name).read_text(encoding="utf-8"))))
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping) and item and not name.startswith("optuna.search_space_presets."):
+            table |= _flat(item, f"{name}.")
+        else:
+            table[name] = item
+    return table

@@ -1,0 +1,122 @@
+"""A worker process for heavy numerics, so that a budget can really stop them."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+from e2i.errors import BackendUnavailable, E2IError, StepFailed
+
+T = TypeVar("T")
+
+
+class LocalExecutor:
+    """One worker process, started on first use (or by `start`), kept warm, killed on cancellation and then replaced.
+
+    Calls are served one after the other: two numeric libraries on two cores slow each other down.
+    """
+
+    def __init__(self, *, preload: tuple[str, ...] = ()) -> None:
+        self._preload = preload
+        self._lock = asyncio.Lock()
+        self._process: BaseProcess | None = None
+        self._pipe: Connection[Any, Any] | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="executor")
+
+    def start(self) -> None:
+        """Start the worker now and let it import its libraries beside us."""
+        if self._process is not None and self._process.is_alive():
+            return
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self._preload), daemon=True, name="e2i-worker")
+        process.start()
+        theirs.close()
+        self._process, self._pipe = process, ours
+
+    async def run(self, function: Callable[..., T], /, *args: object, **kwargs: object) -> T:
+        """Run `function` in the worker; see ports.compute.Executor."""
+        async with self._lock:
+            loop = asyncio.get_running_loop()
+            try:
+                return await loop.run_in_executor(self._thread, self._call, function, args, kwargs)
+            except asyncio.CancelledError:
+                self.stop()
+                raise
+
+    def stop(self) -> None:
+        """Kill the worker, whatever it does."""
+        process, self._process = self._process, None
+        if process is not None and process.is_alive():
+            process.kill()
+            process.join(timeout=10)
+        # The reading thread sees the end of the pipe and closes it; see _call.
+
+    def close(self) -> None:
+        """Stop the worker and the thread that talks to it."""
+        self.stop()
+        self._thread.shutdown(wait=True)
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+
+    def _call(self, function: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object]) -> T:
+        self.start()
+        pipe, process = self._pipe, self._process
+        if pipe is None or process is None:
+            raise BackendUnavailable("the worker process was stopped.", where="executor")
+        try:
+            pipe.send((function, args, kwargs))
+            succeeded, value = pipe.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            process.join(timeout=10)
+            pipe.close()
+            self._process = self._pipe = None
+            raise BackendUnavailable(
+                f"the worker process ended with code {process.exitcode} in {_name(function)}.",
+                where="executor",
+                advice="Most often memory ran out: use fewer rows or columns.",
+            ) from error
+        if succeeded:
+            return value  # type: ignore[no-any-return]
+        raise value
+
+
+def _name(function: Callable[..., object]) -> str:
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+def _serve(pipe: Connection[Any, Any], preload: tuple[str, ...]) -> None:
+    """The worker's loop: one of the four places where everything is caught, because it must answer whatever happened."""
+    import importlib
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for module in preload:
+        importlib.import_module(module)
+    while True:
+        try:
+            function, args, kwargs = pipe.recv()
+        except (EOFError, OSError):
+            os._exit(0)
+        try:
+            answer = (True, function(*args, **kwargs))
+        except E2IError as error:
+            answer = (False, error)
+        except Exception as error:  # noqa: BLE001
+            failure = StepFailed(f"{type(error).__name__}: {error}", where=_name(function), advice="This is a fault of E2I: please report it.")
+            failure.__notes__ = [_traceback(error)]
+            answer = (False, failure)
+        pipe.send(answer)
+
+
+def _traceback(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error))
