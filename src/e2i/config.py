@@ -25,16 +25,7 @@ STANDARD = {
     "MLFLOW_TRACKING_URI": "mlflow.tracking.uri",
     "OPTUNA_STORAGE_URL": "optuna.storage.url",
 }
-VENDOR_ENVIRONMENT = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "GX_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "true",
-    "DISABLE_PANDERA_IMPORT_WARNING": "True",
-}
+VENDOR_ENVIRONMENT = {"GX_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true"}
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 
@@ -61,7 +52,6 @@ class TrackingSection(_Section):
 
 
 class ExperimentsSection(_Section):
-    prefix: str
     default_tags: dict[str, str]
 
 
@@ -178,7 +168,7 @@ class Settings(BaseSettings):
 class _Layer(PydanticBaseSettingsSource):
     """A source that is a whole mapping."""
 
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ANN401, ARG002
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
         return None, field_name, False
 
     def mapping(self) -> dict[str, Any]:
@@ -222,7 +212,7 @@ class _Shipped(_Layer):
         return merged
 
 
-def load(*, toml: Path | None = None, **arguments: Any) -> Settings:  # noqa: ANN401
+def load(*, toml: Path | None = None, **arguments: Any) -> Settings:
     """Read all layers.
 
     Parameters
@@ -245,7 +235,7 @@ def load(*, toml: Path | None = None, **arguments: Any) -> Settings:  # noqa: AN
         raise _explain(error, path) from error
 
 
-def origins(settings: Settings, **arguments: Any) -> dict[str, tuple[Any, str]]:  # noqa: ANN401
+def origins(settings: Settings, **arguments: Any) -> dict[str, tuple[Any, str]]:
     """Key -> (value, where it came from); secrets are shown as `**********`."""
     kind = type(settings)
     layers: list[tuple[str, dict[str, Any]]] = [("argument", _flat(arguments))]
@@ -255,7 +245,9 @@ def origins(settings: Settings, **arguments: Any) -> dict[str, tuple[Any, str]]:
     shipped = {f"{section}.{key}" if section else key: f"settings/{name}" for section, name in FILES.items() for key in _keys(name)}
     table: dict[str, tuple[Any, str]] = {}
     for key, value in _flat(settings.model_dump()).items():
-        shown = "**********" if isinstance(value, SecretStr) and value.get_secret_value() else str(value) if isinstance(value, Path) else value
+        shown = (
+            "**********" if isinstance(value, SecretStr) and value.get_secret_value() else str(value) if isinstance(value, Path) else value
+        )
         shown = "" if isinstance(shown, SecretStr) else shown
         if key in layers[0][1]:
             origin = "argument"
@@ -269,13 +261,13 @@ def origins(settings: Settings, **arguments: Any) -> dict[str, tuple[Any, str]]:
     return table
 
 
-def set_vendor_environment() -> None:
+def set_vendor_environment(more: Mapping[str, str] | None = None) -> None:
     """Switch off what libraries would send home, and what would block an offline start; a user's own value stays."""
-    for name, value in VENDOR_ENVIRONMENT.items():
+    for name, value in {**VENDOR_ENVIRONMENT, **(more or {})}.items():
         os.environ.setdefault(name, value)
 
 
-def _substitute(value: Any, where: str) -> Any:  # noqa: ANN401
+def _substitute(value: Any, where: str) -> Any:
     """Replace ${VAR} and ${VAR:-default} in every string."""
     if isinstance(value, Mapping):
         return {key: _substitute(item, where) for key, item in value.items()}
@@ -288,9 +280,7 @@ def _substitute(value: Any, where: str) -> Any:  # noqa: ANN401
         name, default = match["name"], match["default"]
         found = os.environ.get(name) or default
         if found is None:
-            raise ConfigError(
-                f"${{{name}}} has no value.", where=where, advice=f"Set the variable {name}, or write ${{{name}:-default}}."
-            )
+            raise ConfigError(f"${{{name}}} has no value.", where=where, advice=f"Set the variable {name}, or write ${{{name}:-default}}.")
         return found
 
     return _REFERENCE.sub(replace, value)
@@ -303,7 +293,9 @@ def _refuse_unknown(content: Mapping[str, Any], where: str) -> None:
     for key in content:
         if key not in known:
             near = get_close_matches(key, known, n=1)
-            raise ConfigError(f"unknown key {key!r}.", where=where, advice=f"Did you mean {near[0]!r}?" if near else f"Keys: {', '.join(sorted(known))}.")
+            raise ConfigError(
+                f"unknown key {key!r}.", where=where, advice=f"Did you mean {near[0]!r}?" if near else f"Keys: {', '.join(sorted(known))}."
+            )
 
 
 def _explain(error: ValidationError, toml: Path) -> ConfigError:
@@ -315,7 +307,7 @@ def _explain(error: ValidationError, toml: Path) -> ConfigError:
     return ConfigError("; ".join(lines), where="settings", advice="`e2i config show --origin` lists every key.")
 
 
-def _put(target: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401
+def _put(target: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         target = target.setdefault(parent, {})

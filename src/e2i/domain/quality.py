@@ -10,6 +10,24 @@ QCStatus = Literal["passed", "warning", "failed", "skipped"]
 Severity = Literal["blocking", "warning", "info"]
 GATE_SCORE = 0.80
 SCORE_WEIGHTS = {"completeness": 0.25, "validity": 0.25, "consistency": 0.20, "uniqueness": 0.15, "timeliness": 0.15}
+FEATURE_EXCLUDING_CHECKS = frozenset({"all_missing_column", "constant_column", "high_cardinality", "date_as_text"})
+"""a warning of one of these checks takes its column out of the features"""
+LEAKAGE_CHECKS = frozenset(
+    {
+        "target_copy",
+        "target_near_copy",
+        "target_suspect",
+        "target_as_feature",
+        "missingness_leak",
+        "after_event_column",
+        "date_after_event",
+        "identifier_feature",
+        "id_across_splits",
+        "group_across_splits",
+        "split_date_violation",
+    }
+)
+"""findings which say that information reached the features that must not"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +78,19 @@ class QCReport:
         return tuple(issue for issue in self.issues if issue.severity == "blocking")
 
     @property
+    def success_rate(self) -> float | None:
+        """Share of the rules that ran and passed, in 0-1; None when none ran."""
+        return sum(check.passed for check in self.checks) / len(self.checks) if self.checks else None
+
+    @property
+    def leakage(self) -> tuple[QCIssue, ...]:
+        """The blocking findings that are leakage."""
+        return tuple(issue for issue in self.blocking if issue.check in LEAKAGE_CHECKS)
+
+    @property
     def gate_passed(self) -> bool:
         """True only when every check ran, none blocks, and the score reaches GATE_SCORE."""
-        return (
-            self.status in ("passed", "warning")
-            and not self.blocking
-            and self.score is not None
-            and self.score >= GATE_SCORE
-        )
+        return self.status in ("passed", "warning") and not self.blocking and self.score is not None and self.score >= GATE_SCORE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -27,11 +28,22 @@ class DataSpec(_Strict):
     query: str | None = None
     seed: int = 7
     size: int | None = Field(default=None, gt=0, description="synthetic world only: number of HCPs")
+    as_of: date | None = Field(default=None, description="the day the data claim to be current; without it freshness is unknown")
 
     @model_validator(mode="after")
-    def _one_of_table_and_query(self) -> DataSpec:
+    def _fits_its_source(self) -> DataSpec:
         if self.table is not None and self.query is not None:
             msg = "give either table or query, not both"
+            raise ValueError(msg)
+        if self.source.startswith(("postgresql://", "postgres://")):
+            if self.table is None and self.query is None:
+                msg = "a PostgreSQL source needs `table` or `query`"
+                raise ValueError(msg)
+        elif self.query is not None or (self.table is not None and self.source != "synthetic"):
+            msg = f"a {'synthetic' if self.source == 'synthetic' else 'file'} source takes no `{'query' if self.query else 'table'}`"
+            raise ValueError(msg)
+        if self.size is not None and self.source != "synthetic":
+            msg = "`size` belongs to the synthetic world only"
             raise ValueError(msg)
         return self
 

@@ -27,7 +27,9 @@ class JsonSerializer:
         try:
             return "json", json.dumps(value, ensure_ascii=False).encode()
         except (TypeError, ValueError) as error:
-            raise SpecError(f"a checkpoint holds {type(obj).__name__}, which JSON cannot carry.", advice="Keep records in states.") from error
+            raise SpecError(
+                f"a checkpoint holds {type(obj).__name__}, which JSON cannot carry.", advice="Keep records in states."
+            ) from error
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
         """The value back. Raises BackendRejected for any other type tag (for instance a pickle)."""

@@ -29,6 +29,8 @@ class LocalExecutor:
         self._process: BaseProcess | None = None
         self._pipe: Connection[Any, Any] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="executor")
+        self._sent: Callable[..., Any] | None = None
+        """what the worker holds already: a scorer with its matrices is sent once, not with every call"""
 
     def start(self) -> None:
         """Start the worker now and let it import its libraries beside us."""
@@ -39,7 +41,7 @@ class LocalExecutor:
         process = context.Process(target=_serve, args=(theirs, self._preload), daemon=True, name="e2i-worker")
         process.start()
         theirs.close()
-        self._process, self._pipe = process, ours
+        self._process, self._pipe, self._sent = process, ours, None
 
     async def run(self, function: Callable[..., T], /, *args: object, **kwargs: object) -> T:
         """Run `function` in the worker; see ports.compute.Executor."""
@@ -73,7 +75,8 @@ class LocalExecutor:
         if pipe is None or process is None:
             raise BackendUnavailable("the worker process was stopped.", where="executor")
         try:
-            pipe.send((function, args, kwargs))
+            pipe.send((None if function is self._sent else function, args, kwargs))
+            self._sent = function
             succeeded, value = pipe.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             process.join(timeout=10)
@@ -100,9 +103,11 @@ def _serve(pipe: Connection[Any, Any], preload: tuple[str, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for module in preload:
         importlib.import_module(module)
+    held: Any = None
     while True:
         try:
             function, args, kwargs = pipe.recv()
+            held = function = held if function is None else function
         except (EOFError, OSError):
             os._exit(0)
         try:
@@ -110,7 +115,9 @@ def _serve(pipe: Connection[Any, Any], preload: tuple[str, ...]) -> None:
         except E2IError as error:
             answer = (False, error)
         except Exception as error:  # noqa: BLE001
-            failure = StepFailed(f"{type(error).__name__}: {error}", where=_name(function), advice="This is a fault of E2I: please report it.")
+            failure = StepFailed(
+                f"{type(error).__name__}: {error}", where=_name(function), advice="This is a fault of E2I: please report it."
+            )
             failure.__notes__ = [_traceback(error)]
             answer = (False, failure)
         pipe.send(answer)

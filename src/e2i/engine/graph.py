@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -55,14 +55,20 @@ class Engine:
     retry : for transient faults of backends
     """
 
-    def __init__(self, hooks: Sequence[Hook] = (), *, saver: BaseCheckpointSaver[str] | None = None, retry: RetryPolicy | None = None) -> None:
+    def __init__(
+        self, hooks: Sequence[Hook] = (), *, saver: BaseCheckpointSaver[str] | None = None, retry: RetryPolicy | None = None
+    ) -> None:
         self._hooks = tuple(hooks)
         self._saver = saver
         self._retry = retry or RetryPolicy()
         self._compiled: dict[str, tuple[Any, StateCodec]] = {}
 
-    async def run(self, spec: AgentSpec, state: Any, deps: Any, *, run_id: str) -> Any:  # noqa: ANN401
+    async def run(self, spec: AgentSpec, state: Any, deps: Any, *, run_id: str, part: str | None = None) -> Any:
         """Run `spec` from `state`, or go on where run `run_id` stopped; a finished agent is not run again.
+
+        Parameters
+        ----------
+        part : tells two uses of one agent in one run apart
 
         Raises
         ------
@@ -72,7 +78,7 @@ class Engine:
             What a step raised. Anything else that a step raises becomes StepFailed.
         """
         graph, codec = self._graph(spec)
-        config = {"configurable": {"thread_id": f"{run_id}/{spec.name}"}, "recursion_limit": 10 * len(spec.steps) + 25}
+        config = {"configurable": {"thread_id": "/".join(filter(None, (run_id, spec.name, part)))}, "recursion_limit": 10 * len(spec.steps) + 25}
         start: dict[str, str] | None = {"state": codec.dump(state)}
         if self._saver is not None:
             snapshot = await graph.aget_state(config)
@@ -88,7 +94,9 @@ class Engine:
             if not budget.expired():
                 raise StepFailed(f"a call timed out: {error}", where=f"agent {spec.name}") from error
             raise BudgetExceeded(
-                f"used up its {spec.budget_s:g} s.", where=f"agent {spec.name}", advice="Finished steps are kept; run again to go on, or lower the work."
+                f"used up its {spec.budget_s:g} s.",
+                where=f"agent {spec.name}",
+                advice="Finished steps are kept; run again to go on, or lower the work.",
             ) from error
         return codec.load(result["state"])
 
@@ -101,17 +109,17 @@ class Engine:
         codec = StateCodec(spec.state_type)
         builder: StateGraph[_Channels, _Invocation, _Channels, _Channels] = StateGraph(_Channels, context_schema=_Invocation)
         for name, step in zip(spec.step_names, spec.steps, strict=True):
-            builder.add_node(name, self._node(spec, name, step, codec))  # type: ignore[call-overload]
+            builder.add_node(name, self._node(spec, name, step, codec))
         builder.add_edge(START, spec.step_names[0])
         for name in spec.step_names:
-            targets = {target: END if target == FINISH else target for target in spec.targets(name)}
+            targets: dict[Hashable, str] = {target: END if target == FINISH else target for target in spec.targets(name)}
             if name in spec.routes:
-                builder.add_conditional_edges(name, _route(spec, name, codec), dict(targets))
+                builder.add_conditional_edges(name, _route(spec, name, codec), targets)
             else:
                 builder.add_edge(name, next(iter(targets.values())))
         return builder.compile(checkpointer=self._saver, name=spec.name), codec
 
-    def _node(self, spec: AgentSpec, name: str, step: Step, codec: StateCodec) -> Any:  # noqa: ANN401
+    def _node(self, spec: AgentSpec, name: str, step: Step, codec: StateCodec) -> Any:
         async def node(channels: _Channels, runtime: Runtime[_Invocation]) -> dict[str, str]:
             state = codec.load(channels["state"])
             attempt = 0
@@ -129,7 +137,7 @@ class Engine:
         return node
 
     async def _attempt(
-        self, spec: AgentSpec, name: str, step: Step, codec: StateCodec, *, state: Any, invocation: _Invocation, attempt: int  # noqa: ANN401
+        self, spec: AgentSpec, name: str, step: Step, codec: StateCodec, *, state: Any, invocation: _Invocation, attempt: int
     ) -> str:
         context = StepAttempt(run_id=invocation.run_id, agent=spec.name, tier=spec.tier, step=name, attempt=attempt)
         async with AsyncExitStack() as stack:
@@ -141,13 +149,15 @@ class Engine:
                 raise
             except Exception as error:  # every foreign error leaves the engine as one of ours, with its cause
                 raise StepFailed(
-                    f"{type(error).__name__}: {error}", where=f"agent {spec.name}, step {name}", advice="This is a fault of E2I: please report it."
+                    f"{type(error).__name__}: {error}",
+                    where=f"agent {spec.name}, step {name}",
+                    advice="This is a fault of E2I: please report it.",
                 ) from error
             context.state = text.encode()
         return text
 
 
-def _route(spec: AgentSpec, name: str, codec: StateCodec) -> Any:  # noqa: ANN401
+def _route(spec: AgentSpec, name: str, codec: StateCodec) -> Any:
     def route(channels: _Channels) -> str:
         return spec.routes[name](codec.load(channels["state"]))
 

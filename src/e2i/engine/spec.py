@@ -91,10 +91,10 @@ class AgentSpec:
             raise SpecError("a step must be an async function.", where=where)
         parameters = list(inspect.signature(step).parameters)
         hints = get_type_hints(step)
-        if len(parameters) != 2 or any(name not in hints for name in (*parameters, "return")):  # noqa: PLR2004
+        if len(parameters) != 2 or any(name not in hints for name in (*parameters, "return")):
             raise SpecError("a step is `async (state: State, deps: Deps) -> State`.", where=where)
         state, deps = hints[parameters[0]], hints[parameters[1]]
-        if hints["return"] is not state or not is_dataclass(state):
+        if hints["return"] is not state or not isinstance(state, type) or not is_dataclass(state):
             raise SpecError("a step returns the same State dataclass that it takes.", where=where)
         return state, deps
 

@@ -20,3 +20,11 @@ class Executor(Protocol):
         are; a worker that dies raises BackendUnavailable.
         """
         ...
+
+
+class Progress(Protocol):
+    """Tells people how far long work has come."""
+
+    def advance(self, what: str, *, done: int, of: int, note: str = "") -> None:
+        """`done` of `of` units of `what` are finished."""
+        ...

@@ -31,6 +31,10 @@ class Snapshot:
 class FrameSource(Protocol):
     """Reads what a study's `data` names."""
 
+    def identity(self, data: DataSpec, *, base: Path) -> str:
+        """What must be the same for an interrupted run to be resumed: sha256 of a file's bytes, else the source's own words."""
+        ...
+
     def columns(self, data: DataSpec, *, base: Path) -> dict[str, str]:
         """Column -> type, without reading the rows. Raises SchemaMismatch or NotFound."""
         ...

@@ -110,6 +110,18 @@ class SearchRequest:
     score_fold: Callable[[Mapping[str, Any], int], float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchDefaults:
+    """Settings of search and selection that agents need, by problem type and by algorithm."""
+
+    n_trials: int
+    metric: dict[str, str]
+    folds: dict[str, int]
+    spaces: dict[str, dict[str, dict[str, object]]]
+    model_name_pattern: str
+    """with `{experiment}` and `{algorithm}`"""
+
+
 class HyperparameterSearch(Protocol):
     """Finds hyperparameters; resumes a search of the same name."""
 
@@ -117,6 +129,18 @@ class HyperparameterSearch(Protocol):
         self, request: SearchRequest, *, executor: Executor, progress: Callable[[int, int, float | None], None]
     ) -> tuple[SearchResult, list[TrialRecord]]:
         """Search. `progress(done, of, best)` is called after each trial. Raises BackendUnavailable."""
+        ...
+
+
+class ModelStore(Protocol):
+    """Fitted models as folders of files, never as pickles."""
+
+    def save(self, model: FittedModel, folder: Path) -> str:
+        """Write the model; returns its digest (sha256 over the manifest of all files)."""
+        ...
+
+    def load(self, folder: Path, *, expected_digest: str) -> FittedModel:
+        """Verify every file against `expected_digest` before any of it is parsed. Raises BackendRejected when it is another model."""
         ...
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
-
     from e2i.domain.experiments import Explanation, ModelVersion, ScopeSpec, SearchResult, Stage, TrainedModel
     from e2i.domain.quality import QCReport
     from e2i.domain.runs import AuditEntry, OutboxMessage, StepRecord, StudyRun
@@ -135,7 +134,9 @@ class Pattern:
 class SearchRecords(Protocol):
     """ml_hpo_studies and hpo_pattern_memory."""
 
-    async def save_study(self, result: SearchResult, *, experiment_id: str, problem_type: str, space: Mapping[str, Any], sampler: str, pruner: str) -> None:
+    async def save_study(
+        self, result: SearchResult, *, experiment_id: str, problem_type: str, space: Mapping[str, Any], sampler: str, pruner: str
+    ) -> None:
         """Insert or update by study_name."""
         ...
 

@@ -171,7 +171,11 @@ async def test_every_attempt_is_recorded_with_its_outcome_and_every_finished_ste
     kept, heard = KeptRecords(), list[Signal]()
     engine = Engine([TraceHook(), RecordHook(kept), AuditHook(kept, "tester"), SignalHook(heard.append)], retry=FAST)  # type: ignore[arg-type]
     await engine.run(spec(first, second), State(), Deps(failures=[BackendUnavailable("down")]), run_id="r")
-    assert [(s.step, s.attempt, s.status) for s in kept.steps] == [("first", 1, "success"), ("second", 1, "error"), ("second", 2, "success")]
+    assert [(s.step, s.attempt, s.status) for s in kept.steps] == [
+        ("first", 1, "success"),
+        ("second", 1, "error"),
+        ("second", 2, "success"),
+    ]
     assert kept.steps[1].error is not None
     assert kept.steps[1].error["what"] == "down"
     assert [e.subject for e in kept.entries] == ["r/tried/first", "r/tried/second"]

@@ -1,0 +1,171 @@
+"""Generate and select features before training; explain the trained model on the data after it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from e2i.domain.experiments import Explanation, ModelVersion, ScopeSpec, TrainedModel
+from e2i.domain.runs import Tier
+from e2i.engine.spec import AgentSpec
+from e2i.errors import DataError, SpecError
+from e2i.ml.features import FeaturePlan, apply_features, plan_features
+from e2i.ml.selection import select_features
+from e2i.ports.compute import Executor
+from e2i.ports.data import FrameStore
+from e2i.ports.language import LanguageModel
+from e2i.ports.models import ModelExplainer, ModelStore
+from e2i.ports.records import ExplanationRecords
+
+READER = "feature_analyzer"
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deps:
+    """`language` is None where no model is configured; then there is no narrative."""
+
+    frames: FrameStore
+    compute: Executor
+    store: ModelStore
+    explainer: ModelExplainer
+    explanations: ExplanationRecords
+    language: LanguageModel | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Before training: `scope`. After it also `plan`, `trained` and `version`."""
+
+    run_id: str
+    scope: ScopeSpec
+    unit: str | None
+    time: str | None
+    event_time: str | None
+    seed: int
+    plan: FeaturePlan | None = None
+    trained: TrainedModel | None = None
+    version: ModelVersion | None = None
+    explanation: Explanation | None = None
+    analysis_id: str | None = None
+
+
+async def choose_part(state: State, deps: Deps) -> State:  # noqa: ARG001
+    """Nothing to do: the route decides."""
+    return state
+
+
+def part(state: State) -> Literal["generate_features", "compute_shap"]:
+    """With a trained model there is something to explain."""
+    return "generate_features" if state.trained is None else "compute_shap"
+
+
+async def generate_features(state: State, deps: Deps) -> State:
+    """Ratios, ages of dates, missing counts; for panels lags and means of earlier rows. Planned on train."""
+    candidates = state.scope.required_features
+    if not candidates:
+        raise DataError("no column is left as a feature.", where=f"run {state.run_id}", advice="Exclude less, or add columns.")
+    train = deps.frames.read_split("train", reader=READER, purpose="features")
+    plan = await deps.compute.run(
+        plan_features, train, features=candidates, unit=state.unit, time=state.time, event_time=state.event_time
+    )
+    return replace(state, plan=plan)
+
+
+async def select_on_train(state: State, deps: Deps) -> State:
+    """Drop what tells nothing or tells it twice; at most ten products."""
+    plan = _plan(state)
+    train = deps.frames.read_split("train", reader=READER, purpose="features")
+    chosen = await deps.compute.run(
+        generate_and_select, train, plan, target=state.scope.prediction_target, problem_type=state.scope.problem_type, seed=state.seed
+    )
+    return replace(state, plan=chosen)
+
+
+def generate_and_select(train: pl.DataFrame, plan: FeaturePlan, *, target: str, problem_type: str, seed: int) -> FeaturePlan:
+    """Selection on the generated train split, in the worker."""
+    return select_features(apply_features(train, plan), plan, target=target, problem_type=problem_type, seed=seed)  # type: ignore[arg-type]
+
+
+async def compute_shap(state: State, deps: Deps) -> State:
+    """Contributions of the model that was judged, on the rows that judged it."""
+    trained, plan = _trained(state), _plan(state)
+    frame = apply_features(deps.frames.read_split("test", reader=READER, purpose=trained.model_sha256), plan)
+    explanation = await deps.compute.run(
+        explain_stored, deps.store, deps.explainer, trained, frame, folder=str(deps.frames.folder("explanation")), seed=state.seed
+    )
+    return replace(state, explanation=explanation)
+
+
+def explain_stored(
+    store: ModelStore, explainer: ModelExplainer, trained: TrainedModel, frame: pl.DataFrame, *, folder: str, seed: int
+) -> Explanation:
+    """Load the verified model and explain it, in the worker."""
+    model = store.load(Path(trained.model_ref), expected_digest=trained.model_sha256)
+    return explainer.explain(model, frame, folder=Path(folder), seed=seed)
+
+
+async def narrate_importance(state: State, deps: Deps) -> State:
+    """Words by a language model, where there is one; numbers that are not in the evidence are taken out."""
+    explanation = _explanation(state)
+    if deps.language is None:
+        return state
+    listed = "\n".join(f"{item.feature}: {item.importance:.4g}, {item.direction}" for item in explanation.top_features)
+    prompt = (
+        "Explain in at most five sentences, for a brand analyst, which features move the model's predictions. "
+        f"Use only these facts and no other number. Target: {state.scope.prediction_target}.\n{listed}"
+    )
+    text = await deps.language.complete(prompt, max_tokens=300)
+    return replace(state, explanation=replace(explanation, narrative=without_foreign_numbers(text, listed)))
+
+
+def without_foreign_numbers(text: str, evidence: str) -> str:
+    """Sentences of `text` whose numbers all stand in `evidence`."""
+    known = set(_NUMBER.findall(evidence))
+    sentences = re.split(r"(?<=[.!?])\s+", text.strip())
+    return " ".join(sentence for sentence in sentences if set(_NUMBER.findall(sentence.rstrip("."))) <= known)
+
+
+async def store_analysis(state: State, deps: Deps) -> State:
+    """One row in ml_shap_analyses, on the model's registry row."""
+    if state.version is None:
+        raise SpecError("the model has no registry row.", where=f"agent {READER}")
+    row = await deps.explanations.save(_explanation(state), registry_id=state.version.registry_id, split="test")
+    return replace(state, analysis_id=row)
+
+
+def _plan(state: State) -> FeaturePlan:
+    if state.plan is None:
+        raise SpecError("there is no feature plan.", where=f"agent {READER}")
+    return state.plan
+
+
+def _trained(state: State) -> TrainedModel:
+    if state.trained is None:
+        raise SpecError("there is no trained model.", where=f"agent {READER}")
+    return state.trained
+
+
+def _explanation(state: State) -> Explanation:
+    if state.explanation is None:
+        raise SpecError("there is no explanation.", where=f"agent {READER}")
+    return state.explanation
+
+
+def after_selection(state: State) -> Literal["finish"]:  # noqa: ARG001
+    """Training comes next, in another agent."""
+    return "finish"
+
+
+SPEC = AgentSpec(
+    name=READER,
+    tier=Tier.ML_FOUNDATION,
+    kind="hybrid",
+    budget_s=300,
+    steps=[choose_part, generate_features, select_on_train, compute_shap, narrate_importance, store_analysis],
+    routes={"choose_part": part, "select_on_train": after_selection},
+)

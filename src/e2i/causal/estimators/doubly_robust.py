@@ -1,0 +1,201 @@
+"""Average effects by cross-fitted, doubly robust scores.
+
+Chernozhukov, Chetverikov, Demirer, Duflo, Hansen, Newey and Robins (2018), "Double/debiased machine learning for treatment and
+structural parameters"; several partitions are joined by the median rule of their section 3.4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from e2i.causal.arrays import BoolArray, FloatArray, IntArray
+from e2i.causal.design import Average
+from e2i.causal.estimators.linear_models import logistic, sigmoid
+from e2i.causal.estimators.nuisances import (
+    Features,
+    apply_stack,
+    kind_of,
+    library,
+    make_features,
+    make_folds,
+    out_of_fold,
+    stack,
+)
+
+REPETITIONS = 3
+CLIP = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Propensity:
+    """Cross-fitted probability of treatment; `raw` is calibrated but not clipped. Shapes (repetitions, n)."""
+
+    raw: FloatArray
+    folds: IntArray
+    learners: dict[str, float]
+    """weight by learner"""
+
+    @property
+    def clipped(self) -> FloatArray:
+        """Kept within [0.01, 0.99] for use in weights."""
+        out: FloatArray = np.clip(self.raw, CLIP, 1.0 - CLIP)
+        return out
+
+    @property
+    def mean(self) -> FloatArray:
+        """Average over repetitions, shape (n,)."""
+        out: FloatArray = self.raw.mean(axis=0)
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """An estimate with what refuters need: influence values and nuisances; arrays of shape (repetitions, n)."""
+
+    estimand: Average
+    estimate: float
+    standard_error: float
+    estimates: FloatArray
+    """one per repetition, shape (repetitions,)"""
+    influence: FloatArray
+    untreated_mean: FloatArray
+    treated_mean: FloatArray
+    learners: dict[str, float]
+    """weight by learner of the untreated arm's outcome model"""
+
+
+def fit_propensity(
+    features: Features, treatment: FloatArray, groups: IntArray, *, repetitions: int = REPETITIONS, seed: int
+) -> Propensity:
+    """Cross-fitted, stacked, logistic-calibrated propensity.
+
+    Parameters
+    ----------
+    features : of n rows
+    treatment : shape (n,), 0 or 1
+    groups : shape (n,), equal for rows that are copies of one another
+    """
+    candidates = library("binary", seed=seed)
+    everyone = np.ones(len(treatment), dtype=np.bool_)
+    folds = np.stack([make_folds(groups, treatment.astype(np.int64), seed=seed * 1009 + r) for r in range(repetitions)])
+    first = out_of_fold(features, treatment, everyone, folds=folds[0], candidates=candidates)
+    weights = stack(first, treatment, kind="binary", candidates=candidates)
+    scores = [first @ weights.weights]
+    for r in range(1, repetitions):
+        scores.append(apply_stack(features, treatment, everyone, folds=folds[r], candidates=candidates, weights=weights))
+    return Propensity(raw=np.stack([_calibrate(score, treatment) for score in scores]), folds=folds, learners=weights.describe())
+
+
+def _calibrate(score: FloatArray, treatment: FloatArray) -> FloatArray:
+    """Platt scaling of out-of-fold probabilities: two parameters, so it may be learned on all rows."""
+    bounded = np.clip(score, 1e-4, 1.0 - 1e-4)
+    logit = np.log(bounded / (1.0 - bounded))[:, None]
+    fit = logistic(logit, treatment, penalty=1e-3)
+    return sigmoid(logit[:, 0] * fit.coefficients[0] + fit.intercept)
+
+
+def doubly_robust(
+    features: Features, outcome: FloatArray, treatment: FloatArray, *, propensity: Propensity, estimand: Average, seed: int
+) -> Fit:
+    """Average treatment effect (ATE) or effect on the treated (ATT).
+
+    Parameters
+    ----------
+    features : of n rows
+    outcome : shape (n,), finite, on its own scale
+    treatment : shape (n,), 0 or 1
+    propensity : from `fit_propensity` on the same rows
+
+    Returns
+    -------
+    Fit
+        `estimate` on the outcome's scale; `standard_error` from influence values, joined over repetitions.
+    """
+    untreated, learners = _outcome_means(features, outcome, treatment == 0, folds=propensity.folds, seed=seed)
+    treated = untreated
+    if estimand == "ATE":
+        treated, _ = _outcome_means(features, outcome, treatment == 1, folds=propensity.folds, seed=seed)
+    estimates, influence = [], []
+    for r in range(len(propensity.folds)):
+        scores = _ate_scores if estimand == "ATE" else _att_scores
+        estimate, values = scores(outcome, treatment, propensity.clipped[r], untreated[r], treated[r])
+        estimates.append(estimate)
+        influence.append(values)
+    middle, error = combine(np.array(estimates), np.stack(influence))
+    return Fit(
+        estimand=estimand,
+        estimate=middle,
+        standard_error=error,
+        estimates=np.array(estimates),
+        influence=np.stack(influence),
+        untreated_mean=untreated,
+        treated_mean=treated,
+        learners=learners,
+    )
+
+
+def combine(estimates: FloatArray, influence: FloatArray) -> tuple[float, float]:
+    """Median estimate and the median rule's standard error: median of se² + (estimate - median)²."""
+    n = influence.shape[1]
+    middle = float(np.median(estimates))
+    variances = influence.var(axis=1, ddof=1) / n
+    return middle, float(np.sqrt(np.median(variances + (estimates - middle) ** 2)))
+
+
+def _outcome_means(
+    features: Features, outcome: FloatArray, arm: BoolArray, *, folds: IntArray, seed: int
+) -> tuple[FloatArray, dict[str, float]]:
+    """Cross-fitted conditional means of one arm for everyone, shape (repetitions, n)."""
+    kind = kind_of(outcome)
+    candidates = library(kind, seed=seed)
+    first = out_of_fold(features, outcome, arm, folds=folds[0], candidates=candidates)
+    weights = stack(first[arm], outcome[arm], kind=kind, candidates=candidates)
+    means = [first @ weights.weights]
+    for r in range(1, len(folds)):
+        means.append(apply_stack(features, outcome, arm, folds=folds[r], candidates=candidates, weights=weights))
+    return np.stack(means), weights.describe()
+
+
+def _ate_scores(
+    outcome: FloatArray, treatment: FloatArray, propensity: FloatArray, untreated: FloatArray, treated: FloatArray
+) -> tuple[float, FloatArray]:
+    """Augmented inverse propensity scores with normalised weights (Robins, Rotnitzky and Zhao 1994)."""
+    up = treatment / propensity
+    down = (1.0 - treatment) / (1.0 - propensity)
+    scores = treated - untreated + up / up.mean() * (outcome - treated) - down / down.mean() * (outcome - untreated)
+    estimate = float(scores.mean())
+    return estimate, scores - estimate
+
+
+def _att_scores(
+    outcome: FloatArray, treatment: FloatArray, propensity: FloatArray, untreated: FloatArray, _treated: FloatArray
+) -> tuple[float, FloatArray]:
+    """Doubly robust scores of the effect on the treated; control weights are the odds, normalised to the treated share."""
+    share = treatment.mean()
+    odds = (1.0 - treatment) * propensity / (1.0 - propensity)
+    weights = treatment - odds / odds.mean() * share
+    scores = weights * (outcome - untreated) / share
+    estimate = float(scores.mean())
+    return estimate, scores - treatment / share * estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoublyRobust:
+    """The whole estimator as one call, from arrays to `Fit`; what refuters fit again."""
+
+    estimand: Average
+    repetitions: int = 1
+
+    def __call__(self, outcome: FloatArray, treatment: FloatArray, covariates: FloatArray, *, groups: IntArray, seed: int) -> Fit:
+        """Fit from scratch.
+
+        Parameters
+        ----------
+        outcome, treatment, groups : shape (n,)
+        covariates : shape (n, k), finite, no constant column
+        """
+        features = make_features(covariates)
+        propensity = fit_propensity(features, treatment, groups, repetitions=self.repetitions, seed=seed)
+        return doubly_robust(features, outcome, treatment, propensity=propensity, estimand=self.estimand, seed=seed)

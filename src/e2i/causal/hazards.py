@@ -1,0 +1,156 @@
+"""What is wrong with the rows before anything is estimated: refusals, and concerns that the gate weighs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from e2i.causal.arrays import FloatArray
+from e2i.causal.design import Sample
+from e2i.errors import DataError, LeakageFound, NotIdentified, NoVariation, TooFewRows
+
+MINIMUM_PER_ARM = 30
+ROWS_PER_PARAMETER = 10
+_EXTREME = 1e12
+_COPY_R2 = 0.999
+_NEAR_COPY_R2 = 0.98
+_COPIES_REVIEW, _COPIES_BLOCK = 0.01, 0.05
+_MISSING_REVIEW = 0.20
+_MISSING_GAP = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concern:
+    """Something the gate must weigh, in words."""
+
+    severity: Literal["review", "block"]
+    text: str
+
+
+def refuse_hopeless(sample: Sample) -> None:
+    """Refuse rows from which no honest number can come.
+
+    Raises
+    ------
+    NoVariation
+        Treatment or outcome is constant.
+    TooFewRows
+        Fewer than 30 rows in an arm, or fewer than 10 rows per adjusted column.
+    DataError
+        An outcome lies more than 10¹² times the usual distance from the median, or outcomes are in two units.
+    LeakageFound
+        A covariate copies the outcome.
+    NotIdentified
+        A covariate copies the treatment.
+    """
+    _refuse_constant(sample)
+    treated = int(sample.treatment.sum())
+    smaller = min(treated, len(sample.treatment) - treated)
+    if smaller < MINIMUM_PER_ARM:
+        raise TooFewRows(
+            f"{treated} treated and {len(sample.treatment) - treated} untreated rows; each arm needs {MINIMUM_PER_ARM}.",
+            where="treatment",
+            advice="Collect more rows or widen the definition of treatment.",
+        )
+    width = sample.covariates.matrix.shape[1]
+    if len(sample.treatment) < ROWS_PER_PARAMETER * width:
+        raise TooFewRows(
+            f"{len(sample.treatment)} rows for {width} adjusted columns; {ROWS_PER_PARAMETER} rows per column are needed.",
+            where="confounders",
+            advice="Group category levels or name fewer confounders.",
+        )
+    _refuse_extreme(sample.outcome)
+    _refuse_copies_of_roles(sample)
+
+
+def concerns_about_rows(sample: Sample) -> tuple[Concern, ...]:
+    """Duplicated rows, selective or frequent missing outcomes, covariates that nearly repeat the outcome."""
+    concerns = []
+    copies = copied_share(sample)
+    if copies > _COPIES_REVIEW:
+        concerns.append(
+            Concern(
+                severity="block" if copies > _COPIES_BLOCK else "review",
+                text=f"{copies:.0%} of rows are exact copies of other rows: the interval counts them as new evidence. Remove duplicates.",
+            )
+        )
+    missing = sample.missing_outcome / max(sample.rows_given - sample.missing_treatment, 1)
+    untreated, treated = sample.missing_outcome_by_arm
+    if missing > _MISSING_REVIEW:
+        concerns.append(Concern(severity="review", text=f"the outcome is missing in {missing:.0%} of rows, which were left out."))
+    elif abs(treated - untreated) > _MISSING_GAP:
+        concerns.append(
+            Concern(severity="review", text=f"the outcome is missing in {treated:.0%} of treated and {untreated:.0%} of untreated rows.")
+        )
+    r2 = _r2_by_column(sample, sample.outcome)
+    for name, value in zip(sample.covariates.names, r2, strict=True):
+        if value > _NEAR_COPY_R2:
+            concerns.append(
+                Concern(severity="review", text=f"`{name}` alone explains {value:.1%} of the outcome: is it measured after treatment?")
+            )
+    return tuple(concerns)
+
+
+def copied_share(sample: Sample) -> float:
+    """Share of rows that are surplus copies, in 0-1; 0 where rows are coarse enough to agree by chance.
+
+    Copies are believed when some column is continuous, or when every distinct row occurs a multiple of the same number of times.
+    """
+    counts = np.unique(sample.groups, return_counts=True)[1]
+    surplus = 1.0 - len(counts) / len(sample.groups)
+    if surplus == 0.0:
+        return 0.0
+    columns = np.column_stack([sample.outcome, sample.covariates.matrix])
+    continuous = any(bool((column != np.round(column)).any()) and len(np.unique(column)) > 50 for column in columns.T)
+    repeated = len(counts) >= 20 and int(np.gcd.reduce(counts)) > 1
+    return surplus if continuous or repeated else 0.0
+
+
+def _refuse_constant(sample: Sample) -> None:
+    if sample.treatment.min() == sample.treatment.max():
+        state = "treated" if sample.treatment[0] == 1 else "untreated"
+        raise NoVariation(f"all {len(sample.treatment)} rows are {state}.", where="treatment", advice="An effect needs both treated and untreated rows.")
+    if sample.outcome.min() == sample.outcome.max():
+        raise NoVariation(f"the outcome is {sample.outcome[0]:g} in every row.", where="outcome", advice="Check how the outcome was built.")
+
+
+def _refuse_extreme(outcome: FloatArray) -> None:
+    distance = np.abs(outcome - np.median(outcome))
+    usual = float(np.median(distance[distance > 0]))
+    if distance.max() > _EXTREME * usual:
+        raise DataError(
+            f"the outcome reaches {outcome[int(np.argmax(distance))]:.3g}, more than 10¹² times the usual distance from its median.",
+            where="outcome",
+            advice="Correct the value or set it to missing.",
+        )
+    far, middling = float((distance > 100 * usual).mean()), float(((distance > 10 * usual) & (distance <= 100 * usual)).mean())
+    if far > 0.002 and far > 2 * middling and np.median(distance) > 0:
+        raise DataError(
+            f"{far:.1%} of outcomes lie more than 100 times the usual distance from the median, with a gap before them: two units are mixed.",
+            where="outcome",
+            advice="Bring all rows to one unit.",
+        )
+
+
+def _refuse_copies_of_roles(sample: Sample) -> None:
+    for role, target in (("treatment", sample.treatment), ("outcome", sample.outcome)):
+        r2 = _r2_by_column(sample, target)
+        if len(r2) == 0 or r2.max() < _COPY_R2:
+            continue
+        name = sample.covariates.names[int(np.argmax(r2))]
+        if role == "treatment":
+            raise NotIdentified(f"`{name}` determines the treatment.", where="effect.confounders", advice="Take it out of `confounders`.")
+        raise LeakageFound(
+            f"`{name}` is a copy of the outcome.", where="effect.confounders", advice="Adjust only for what was known before treatment."
+        )
+
+
+def _r2_by_column(sample: Sample, target: FloatArray) -> FloatArray:
+    """Squared correlation of each covariate with a target, shape (k,)."""
+    matrix = sample.covariates.matrix - sample.covariates.matrix.mean(axis=0)
+    centred = target - target.mean()
+    total = np.sum(matrix**2, axis=0) * float(centred @ centred)
+    r2: FloatArray = (centred @ matrix) ** 2 / total
+    return r2

@@ -1,0 +1,78 @@
+"""`e2i status`, `doctor`, `up`, `down`, `agents`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import typer
+
+from e2i.cli.options import AsJson, Home, settings
+from e2i.cli.output import print_json, print_line, print_table
+
+
+def status(home: Home = None, as_json: AsJson = False) -> None:
+    """Show the server, the schema, the outbox and the latest runs."""
+    from e2i import bootstrap
+
+    found = asyncio.run(bootstrap.status(settings(home)))
+    if as_json:
+        print_json(found)
+        return
+    print_line(f"database  {found['database']}")
+    print_line(f"schema    {found['schema']}")
+    print_line("outbox    " + ", ".join(f"{name} {count}" for name, count in found["outbox"].items()))
+    print_line()
+    print_table(found["runs"])
+
+
+def doctor(home: Home = None, as_json: AsJson = False) -> None:
+    """Check everything a run needs, deliver what MLflow is still owed, and repair differences."""
+    from e2i import bootstrap
+
+    checks = asyncio.run(bootstrap.doctor(settings(home)))
+    healthy = all(check["ok"] for check in checks)
+    if as_json:
+        print_json({"ok": healthy, "checks": checks})
+    else:
+        for check in checks:
+            print_line(f"{'ok  ' if check['ok'] else 'BAD '} {check['check']:<12} {check['detail']}")
+            if not check["ok"] and check.get("advice"):
+                print_line(f"     {check['advice']}")
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def up(home: Home = None, as_json: AsJson = False) -> None:
+    """Start the embedded server and leave it running until `e2i down`."""
+    from e2i import bootstrap
+
+    found = bootstrap.up(settings(home))
+    if as_json:
+        print_json(found)
+        return
+    print_line(f"Database is up: {found['database']}")
+
+
+def down(home: Home = None, as_json: AsJson = False) -> None:
+    """Stop the embedded server."""
+    from e2i import bootstrap
+
+    stopped = bootstrap.down(settings(home))
+    if as_json:
+        print_json({"stopped": stopped})
+        return
+    print_line("Stopped." if stopped else "Nothing to stop.")
+
+
+def agents(as_json: AsJson = False) -> None:
+    """List the agents, their steps and budgets."""
+    from e2i.agents.registry import AGENTS
+
+    rows = [
+        {"agent": spec.name, "tier": spec.tier.value, "kind": spec.kind, "budget_s": spec.budget_s, "steps": list(spec.step_names), "purpose": spec.purpose}
+        for spec in AGENTS.values()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    print_table([{**row, "steps": len(row["steps"])} for row in rows], ["agent", "tier", "kind", "budget_s", "steps", "purpose"])  # type: ignore[arg-type]

@@ -1,0 +1,33 @@
+"""`e2i audit`: the chain of who did what."""
+
+from __future__ import annotations
+
+import asyncio
+
+import typer
+
+from e2i.cli.options import AsJson, Home, settings
+from e2i.cli.output import print_json, print_line
+
+app = typer.Typer(help="The audit trail.", no_args_is_help=True)
+
+
+@app.callback()
+def callback() -> None:
+    """The audit trail."""
+
+
+@app.command()
+def verify(home: Home = None, as_json: AsJson = False) -> None:
+    """Check every link of the chain; names the first bad entry."""
+    from e2i import bootstrap
+
+    result = asyncio.run(bootstrap.verify_audit(settings(home)))
+    if as_json:
+        print_json(result)
+    elif result["ok"]:
+        print_line(f"The audit trail verifies: {result['entries']} entries.")
+    else:
+        print_line(f"The audit trail is broken at entry {result['first_bad_sequence']}: {result['reason']}.")
+    if not result["ok"]:
+        raise typer.Exit(1)

@@ -1,0 +1,45 @@
+"""The nearest valid name, for errors that say how to mend a typo."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def nearest(name: str, options: Iterable[str]) -> str | None:
+    """The option that looks most like `name`, ignoring case; None when nothing is near.
+
+    >>> nearest("speciality", ["specialty", "decile"])
+    'specialty'
+    >>> nearest("nrx", ["age"]) is None
+    True
+    """
+    by_lower = {option.lower(): option for option in options}
+    found = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    if found:
+        return by_lower[found[0]]
+    parts = [
+        option for lower, option in by_lower.items() if min(len(name), len(lower)) >= 3 and (name.lower() in lower or lower in name.lower())
+    ]
+    return min(parts, key=len, default=None)
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str | None:
+    """A sentence that offers the nearest name, or None."""
+    found = nearest(name, options)
+    return f"Did you mean `{found}`?" if found is not None else None
+
+
+def listed(options: Iterable[str], *, limit: int = 12) -> str:
+    """Names for a message, cut after `limit`.
+
+    >>> listed(["a", "b", "c"], limit=2)
+    'a, b and 1 more'
+    """
+    names = list(options)
+    if len(names) <= limit:
+        return ", ".join(names)
+    return f"{', '.join(names[:limit])} and {len(names) - limit} more"

@@ -1,0 +1,172 @@
+"""Whether each column can play the role that the study gives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from e2i.data.nearest import did_you_mean, listed
+from e2i.data.yaml_marks import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from e2i.data.yaml_marks import MarkedYaml, Place
+    from e2i.domain.study import Study
+
+COUNTABLE = ("boolean", "integer", "number")
+ORDERED = ("integer", "number", "date", "datetime")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Use:
+    """One mention of a column: `role` as the key in the study file."""
+
+    role: str
+    column: str
+    place: Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Clash:
+    """Two roles that one column cannot have; reported at the second."""
+
+    first: str
+    second: str
+    why: str
+    advice: str
+
+
+_BOTH = "Take it out of one of the two."
+CLASHES = (
+    _Clash(first="effect.treatment", second="effect.outcome", why="a treatment cannot be its own outcome", advice="Name two columns."),
+    *(
+        _Clash(first=first, second=second, why=why, advice=_BOTH)
+        for first, second, why in (
+            ("effect.treatment", "effect.confounders", "adjusting for the treatment removes the effect"),
+            ("effect.treatment", "effect.modifiers", "the treatment cannot modify its own effect"),
+            ("effect.treatment", "effect.negative_controls", "a negative control is an outcome which the treatment cannot move"),
+            ("effect.treatment", "effect.instruments", "an instrument moves the treatment and is not the treatment"),
+            ("effect.outcome", "effect.confounders", "adjusting for the outcome removes the effect"),
+            ("effect.outcome", "effect.modifiers", "the outcome is known only after the treatment"),
+            ("effect.outcome", "effect.negative_controls", "a negative control is another outcome"),
+            ("effect.outcome", "effect.instruments", "an instrument touches the outcome only through the treatment"),
+            ("effect.negative_controls", "effect.confounders", "a negative control is an outcome, known after the treatment"),
+            ("effect.negative_controls", "effect.modifiers", "a negative control is an outcome, known after the treatment"),
+            ("effect.instruments", "effect.confounders", "an instrument is not adjusted for"),
+            ("prediction.target", "effect.confounders", "the target is known only after the event"),
+            ("prediction.target", "effect.modifiers", "the target is known only after the event"),
+            ("prediction.target", "prediction.features", "the target would predict itself"),
+            ("prediction.target", "prediction.protected", "the target is not a fairness group"),
+            ("prediction.target", "prediction.exclude", "the target cannot be left out"),
+            ("prediction.protected", "prediction.features", "a fairness group is never a feature"),
+            ("prediction.after_event", "prediction.features", "it is known only after the event"),
+            ("prediction.exclude", "prediction.features", "it is also excluded"),
+            ("prediction.event_time", "prediction.features", "the time of the event orders the splits and is no feature"),
+            ("prediction.group", "prediction.features", "it names groups of rows, not a property of one"),
+            ("unit", "prediction.features", "an identifier is no feature"),
+            ("unit", "effect.confounders", "an identifier is no confounder"),
+            ("unit", "effect.modifiers", "an identifier is no modifier"),
+            ("unit", "effect.treatment", "an identifier is no treatment"),
+            ("unit", "effect.outcome", "an identifier is no outcome"),
+            ("unit", "prediction.target", "an identifier is no target"),
+            ("unit", "time", "one column cannot say both who and when"),
+        )
+    ),
+)
+KINDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "effect.treatment": (COUNTABLE, "Code it as 0 and 1, or as a dose."),
+    "effect.outcome": (COUNTABLE, "Name a number, or code it as 0 and 1."),
+    "effect.negative_controls": (COUNTABLE, "Name a number, or code it as 0 and 1."),
+    "effect.instruments": (COUNTABLE, "Name a number, or code it as 0 and 1."),
+    "effect.cohort": (ORDERED, "It names the first treated period: a date (2024-12-27) or a number."),
+    "time": (ORDERED, "Write dates as 2024-12-27, or number the periods."),
+    "prediction.event_time": (("date", "datetime"), "Write dates as 2024-12-27."),
+    "prediction.target": (COUNTABLE, "Code classes as 0 and 1."),
+}
+
+
+def role_problems(study: Study, columns: Mapping[str, str], marked: MarkedYaml) -> list[Problem]:
+    """Every way in which the study's roles do not fit the columns, with its line."""
+    uses = list(_uses(study))
+    problems = [*_missing(uses, columns, marked), *_kinds(uses, columns, marked), *_repeats(uses, marked), *_clashes(uses, marked)]
+    return [*problems, *_design(study, marked)]
+
+
+def _uses(study: Study) -> Iterator[_Use]:
+    for role, value in _roles(study):
+        place: Place = tuple(role.split("."))
+        if isinstance(value, str):
+            yield _Use(role=role, column=value, place=place)
+        else:
+            yield from (_Use(role=role, column=column, place=(*place, position)) for position, column in enumerate(value or ()))
+
+
+def _roles(study: Study) -> Iterator[tuple[str, str | tuple[str, ...] | None]]:
+    yield from (("unit", study.unit), ("time", study.time))
+    if (effect := study.effect) is not None:
+        yield from (("effect.treatment", effect.treatment), ("effect.outcome", effect.outcome), ("effect.cohort", effect.cohort))
+        yield from (("effect.confounders", effect.confounders), ("effect.modifiers", effect.modifiers))
+        yield from (("effect.negative_controls", effect.negative_controls), ("effect.instruments", effect.instruments))
+    if (prediction := study.prediction) is not None:
+        yield from (("prediction.target", prediction.target), ("prediction.event_time", prediction.event_time))
+        yield from (("prediction.features", prediction.features), ("prediction.exclude", prediction.exclude))
+        yield from (("prediction.after_event", prediction.after_event), ("prediction.protected", prediction.protected))
+        yield ("prediction.group", prediction.group)
+
+
+def _missing(uses: list[_Use], columns: Mapping[str, str], marked: MarkedYaml) -> Iterator[Problem]:
+    for use in uses:
+        if use.column not in columns:
+            advice = did_you_mean(use.column, columns) or f"The columns are {listed(columns)}."
+            yield Problem(line=marked.line(use.place), what=f"`{use.role}` names column `{use.column}`, which the data lack", advice=advice)
+
+
+def _kinds(uses: list[_Use], columns: Mapping[str, str], marked: MarkedYaml) -> Iterator[Problem]:
+    for use in uses:
+        wanted, advice = KINDS.get(use.role, ((), ""))
+        kind = columns.get(use.column)
+        if wanted and kind is not None and kind not in wanted:
+            what = f"`{use.role}` is column `{use.column}`, which holds {_shown(kind)}"
+            yield Problem(line=marked.line(use.place), what=what, advice=advice)
+        elif kind == "other":
+            what = f"`{use.role}` is column `{use.column}`, which holds lists or records"
+            yield Problem(line=marked.line(use.place), what=what, advice="Write one value per row.")
+
+
+def _shown(kind: str) -> str:
+    return {"boolean": "true and false", "other": "lists or records", "text": "text"}.get(kind, f"{kind}s")
+
+
+def _repeats(uses: list[_Use], marked: MarkedYaml) -> Iterator[Problem]:
+    seen: set[tuple[str, str]] = set()
+    for use in uses:
+        if (use.role, use.column) in seen:
+            yield Problem(line=marked.line(use.place), what=f"`{use.role}` names `{use.column}` twice", advice="Keep one.")
+        seen.add((use.role, use.column))
+
+
+def _clashes(uses: list[_Use], marked: MarkedYaml) -> Iterator[Problem]:
+    for clash in CLASHES:
+        taken = {use.column for use in uses if use.role == clash.first}
+        for use in uses:
+            if use.role == clash.second and use.column in taken:
+                what = f"`{use.column}` is both `{clash.first}` and `{clash.second}`: {clash.why}"
+                yield Problem(line=marked.line(use.place), what=what, advice=clash.advice)
+
+
+def _design(study: Study, marked: MarkedYaml) -> Iterator[Problem]:
+    effect = study.effect
+    if effect is None:
+        return
+    line = marked.line(("effect", "design"))
+    if effect.design in ("did", "synthetic_control"):
+        for key, value in (("unit", study.unit), ("time", study.time)):
+            if value is None:
+                what = f"design `{effect.design}` follows units over time, and the study names no `{key}`"
+                yield Problem(line=line, what=what, advice=f"Add `{key}: COLUMN`.")
+    if effect.design == "iv" and not effect.instruments:
+        yield Problem(line=line, what="design `iv` needs `instruments`", advice="Name a column that moves the treatment alone.")
+    if effect.estimand == "LATE" and not effect.instruments:
+        line = marked.line(("effect", "estimand"))
+        yield Problem(line=line, what="estimand `LATE` needs `instruments`", advice="Name an instrument, or ask for ATE or ATT.")

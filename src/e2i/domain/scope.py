@@ -1,0 +1,156 @@
+"""What a study's roles mean: keys, candidate features, exclusions with reasons, kind of problem, minimum samples."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from e2i.domain.experiments import ProblemType
+from e2i.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from e2i.domain.study import Study
+
+MINIMUM_SAMPLES: dict[ProblemType, int] = {"binary_classification": 500, "regression": 300}
+"""labelled rows below which a study is not started"""
+MINIMUM_EVENTS = 20
+"""rows of the rarer class: with fewer, the 5 % holdout is not expected to hold one"""
+
+_IDENTIFIER = re.compile(
+    r"^(?:(?:.*_)?(?:id|ids|uuid|guid|npi|ssn|mrn|hash)|dea(?:_number)?|"
+    r"(?:(?:first|last|middle|full|patient|hcp|physician|doctor|provider|person|customer|contact|rep)_?)?name|surname|"
+    r"(?:.*_)?e[-_]?mail(?:_address)?|(?:.*_)?(?:phone|fax|mobile)(?:_?(?:number|no))?|"
+    r"(?:.*_)?(?:street|ip)(?:_address)?|(?:home|mail|mailing|postal|street)?_?address|"
+    r"(?:.*_)?(?:zip|zip5|zip_?code|post_?code|postal_code)|dob|date_of_birth|birth_?date|(?:.*_)?url)$",
+    re.IGNORECASE,
+)
+
+
+def is_identifier(column: str) -> bool:
+    """Whether a column's name says that it names a person, a place of contact or a row.
+
+    >>> [is_identifier(name) for name in ("npi", "sales_rep_id", "e-mail", "zip_code", "zip3", "decile", "paid")]
+    [True, True, True, True, False, False, False]
+    """
+    return _IDENTIFIER.match(column) is not None
+
+
+def judged_column(study: Study) -> str:
+    """The column that the study must know: the prediction's target, else the effect's outcome."""
+    if study.prediction is not None:
+        return study.prediction.target
+    return study.effect.outcome if study.effect is not None else ""
+
+
+def infer_problem_type(study: Study, levels: int) -> ProblemType:
+    """The kind of problem: what the study says, else two or fewer distinct values of the target make it binary.
+
+    `levels` counts the distinct, non-empty values of `judged_column`.
+    """
+    if study.prediction is not None and study.prediction.problem_type is not None:
+        return study.prediction.problem_type
+    return "binary_classification" if levels <= 2 else "regression"
+
+
+def key_columns(study: Study) -> tuple[str, ...]:
+    """The columns whose values together name a row; empty where the study names no unit.
+
+    Without a time, one row is one unit, except in a purely predictive study with an event time: a unit may have several events.
+    """
+    if study.unit is None:
+        return ()
+    if study.time is not None:
+        return (study.unit, study.time)
+    event = study.prediction.event_time if study.prediction is not None else None
+    return (study.unit, event) if event is not None and study.effect is None else (study.unit,)
+
+
+def roles(study: Study) -> dict[str, tuple[str, ...]]:
+    """Column -> the roles that the study gives it. `feature` stands for a name in prediction.features."""
+    found: dict[str, list[str]] = {}
+
+    def add(role: str, *columns: str | None) -> None:
+        for column in columns:
+            if column is not None and role not in found.setdefault(column, []):
+                found[column].append(role)
+
+    add("unit", study.unit)
+    add("time", study.time)
+    if (effect := study.effect) is not None:
+        add("treatment", effect.treatment)
+        add("outcome", effect.outcome)
+        add("confounder", *effect.confounders)
+        add("modifier", *effect.modifiers)
+        add("negative_control", *effect.negative_controls)
+        add("instrument", *effect.instruments)
+        add("cohort", effect.cohort)
+    if (prediction := study.prediction) is not None:
+        add("target", prediction.target)
+        add("event_time", prediction.event_time)
+        add("group", prediction.group)
+        add("feature", *(prediction.features or ()))
+        add("protected", *prediction.protected)
+    return {column: tuple(names) for column, names in found.items()}
+
+
+def used_columns(study: Study, columns: Iterable[str]) -> tuple[str, ...]:
+    """The columns that the study reads: those with a role and, for a prediction, the candidate features."""
+    columns = tuple(columns)
+    given = roles(study)
+    left_out = set(columns) if study.prediction is None else set(excluded_features(study, columns))
+    return tuple(column for column in columns if column in given or column not in left_out)
+
+
+def excluded_features(study: Study, columns: Iterable[str]) -> dict[str, str]:
+    """Column -> why it may not be a feature, for every column of the table that may not.
+
+    The treatment stays a candidate; the outcome, its negative controls and what is known only after the event do not.
+    """
+    reasons = _reasons_by_role(study)
+    wanted = None if study.prediction is None or study.prediction.features is None else set(study.prediction.features)
+    excluded: dict[str, str] = {}
+    for column in columns:
+        if column in reasons:
+            excluded[column] = reasons[column]
+        elif is_identifier(column):
+            excluded[column] = "an identifier by its name"
+        elif wanted is not None and column not in wanted:
+            excluded[column] = "not in prediction.features"
+    return excluded
+
+
+def _reasons_by_role(study: Study) -> dict[str, str]:
+    reasons: dict[str, str] = {}
+    if (effect := study.effect) is not None:
+        reasons |= dict.fromkeys(effect.negative_controls, "a negative control: measured after the treatment")
+        reasons |= {effect.outcome: "the outcome of the treatment: measured after it"}
+        if effect.cohort is not None:
+            reasons[effect.cohort] = "names the treated period: known only afterwards"
+    if (prediction := study.prediction) is not None:
+        reasons |= dict.fromkeys(prediction.exclude, "listed under prediction.exclude")
+        reasons |= dict.fromkeys(prediction.protected, "protected: judged for fairness, never a feature")
+        reasons |= dict.fromkeys(prediction.after_event, "known only after the event")
+        reasons |= {column: "names the group" for column in (prediction.group,) if column is not None}
+        reasons |= {column: "the time of the event" for column in (prediction.event_time,) if column is not None}
+        reasons[prediction.target] = "the target"
+    reasons |= {column: "the time of the row" for column in (study.time,) if column is not None}
+    reasons |= {column: "names the unit" for column in (study.unit,) if column is not None}
+    return reasons
+
+
+def check_features(study: Study) -> None:
+    """Refuse a study whose prediction.features names a column that may never be a feature.
+
+    Identifiers are left to the quality gate, which names them with the other findings. Raises ConfigError.
+    """
+    wanted = () if study.prediction is None else study.prediction.features or ()
+    reasons = _reasons_by_role(study)
+    for column in wanted:
+        if column in reasons:
+            raise ConfigError(
+                f"{column!r} may not be a feature: {reasons[column]}.",
+                where=f"study {study.name}, prediction.features",
+                advice="Take it out of prediction.features, or change its other role.",
+            )

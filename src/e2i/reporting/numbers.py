@@ -1,0 +1,115 @@
+"""How numbers and names are written on the page."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Style = Literal["number", "signed", "percent", "count", "seconds"]
+
+METRICS = {
+    "roc_auc": ("ROC-AUC", "chance that a random event is ranked above a random non-event"),
+    "pr_auc": ("PR-AUC", "precision averaged over recall; compare with the share of events"),
+    "f1": ("F1", "balance of precision and recall at the threshold"),
+    "precision": ("Precision", "share of the predicted events that are events"),
+    "recall": ("Recall", "share of the events that are predicted"),
+    "accuracy": ("Accuracy", "share of correct decisions"),
+    "false_positive_rate": ("False positive rate", "share of the non-events that are predicted"),
+    "brier": ("Brier score", "mean squared error of the probability; lower is better"),
+    "log_loss": ("Log loss", "lower is better"),
+    "calibration_slope": ("Calibration slope", "1 is ideal; below 1 the probabilities are too extreme"),
+    "calibration_intercept": ("Calibration intercept", "0 is ideal; above 0 the probabilities are too low"),
+    "precision_at_decile": ("Precision, top tenth", "share of events among the tenth that is ranked highest"),
+    "rmse": ("RMSE", "typical error in the target's unit; lower is better"),
+    "mae": ("MAE", "mean absolute error in the target's unit; lower is better"),
+    "mape": ("MAPE", "mean absolute error relative to the value; lower is better"),
+    "r2": ("R²", "share of the variance that is explained"),
+}
+DIAGNOSTICS = {
+    "share_outside": ("Rows outside common support", "propensity outside 0.01 to 0.99"),
+    "effective_share": ("Effective sample share", "precision left after weighting"),
+    "propensity_auc": ("Propensity AUC", "0.5: treatment as if at random; 1: no comparison possible"),
+    "largest_smd_before": ("Largest |SMD| before weighting", ""),
+    "largest_smd_after": ("Largest |SMD| after weighting", "below 0.1 is good balance"),
+    "rows_given": ("Rows given", ""),
+    "rows_used": ("Rows used", ""),
+    "missing_treatment": ("Rows without treatment value", ""),
+    "missing_outcome": ("Rows without outcome", ""),
+    "copied_share": ("Share of copied rows", ""),
+    "adjusted_columns": ("Columns adjusted for", "after encoding"),
+    "fold_spread": ("Spread over fold divisions", "in standard errors"),
+    "largest_row_share": ("Largest share of one row", "of the estimate's variance"),
+    "weighting_estimate": ("Estimate by weighting alone", ""),
+    "weighting_gap": ("Weighting against doubly robust", "in standard errors"),
+    "robustness_value_rough": ("Robustness value, rough", "strength that a hidden confounder needs"),
+    "e_value": ("E-value", "reported, never a criterion"),
+}
+COUNTS = frozenset({"rows_given", "rows_used", "missing_treatment", "missing_outcome", "adjusted_columns"})
+POINT_ESTIMATES = frozenset({"weighting_estimate"})
+"""diagnostics that tell the effect itself; withheld with it"""
+
+
+def format_number(value: float, style: Style = "number") -> str:
+    """A number for people.
+
+    >>> [format_number(x) for x in (0.81234, 12.3456, 1234.5, 0.00012, 0)]
+    ['0.812', '12.35', '1,234', '0.00012', '0']
+    >>> format_number(-0.5, "signed"), format_number(0.123, "percent"), format_number(4000, "count"), format_number(75.2, "seconds")
+    ('−0.500', '12.3 %', '4,000', '75.2 s')
+    """
+    if style == "percent":
+        return f"{_plain(value * 100, 1)} %"
+    if style == "count":
+        return f"{value:,.0f}"
+    if style == "seconds":
+        return f"{value:,.1f} s" if value >= 1 else f"{value * 1000:,.0f} ms"
+    sign = "+" if style == "signed" and value > 0 else ""
+    return sign + _plain(value, 3)
+
+
+def _plain(value: float, decimals: int) -> str:
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size >= 1000:
+        text = f"{value:,.0f}"
+    elif size >= 100:
+        text = f"{value:.1f}"
+    elif size >= 10:
+        text = f"{value:.{min(decimals, 2)}f}"
+    elif size < 10**-decimals:
+        text = f"{value:.2g}"
+    else:
+        text = f"{value:.{decimals}f}"
+    return text.replace("-", "−")
+
+
+def metric_label(name: str) -> tuple[str, str]:
+    """Name and meaning of a metric."""
+    if name.startswith("precision_at_") and name not in METRICS:
+        return f"Precision, top {name.removeprefix('precision_at_')}", "share of events among those ranked highest"
+    return METRICS.get(name, (readable(name), ""))
+
+
+def diagnostic_label(name: str) -> tuple[str, str]:
+    """Name and meaning of a diagnostic of an effect."""
+    for part in ("propensity", "outcome"):
+        if name.startswith(f"{part}_") and name not in DIAGNOSTICS:
+            return f"Weight of {readable(name.removeprefix(f'{part}_')).lower()}", f"in the {part} model"
+    return DIAGNOSTICS.get(name, (readable(name), ""))
+
+
+def readable(name: str) -> str:
+    """A column, check or step name as words.
+
+    >>> readable("speaker_program"), readable("negative_control:nrx_other")
+    ('Speaker program', 'Negative control: nrx other')
+    """
+    words = name.replace("_", " ").replace(":", ": ").strip()
+    return words[:1].upper() + words[1:]
+
+
+def criterion_label(name: str) -> tuple[str, str]:
+    """A success criterion's metric and sense: `minimum_auc` -> ("ROC-AUC", "at least")."""
+    sense, _, metric = name.partition("_")
+    known = {"auc": "ROC-AUC", "precision_at_k": "Precision, top tenth", "fpr": "False positive rate", "lift": "Gain over the baseline"}
+    return known.get(metric, metric_label(metric)[0]), {"minimum": "at least", "maximum": "at most"}.get(sense, "")
