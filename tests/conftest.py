@@ -15,12 +15,11 @@ import pytest_asyncio
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
     """URL of the session's embedded server; test processes that run side by side share it. Waits for no disk."""
-    from databases import administer
-
+    from databases import administer, scratch
     from e2i.storage.embedded import EmbeddedServer
 
     shared = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    home = Path(tempfile.gettempdir()) / f"e2i-{shared}" if shared else Path(tempfile.mkdtemp(prefix="e2i-"))
+    home = Path(tempfile.gettempdir()) / f"e2i-{shared}" if shared else scratch("e2i-")
     server = EmbeddedServer(home)
     url = server.start()
     administer(url, "alter system set fsync = off", "select pg_reload_conf()")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -17,6 +20,13 @@ from e2i.storage import migrate
 from e2i.storage.postgres import Database
 
 _numbers = itertools.count(1)
+
+
+def scratch(prefix: str) -> Path:
+    """A new folder with a short path, in memory where there is plenty: many databases are made and dropped."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2_000_000_000
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=memory if roomy else None))
 
 
 @dataclass(frozen=True)

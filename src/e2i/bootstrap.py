@@ -15,6 +15,7 @@ from e2i import config
 from e2i.errors import ConfigError, E2IError
 
 if TYPE_CHECKING:
+    from e2i.app.health import Check, HealthPorts
     from e2i.app.study import StudyPorts, StudyResult
     from e2i.config import Settings
     from e2i.engine.hooks import Signal
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from e2i.storage.embedded import EmbeddedServer
     from e2i.storage.postgres import Database
 
-MINIMUM_FREE_BYTES = 500 * 1024**2
 BUNDLED_STUDY = Path("studies") / "speaker_program.yaml"
-WORKER_IMPORTS = ("polars", "sklearn.linear_model", "sklearn.compose", "lightgbm", "xgboost")
+WORKER_IMPORTS = ("polars", "sklearn.linear_model", "sklearn.compose", "lightgbm", "xgboost", "pandera.polars", "great_expectations")
 CAUSAL_IMPORTS = ("polars", "sklearn.linear_model", "lightgbm")
 
 
@@ -77,7 +77,9 @@ class Platform:
         for field in fields(deps_type):
             kind = hints[field.name]
             if kind not in known:
-                raise ConfigError(f"nothing stands behind {kind} of {deps_type.__qualname__}.", where="bootstrap", advice="Add it to `_records`.")
+                raise ConfigError(
+                    f"nothing stands behind {kind} of {deps_type.__qualname__}.", where="bootstrap", advice="Add it to `_records`."
+                )
             values[field.name] = known[kind]
         return deps_type(**values)
 
@@ -96,6 +98,7 @@ def _server(settings: Settings) -> EmbeddedServer:
 
 
 def _check_disk(home: Path) -> None:
+    from e2i.app.health import MINIMUM_FREE_BYTES
     from e2i.errors import StorageError
 
     folder = home.absolute()
@@ -177,7 +180,9 @@ def _tracker(settings: Settings, url: str, records: Mapping[type[Any], Any]) -> 
 
     section, breaker = settings.mlflow, settings.mlflow.circuit_breaker
     uri = section.tracking.uri.get_secret_value()
-    location = section.tracking.artifact_location or (None if uri.startswith("http") else (settings.home.absolute() / "mlartifacts").as_uri())
+    location = section.tracking.artifact_location or (
+        None if uri.startswith("http") else (settings.home.absolute() / "mlartifacts").as_uri()
+    )
     chosen = MlflowSettings(
         tracking_uri=uri or sqlalchemy_url(url, schema="mlflow"),
         state_folder=settings.home.absolute() / "mlflow",
@@ -237,7 +242,7 @@ async def run_study(path: Path, settings: Settings, *, on_step: Callable[[Signal
     from e2i.engine.executor import LocalExecutor
 
     study = load_study(path)
-    base = path.absolute().parent
+    base = path.parent
     check_roles(study, LocalFrameSource().columns(study.data, base=base), path=path)
     _install_spans()
     model_worker, causal_worker = LocalExecutor(preload=WORKER_IMPORTS), LocalExecutor(preload=CAUSAL_IMPORTS)
@@ -259,22 +264,24 @@ async def _study_ports(
     from e2i.data.frame_store import RunFrames
     from e2i.engine.checkpoint import postgres_checkpoints
     from e2i.engine.graph import Engine
-    from e2i.engine.hooks import AuditHook, RecordHook, SignalHook, TraceHook
+    from e2i.engine.hooks import AuditHook, Hook, RecordHook, SignalHook, TraceHook
     from e2i.ports import data, models, records
     from e2i.reporting.html import HtmlReportWriter
 
     settings, known = platform.settings, platform.records
     saver = await stack.enter_async_context(postgres_checkpoints(platform.url))
-    hooks = [
+    hooks: list[Hook] = [
         TraceHook(),
         RecordHook(known[records.RunRecords]),
         AuditHook(known[records.AuditTrail], getpass.getuser()),
         SignalHook(on_step),
     ]
-    extended = {**known, models.Tracker: platform.tracker, models.HyperparameterSearch: _optimizer(settings, platform)}
-    wired = Platform(
-        settings=settings, url=platform.url, database=platform.database, records=extended, tracker=platform.tracker
-    )
+    extended: dict[type[Any], Any] = {
+        **known,
+        models.Tracker: platform.tracker,
+        models.HyperparameterSearch: _optimizer(settings, platform),
+    }
+    wired = Platform(settings=settings, url=platform.url, database=platform.database, records=extended, tracker=platform.tracker)
 
     def fill_with(worker: Any) -> Callable[[type[Any], FrameStore], Any]:
         return lambda deps_type, frames: wired.fill(deps_type, frames, compute=worker, progress=progress)
@@ -337,81 +344,48 @@ async def verify_audit(settings: Settings) -> dict[str, Any]:
 
 async def status(settings: Settings) -> dict[str, Any]:
     """The database, the schema, what MLflow is owed, the latest runs."""
-    from e2i.ports.records import Outbox, RunRecords
-    from e2i.storage import migrate
+    from e2i.app.health import overview
 
     async with Platform.open(settings) as platform:
-        runs = await platform.records[RunRecords].recent(10)
-        return {
-            "database": platform.database.where,
-            "schema": await migrate.current(platform.database),
-            "outbox": await platform.records[Outbox].counts("mlflow"),
-            "runs": [
-                {
-                    "run_id": run.run_id,
-                    "study": run.study,
-                    "status": run.status,
-                    "started_at": run.started_at.isoformat(timespec="seconds"),
-                    "report": run.report_path,
-                }
-                for run in runs
-            ],
-        }
+        return await overview(_health_ports(platform))
 
 
-async def doctor(settings: Settings) -> list[dict[str, Any]]:
-    """Every check with `check`, `ok`, `detail` and, where it failed, `advice`."""
-    checks: list[dict[str, Any]] = []
+async def doctor(settings: Settings) -> list[Check]:
+    """Examine everything that a run needs, deliver and mend what can be."""
+    from e2i.app.health import Check, examine
+
     try:
         async with Platform.open(settings) as platform:
-            checks += await _examine(platform)
+            return await examine(_health_ports(platform))
     except E2IError as error:
-        checks.append({"check": "database", "ok": False, "detail": error.what, "advice": error.advice})
-    return checks
+        return [Check(check="database", ok=False, detail=error.what, advice=error.advice)]
 
 
-async def _examine(platform: Platform) -> list[dict[str, Any]]:
-    from e2i.ports.records import AuditTrail
+def _health_ports(platform: Platform) -> HealthPorts:
+    from e2i.app.health import HealthPorts
+    from e2i.mlops.mlflow_mirror import MLflowMirror
+    from e2i.mlops.reconcile import reconcile
+    from e2i.ports.records import AuditTrail, Outbox, RunRecords
     from e2i.storage import migrate
+    from e2i.storage.repositories.ledger import LedgerRepository
 
-    checks = [
-        {"check": "database", "ok": True, "detail": platform.database.where},
-        {"check": "schema", "ok": True, "detail": await migrate.current(platform.database)},
-    ]
-    free = shutil.disk_usage(platform.settings.home).free
-    checks.append({"check": "disk", "ok": free >= MINIMUM_FREE_BYTES, "detail": f"{free // 1024**2} MB free", "advice": "Free some space."})
-    audit = await platform.records[AuditTrail].verify()
-    checks.append(
-        {
-            "check": "audit",
-            "ok": audit.ok,
-            "detail": f"{audit.entries} entries" if audit.ok else f"entry {audit.first_bad_sequence}: {audit.reason}",
-            "advice": "Somebody changed the audit trail: keep a copy of the database, and find out who.",
-        }
+    return HealthPorts(
+        where=platform.database.where,
+        schema=lambda: migrate.current(platform.database),
+        verify_audit=platform.records[AuditTrail].verify,
+        repair_tracker=lambda: reconcile(LedgerRepository(platform.database), MLflowMirror(platform.tracker)),
+        free_bytes=lambda: shutil.disk_usage(platform.settings.home).free,
+        outbox=platform.records[Outbox],
+        runs=platform.records[RunRecords],
     )
-    return checks + await _examine_mlflow(platform)
-
-
-async def _examine_mlflow(platform: Platform) -> list[dict[str, Any]]:
-    from e2i.ports.records import Outbox
-
-    delivery = await platform.tracker.drain()
-    counts = await platform.records[Outbox].counts("mlflow")
-    owed = counts["pending"]
-    return [
-        {
-            "check": "mlflow",
-            "ok": owed == 0 and counts["quarantined"] == 0,
-            "detail": f"{delivery.delivered} delivered now, {owed} waiting, {counts['quarantined']} refused",
-            "advice": "Start MLflow, or mend MLFLOW_TRACKING_URI; then run this again.",
-        }
-    ]
 
 
 def up(settings: Settings) -> dict[str, Any]:
     """Start the embedded server and leave it running for others."""
     if settings.database.url.get_secret_value():
-        raise ConfigError("a database URL is set, so there is no embedded server to start.", where="database.url", advice="Unset DATABASE_URL.")
+        raise ConfigError(
+            "a database URL is set, so there is no embedded server to start.", where="database.url", advice="Unset DATABASE_URL."
+        )
     _check_disk(settings.home)
     server = _server(settings)
     server.start()
@@ -425,17 +399,3 @@ def down(settings: Settings) -> bool:
     running = server.status().is_running
     server.stop()
     return running
-
-
-def scaffold_study(data: Path, out: Path, *, force: bool) -> Path:
-    """Write a commented study file. Raises DataError, ConfigError."""
-    from e2i.data.scaffold import write_study
-
-    return write_study(data, out, force=force)
-
-
-def write_world(folder: Path, *, seed: int, size: int) -> dict[str, int]:
-    """Write the pharma world; rows by table."""
-    from e2i.data.synthetic import write_world as write
-
-    return write(folder, seed=seed, size=size)

@@ -25,7 +25,13 @@ STANDARD = {
     "MLFLOW_TRACKING_URI": "mlflow.tracking.uri",
     "OPTUNA_STORAGE_URL": "optuna.storage.url",
 }
-VENDOR_ENVIRONMENT = {"GX_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true"}
+VENDOR_ENVIRONMENT = {
+    "GX_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "true",
+    # Spinning BLAS threads cost six times the CPU on small matrices, and their sums differ from run to run.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 

@@ -25,14 +25,25 @@ class OutboxContract:
     """Run against every implementation."""
 
     async def test_what_was_appended_comes_back_whole_and_oldest_first(self, outbox: Outbox) -> None:
-        payload = {"params": {"hp_größe": "6"}, "metrics": [["auc", 0.1 + 0.2, 1_700_000_000_123, 0]], "none": None, "deep": [{"a": [1]}]}
+        payload: dict[str, Any] = {
+            "params": {"hp_größe": "6"},
+            "metrics": [["auc", 0.1 + 0.2, 1_700_000_000_123, 0]],
+            "none": None,
+            "deep": [{"a": [1]}],
+        }
         first, second = await outbox.append([message(**payload), message(operation="finish_run")])
         (third,) = await outbox.append([message("run-2")])
         found = await outbox.pending("mlflow")
         assert [item.message_id for item in found] == [first, second, third]
         assert first < second < third
         assert found[0].payload == payload
-        assert (found[0].target, found[0].key, found[0].operation, found[0].attempts, found[0].error) == ("mlflow", "run-1", "log_batch", 0, None)
+        assert (found[0].target, found[0].key, found[0].operation, found[0].attempts, found[0].error) == (
+            "mlflow",
+            "run-1",
+            "log_batch",
+            0,
+            None,
+        )
         assert found[0].created_at is not None
         assert found[0].created_at.tzinfo is not None
 

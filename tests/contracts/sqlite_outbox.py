@@ -73,14 +73,14 @@ class SqliteOutbox:
 
     async def mark_delivered(self, message_id: int, result: Mapping[str, Any]) -> None:
         """See Outbox."""
-        self._update("update outbox set status = 'delivered', error = null, result = ? where message_id = ?", json.dumps(dict(result)), message_id)
+        self._update(
+            "update outbox set status = 'delivered', error = null, result = ? where message_id = ?", json.dumps(dict(result)), message_id
+        )
 
     async def mark_failed(self, message_id: int, error: str, *, quarantine: bool) -> None:
         """See Outbox."""
         status = "quarantined" if quarantine else "pending"
-        self._update(
-            "update outbox set attempts = attempts + 1, error = ?, status = ? where message_id = ?", error, status, message_id
-        )
+        self._update("update outbox set attempts = attempts + 1, error = ?, status = ? where message_id = ?", error, status, message_id)
 
     async def results(self, target: str, key: str) -> dict[str, Any]:
         """See Outbox."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from outbox_contract import OutboxContract
-from sqlite_outbox import SqliteOutbox
+
+from contracts.outbox_contract import OutboxContract
+from contracts.sqlite_outbox import SqliteOutbox
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -91,8 +91,8 @@ class StudyResult:
 async def run_study(study: Study, *, base: Path, ports: StudyPorts) -> StudyResult:
     """Run `study`, or go on with an unfinished run of the same study on the same data.
 
-    A closed gate and a refused effect are results. An error that may pass (a backend that is away, a budget used up) leaves the run open, so that running it
-    again goes on at the last finished step; any other error ends it as failed. Both are raised after they were written down.
+    A closed gate and a refused effect are results. An error that may pass (a backend that is away, a budget used up) leaves the
+    run open, so that running it again goes on at the last finished step; any other error ends it as failed.
 
     Parameters
     ----------
@@ -152,9 +152,7 @@ async def _chain(progress: _Progress, ports: StudyPorts) -> None:
                     tasks.create_task(_effect(progress, ports))
         except ExceptionGroup as group:
             raise group.exceptions[0] from group
-    progress.observed = await _run(
-        progress, ports, observability_connector.SPEC, observability_connector.State(run_id=run.run_id)
-    )
+    progress.observed = await _run(progress, ports, observability_connector.SPEC, observability_connector.State(run_id=run.run_id))
 
 
 async def _model(progress: _Progress, ports: StudyPorts) -> None:
@@ -295,6 +293,7 @@ def _report(progress: _Progress, *, status: Any, error: E2IError | None) -> Stud
         explanation=_explanation(progress),
         effect=_effect_summary(progress),
         timings_s=dict(progress.timings),
+        asked=tuple(name for name in ("effect", "prediction") if getattr(study, name) is not None),
         error=dict(error.to_dict()) if error is not None else None,
         warnings=_warnings(progress),
     )

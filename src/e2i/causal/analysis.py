@@ -10,12 +10,13 @@ import polars as pl
 from e2i.causal.arrays import FloatArray
 from e2i.causal.design import Average, Identification, Sample, identify, prepare
 from e2i.causal.estimators.doubly_robust import REPETITIONS, DoublyRobust, Fit, Propensity, doubly_robust, fit_propensity
-from e2i.causal.estimators.nuisances import Features, kind_of, make_features
+from e2i.causal.estimators.features import make_features
+from e2i.causal.estimators.nuisances import kind_of
 from e2i.causal.gate import judge
 from e2i.causal.hazards import Concern, concerns_about_rows, copied_share, refuse_hopeless
 from e2i.causal.overlap import balance, measure_overlap, require_both_arms_in_levels, require_overlap, weights
 from e2i.causal.refute import enough_for_control, negative_control, placebo_treatment, random_common_cause, subset_stability
-from e2i.causal.sensitivity import e_value, hidden_confounder_bound, robustness_value
+from e2i.causal.sensitivity import e_value, hidden_confounder_bound
 from e2i.domain.evidence import BalanceRow, CausalFinding, Effect, Overlap, Refutation, Verdict
 from e2i.domain.study import EffectSpec
 from e2i.errors import CausalError, PositivityViolated
@@ -84,9 +85,7 @@ def estimate(frame: pl.DataFrame, *, identification: Identification, unit: str |
         require_overlap(overlap, propensity=chance, estimand=identification.estimand)
     except PositivityViolated as error:
         return replace(refused(error), overlap=overlap, balance=table)
-    fit = doubly_robust(
-        features, sample.outcome, sample.treatment, propensity=propensity, estimand=identification.estimand, seed=seed
-    )
+    fit = doubly_robust(features, sample.outcome, sample.treatment, propensity=propensity, estimand=identification.estimand, seed=seed)
     notes = tuple(Concern(severity="review", text=note) for note in sample.covariates.notes if "rare levels" in note)
     return Estimation(
         effect=_effect(sample, fit, propensity, identification),
@@ -143,7 +142,7 @@ def _negative_controls(sample: Sample, propensity: Propensity, estimand: Average
     for name, values in usable.items():
         known = ~np.isnan(values)
         matrix = sample.covariates.matrix[known]
-        features: Features = make_features(matrix[:, matrix.std(axis=0) > 0])
+        features = make_features(matrix[:, matrix.std(axis=0) > 0])
         part = replace(propensity, raw=propensity.raw[:, known], folds=propensity.folds[:, known])
         fit = doubly_robust(features, values[known], sample.treatment[known], propensity=part, estimand=estimand, seed=seed)
         results.append(negative_control(name, values, fit, rows=int(known.sum()), level=_FAMILY_LEVEL / len(usable)))
@@ -171,7 +170,6 @@ def _diagnostics(sample: Sample, fit: Fit, propensity: Propensity, untreated_mea
     outcome, treatment = sample.outcome, sample.treatment
     weighted, weighted_error = _weighting(outcome, treatment, propensity.mean, fit.estimand)
     variance = (fit.influence**2).mean(axis=0)
-    strength = abs(fit.estimate) / (fit.standard_error * np.sqrt(len(outcome)))
     values = {
         "rows_given": float(sample.rows_given),
         "rows_used": float(len(outcome)),
@@ -183,7 +181,6 @@ def _diagnostics(sample: Sample, fit: Fit, propensity: Propensity, untreated_mea
         "largest_row_share": float(variance.max() / variance.sum()),
         "weighting_estimate": weighted,
         "weighting_gap": float((weighted - fit.estimate) / np.hypot(weighted_error, fit.standard_error)),
-        "robustness_value_rough": robustness_value(strength),
         "e_value": e_value(
             fit.estimate, untreated_mean=untreated_mean, outcome_sd=float(outcome.std()), is_binary=kind_of(outcome) == "binary"
         ),

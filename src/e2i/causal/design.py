@@ -13,9 +13,10 @@ import polars as pl
 from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 from e2i.causal.encoding import Covariates, encode, numeric
 from e2i.domain.study import EffectSpec
-from e2i.errors import NotIdentified, SchemaMismatch, TooFewRows
+from e2i.errors import NotIdentified, NoVariation, SchemaMismatch, TooFewRows
 
 Average = Literal["ATE", "ATT"]
+MINIMUM_PER_ARM = 30
 _CROSS_SECTION_ONLY = "This version estimates cross-section designs: one row per unit, a 0/1 treatment, measured confounders."
 
 
@@ -66,9 +67,7 @@ def identify(effect: EffectSpec, *, columns: Iterable[str], unit: str | None = N
     if effect.estimand == "LATE":
         raise NotIdentified("estimand LATE needs an instrumental variable design.", where="effect.estimand", advice=_CROSS_SECTION_ONLY)
     if effect.cohort is not None:
-        raise NotIdentified(
-            f"`cohort: {effect.cohort}` asks for a panel design.", where="effect.cohort", advice=_CROSS_SECTION_ONLY
-        )
+        raise NotIdentified(f"`cohort: {effect.cohort}` asks for a panel design.", where="effect.cohort", advice=_CROSS_SECTION_ONLY)
     adjustment = tuple(dict.fromkeys((*effect.confounders, *effect.modifiers)))
     _require_consistent_roles(effect, adjustment, unit)
     notes = tuple(f"instrument `{name}` is not used by a cross-section design" for name in effect.instruments)
@@ -90,8 +89,10 @@ def prepare(frame: pl.DataFrame, identification: Identification, *, unit: str | 
     ------
     SchemaMismatch
         Treatment is not coded 0/1, outcome is not a number, or a unit has several rows.
+    NoVariation
+        Treatment or outcome is constant.
     TooFewRows
-        No row has both treatment and outcome.
+        Fewer than 30 rows in an arm, or no row with both treatment and outcome.
     """
     if unit is not None and frame[unit].drop_nulls().is_duplicated().any():
         copies = int(frame[unit].drop_nulls().is_duplicated().sum())
@@ -105,7 +106,12 @@ def prepare(frame: pl.DataFrame, identification: Identification, *, unit: str | 
     has_treatment, has_outcome = ~np.isnan(treatment), ~np.isnan(outcome)
     keep = has_treatment & has_outcome
     if not keep.any():
-        raise TooFewRows("no row has both treatment and outcome.", where=f"columns {identification.treatment}, {identification.outcome}")
+        raise TooFewRows(
+            "no row has both treatment and outcome.",
+            where=f"columns {identification.treatment}, {identification.outcome}",
+            advice="Check the join that brought them together.",
+        )
+    _require_variation(treatment[keep], outcome[keep])
     kept = frame.filter(pl.Series(keep))
     covariates = encode(kept, identification.adjustment)
     return Sample(
@@ -172,6 +178,25 @@ def _treatment(series: pl.Series) -> FloatArray:
             advice=advice,
         )
     return values
+
+
+def _require_variation(treatment: FloatArray, outcome: FloatArray) -> None:
+    treated = int(treatment.sum())
+    untreated = len(treatment) - treated
+    if min(treated, untreated) == 0:
+        raise NoVariation(
+            f"all {len(treatment)} rows are {'treated' if treated else 'untreated'}.",
+            where="treatment",
+            advice="An effect needs both treated and untreated rows.",
+        )
+    if outcome.min() == outcome.max():
+        raise NoVariation(f"the outcome is {outcome[0]:g} in every row.", where="outcome", advice="Check how the outcome was built.")
+    if min(treated, untreated) < MINIMUM_PER_ARM:
+        raise TooFewRows(
+            f"{treated} treated and {untreated} untreated rows; each arm needs {MINIMUM_PER_ARM}.",
+            where="treatment",
+            advice="Collect more rows or widen the definition of treatment.",
+        )
 
 
 def _missing_by_arm(treatment: FloatArray, has_outcome: BoolArray) -> tuple[float, float]:

@@ -145,7 +145,7 @@ def _without_constant_and_repeated(pieces: list[_Piece], notes: list[str]) -> li
     seen: dict[bytes, str] = {}
     for piece in pieces:
         spread = piece.values.std()
-        if spread <= 1e-12 * max(1.0, float(np.abs(piece.values).max())):
+        if spread <= 1e-12 * float(np.abs(piece.values).max()):
             notes.append(f"`{piece.name}` is constant and was left out")
             continue
         key = np.round((piece.values - piece.values.mean()) / spread, 9).tobytes()

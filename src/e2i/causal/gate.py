@@ -1,4 +1,4 @@
-"""May this effect be told? Decided from measured evidence, in words."""
+"""Whether an effect may be told: decided from measured evidence, in words."""
 
 from __future__ import annotations
 
@@ -89,7 +89,10 @@ def _about_effect(effect: Effect) -> list[Concern]:
 
 def _about_refutations(refutations: Sequence[Refutation]) -> list[Concern]:
     found = [
-        Concern(severity="block" if refutation.test.startswith(_BLOCKING) else "review", text=f"{_title(refutation)} failed. {refutation.detail}")
+        Concern(
+            severity="block" if refutation.test.startswith(_BLOCKING) else "review",
+            text=f"{_title(refutation)} failed. {refutation.detail}",
+        )
         for refutation in refutations
         if not refutation.passed
     ]

@@ -9,9 +9,8 @@ import numpy as np
 
 from e2i.causal.arrays import FloatArray
 from e2i.causal.design import Sample
-from e2i.errors import DataError, LeakageFound, NotIdentified, NoVariation, TooFewRows
+from e2i.errors import DataError, LeakageFound, NotIdentified, TooFewRows
 
-MINIMUM_PER_ARM = 30
 ROWS_PER_PARAMETER = 10
 _EXTREME = 1e12
 _COPY_R2 = 0.999
@@ -34,10 +33,8 @@ def refuse_hopeless(sample: Sample) -> None:
 
     Raises
     ------
-    NoVariation
-        Treatment or outcome is constant.
     TooFewRows
-        Fewer than 30 rows in an arm, or fewer than 10 rows per adjusted column.
+        Fewer than 10 rows per adjusted column.
     DataError
         An outcome lies more than 10¹² times the usual distance from the median, or outcomes are in two units.
     LeakageFound
@@ -45,15 +42,6 @@ def refuse_hopeless(sample: Sample) -> None:
     NotIdentified
         A covariate copies the treatment.
     """
-    _refuse_constant(sample)
-    treated = int(sample.treatment.sum())
-    smaller = min(treated, len(sample.treatment) - treated)
-    if smaller < MINIMUM_PER_ARM:
-        raise TooFewRows(
-            f"{treated} treated and {len(sample.treatment) - treated} untreated rows; each arm needs {MINIMUM_PER_ARM}.",
-            where="treatment",
-            advice="Collect more rows or widen the definition of treatment.",
-        )
     width = sample.covariates.matrix.shape[1]
     if len(sample.treatment) < ROWS_PER_PARAMETER * width:
         raise TooFewRows(
@@ -108,14 +96,6 @@ def copied_share(sample: Sample) -> float:
     return surplus if continuous or repeated else 0.0
 
 
-def _refuse_constant(sample: Sample) -> None:
-    if sample.treatment.min() == sample.treatment.max():
-        state = "treated" if sample.treatment[0] == 1 else "untreated"
-        raise NoVariation(f"all {len(sample.treatment)} rows are {state}.", where="treatment", advice="An effect needs both treated and untreated rows.")
-    if sample.outcome.min() == sample.outcome.max():
-        raise NoVariation(f"the outcome is {sample.outcome[0]:g} in every row.", where="outcome", advice="Check how the outcome was built.")
-
-
 def _refuse_extreme(outcome: FloatArray) -> None:
     distance = np.abs(outcome - np.median(outcome))
     usual = float(np.median(distance[distance > 0]))
@@ -128,7 +108,7 @@ def _refuse_extreme(outcome: FloatArray) -> None:
     far, middling = float((distance > 100 * usual).mean()), float(((distance > 10 * usual) & (distance <= 100 * usual)).mean())
     if far > 0.002 and far > 2 * middling and np.median(distance) > 0:
         raise DataError(
-            f"{far:.1%} of outcomes lie more than 100 times the usual distance from the median, with a gap before them: two units are mixed.",
+            f"{far:.1%} of outcomes lie 100 times the usual distance or more from the median, with a gap before them: two units are mixed.",
             where="outcome",
             advice="Bring all rows to one unit.",
         )

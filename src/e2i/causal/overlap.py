@@ -1,4 +1,4 @@
-"""Do treated and untreated units overlap, and are they alike after weighting?"""
+"""Overlap of treated and untreated units, and their likeness after weighting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ MINIMUM_EFFECTIVE = 0.10
 MAXIMUM_AUC = 0.99
 _BINS = 25
 _EXPECTED = 10.0
-_ADVICE = "Restrict the study to units that could have gone either way, or drop confounders that decide treatment without moving the outcome."
+_ADVICE = (
+    "Restrict the study to units that could have gone either way, or drop confounders that decide treatment without moving the outcome."
+)
 
 
 def weights(treatment: FloatArray, propensity: FloatArray, estimand: Average) -> FloatArray:
@@ -124,7 +126,8 @@ def balance(covariates: Covariates, treatment: FloatArray, propensity: FloatArra
     before = (matrix[treated].mean(axis=0) - matrix[untreated].mean(axis=0)) / pooled
     after = (weight[treated] @ matrix[treated] - weight[untreated] @ matrix[untreated]) / pooled
     return tuple(
-        BalanceRow(covariate=name, smd_before=float(b), smd_after=float(a)) for name, b, a in zip(covariates.names, before, after, strict=True)
+        BalanceRow(covariate=name, smd_before=float(b), smd_after=float(a))
+        for name, b, a in zip(covariates.names, before, after, strict=True)
     )
 
 

@@ -77,7 +77,7 @@ def _partial_r2(design: FloatArray, target: FloatArray) -> FloatArray:
 
 
 def _bias_scale(sample: Sample, fit: Fit, propensity: Propensity) -> float:
-    """Root of E[(Y - g)²] E[α²], α the Riesz representer of the estimand."""
+    """Root of E[(Y - g)²] E[a²], a the Riesz representer of the estimand."""
     chance = np.clip(propensity.mean, 0.01, 0.99)
     treatment = sample.treatment
     untreated = fit.untreated_mean.mean(axis=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 
 import typer
 
@@ -30,14 +31,14 @@ def doctor(home: Home = None, as_json: AsJson = False) -> None:
     from e2i import bootstrap
 
     checks = asyncio.run(bootstrap.doctor(settings(home)))
-    healthy = all(check["ok"] for check in checks)
+    healthy = all(check.ok for check in checks)
     if as_json:
-        print_json({"ok": healthy, "checks": checks})
+        print_json({"ok": healthy, "checks": [asdict(check) for check in checks]})
     else:
         for check in checks:
-            print_line(f"{'ok  ' if check['ok'] else 'BAD '} {check['check']:<12} {check['detail']}")
-            if not check["ok"] and check.get("advice"):
-                print_line(f"     {check['advice']}")
+            print_line(f"{'ok  ' if check.ok else 'BAD '} {check.check:<10} {check.detail}")
+            if check.advice is not None:
+                print_line(f"     {check.advice}")
     if not healthy:
         raise typer.Exit(1)
 
@@ -69,7 +70,14 @@ def agents(as_json: AsJson = False) -> None:
     from e2i.agents.registry import AGENTS
 
     rows = [
-        {"agent": spec.name, "tier": spec.tier.value, "kind": spec.kind, "budget_s": spec.budget_s, "steps": list(spec.step_names), "purpose": spec.purpose}
+        {
+            "agent": spec.name,
+            "tier": spec.tier.value,
+            "kind": spec.kind,
+            "budget_s": spec.budget_s,
+            "steps": list(spec.step_names),
+            "purpose": spec.purpose,
+        }
         for spec in AGENTS.values()
     ]
     if as_json:

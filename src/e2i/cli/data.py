@@ -27,7 +27,7 @@ def world(
     as_json: AsJson = False,
 ) -> None:
     """Write the synthetic pharma world; the truth goes to a file of its own that no agent reads."""
-    from e2i.bootstrap import write_world
+    from e2i.data.synthetic import write_world
 
     started = time.perf_counter()
     rows = write_world(folder, seed=seed, size=hcps)

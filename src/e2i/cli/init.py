@@ -18,10 +18,10 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Write a commented study file from a data file's columns; roles are guesses that you check."""
-    from e2i.bootstrap import scaffold_study
+    from e2i.data.scaffold import write_study
 
     target = out or data.with_suffix(".yaml")
-    written = scaffold_study(data, target, force=force)
+    written = write_study(data, target, force=force)
     if as_json:
         print_json({"study": str(written)})
         return

@@ -42,7 +42,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def callback(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,  # noqa: ARG001
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     """Causal analytics for pharma commercial teams."""
 
@@ -81,6 +81,4 @@ def _unexpected(error: BaseException) -> E2IError:
 
     with tempfile.NamedTemporaryFile("w", prefix="e2i-crash-", suffix=".txt", delete=False, encoding="utf-8") as file:
         file.write("".join(traceback.format_exception(error)))
-    return E2IError(
-        f"{type(error).__name__}: {error}", advice=f"This is a fault of E2I. Please report it with the file {Path(file.name)}."
-    )
+    return E2IError(f"{type(error).__name__}: {error}", advice=f"This is a fault of E2I. Please report it with the file {Path(file.name)}.")

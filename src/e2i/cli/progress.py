@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from e2i.cli.output import is_interactive, print_note
 
@@ -18,7 +18,7 @@ class PlainProgress:
         self._quiet = quiet
         self._tenths: dict[str, int] = {}
 
-    def __enter__(self) -> PlainProgress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -49,7 +49,7 @@ class BarProgress:
         self._progress = Progress(*columns, console=Console(stderr=True), transient=False)
         self._tasks: dict[str, Any] = {}
 
-    def __enter__(self) -> BarProgress:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 

@@ -37,7 +37,7 @@ def run(
         raise ConfigError("no such study file.", where=str(path), advice="Give its path, or write one with `e2i init DATA`.")
     chosen = settings(home)
     with progress_display(quiet=quiet) as display:
-        result = asyncio.run(bootstrap.run_study(path, chosen, on_step=display.step, progress=display))
+        result = asyncio.run(bootstrap.run_study(path.absolute(), chosen, on_step=display.step, progress=display))
     if as_json:
         print_json(result.report.to_dict())
     else:
@@ -65,7 +65,10 @@ def _data_lines(report: StudyReport) -> list[str]:
     if report.qc is not None:
         score = "unknown" if report.qc.score is None else f"{report.qc.score:.2f}"
         lines.append(f"Quality   {report.qc.status}, score {score}")
-        lines += [f"  blocked by {item.check}{f' ({item.column})' if item.column else ''}: {item.detail} {item.advice}" for item in report.qc.blocking]
+        lines += [
+            f"  blocked by {item.check}{f' ({item.column})' if item.column else ''}: {item.detail} {item.advice}"
+            for item in report.qc.blocking
+        ]
     return lines
 
 
@@ -80,7 +83,10 @@ def _model_lines(report: StudyReport) -> list[str]:
             bounds = f" ({metric.low:.3f} to {metric.high:.3f})" if metric.low is not None and metric.high is not None else ""
             shown.append(f"{name} {metric.value:.3f}{bounds}")
     where = f"{version.name} version {version.version}, {version.stage}" if version is not None else "not registered"
-    lines = [f"Model     {trained.algorithm}: {', '.join(shown[:3])}", f"          {where}; MLflow run {trained.mlflow_run_id or 'waiting'}"]
+    lines = [
+        f"Model     {trained.algorithm}: {', '.join(shown[:3])}",
+        f"          {where}; MLflow run {trained.mlflow_run_id or 'waiting'}",
+    ]
     if report.explanation is not None:
         lines.append("Drivers   " + ", ".join(item.feature for item in report.explanation.explanation.top_features[:5]))
     return lines
@@ -98,4 +104,6 @@ def _effect_lines(report: StudyReport) -> list[str]:
         return [f"Effect    {question}: {finding.verdict.name}. {reasons}"]
     low, high = finding.effect.interval()
     naive = f"naive difference {finding.effect.naive_difference:.3g}"
-    return [f"Effect    {question}: {finding.effect.estimand} {finding.effect.estimate:.3g} (95 % {low:.3g} to {high:.3g}); {naive}; proceed"]
+    return [
+        f"Effect    {question}: {finding.effect.estimand} {finding.effect.estimate:.3g} (95 % {low:.3g} to {high:.3g}); {naive}; proceed"
+    ]

@@ -105,7 +105,8 @@ class _Reading:
 
 def _open_csv(table: FileTable) -> _Reading:
     facts = inspect_csv(table.path, where=table.where)
-    rows = pl.scan_csv(table.path, separator=facts.separator, infer_schema_length=None, null_values=MISSING_TEXT)
+    seen = pl.scan_csv(table.path, separator=facts.separator, infer_schema_length=None, null_values=MISSING_TEXT).collect_schema()
+    rows = pl.scan_csv(table.path, separator=facts.separator, schema=seen, null_values=MISSING_TEXT)  # else each pass infers again
     if facts.has_blank_lines:
         rows = rows.filter(~pl.all_horizontal(pl.all().is_null()))
     return _Reading(rows=rows, sha256=facts.sha256, row_count=None)

@@ -121,7 +121,10 @@ class RunFrames:
         if not NAME.fullmatch(name):
             raise ConfigError(f"`{name}` cannot name a folder.", advice="Use letters, digits, `_`, `-` and `.` only.")
         path = self.root / name
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
         return path
 
     def _split_ref(self, split: Split) -> FrameRef:
@@ -146,10 +149,7 @@ class RunFrames:
                 what = f"the test split was not read to judge {read.purpose}."
                 raise LeakageFound(what, where=f"{read.reader}, test split", advice="Explain the model that model_trainer judged.")
             if read not in reads:
-                ledger.seek(0, os.SEEK_END)
-                ledger.write(json.dumps({"reader": read.reader, "purpose": read.purpose}).encode() + b"\n")
-                ledger.flush()
-                os.fsync(ledger.fileno())
+                _append(ledger, read)
 
     @contextmanager
     def _ledger(self) -> Iterator[IO[bytes]]:
@@ -162,7 +162,6 @@ class RunFrames:
     def _write(self, place: Path, *, name: str, frame: pl.DataFrame, keep: FrameRef | None = None) -> FrameRef:
         """Write the frame; with `keep`, refuse content that differs from it."""
         path = self.root / place
-        path.parent.mkdir(parents=True, exist_ok=True)
         digest = ""
 
         def write(file: IO[bytes]) -> None:
@@ -184,6 +183,7 @@ class RunFrames:
     def _replace(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
         """Write beside the path, bring it to the disk, then take its place; nothing half-written is ever seen."""
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
                 temporary = Path(file.name)
                 try:
@@ -194,9 +194,23 @@ class RunFrames:
                 finally:
                     temporary.unlink(missing_ok=True)
         except (OSError, pl.exceptions.PolarsError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            advice = "Free space or give the right to write, then run again: nothing was half-written."
-            raise StorageError(f"cannot write: {reason}.", where=str(path), advice=advice) from error
+            raise _cannot_write(path, error) from error
+
+
+def _append(ledger: IO[bytes], read: _TestRead) -> None:
+    try:
+        ledger.seek(0, os.SEEK_END)
+        ledger.write(json.dumps({"reader": read.reader, "purpose": read.purpose}).encode() + b"\n")
+        ledger.flush()
+        os.fsync(ledger.fileno())
+    except OSError as error:
+        raise _cannot_write(Path(ledger.name), error) from error
+
+
+def _cannot_write(path: Path, error: Exception) -> StorageError:
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    advice = "Free space or give the right to write, then run again: nothing was half-written."
+    return StorageError(f"cannot write: {reason}.", where=str(path), advice=advice)
 
 
 def _reads(ledger: IO[bytes]) -> list[_TestRead]:

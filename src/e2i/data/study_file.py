@@ -72,11 +72,14 @@ def check_roles(study: Study, columns: Mapping[str, str], *, path: Path) -> None
     Raises
     ------
     SchemaMismatch
-        All problems at once, each with file and line; a missing column comes with the nearest name.
+        A column is missing (the nearest name is offered) or of the wrong kind. All problems come at once, each with file and line.
+    ConfigError
+        All problems lie in the file alone: two roles that exclude each other, a design without what it needs.
     """
     problems = role_problems(study, columns, read_yaml(path))
     if problems:
-        raise _all(problems, path=path, kind=SchemaMismatch)
+        is_in_data = any(problem.is_in_data for problem in problems)
+        raise _all(problems, path=path, kind=SchemaMismatch if is_in_data else ConfigError)
 
 
 def study_sha256(study: Study) -> str:

@@ -119,7 +119,8 @@ def _missing(uses: list[_Use], columns: Mapping[str, str], marked: MarkedYaml) -
     for use in uses:
         if use.column not in columns:
             advice = did_you_mean(use.column, columns) or f"The columns are {listed(columns)}."
-            yield Problem(line=marked.line(use.place), what=f"`{use.role}` names column `{use.column}`, which the data lack", advice=advice)
+            what = f"`{use.role}` names column `{use.column}`, which the data lack"
+            yield Problem(line=marked.line(use.place), what=what, advice=advice, is_in_data=True)
 
 
 def _kinds(uses: list[_Use], columns: Mapping[str, str], marked: MarkedYaml) -> Iterator[Problem]:
@@ -128,10 +129,10 @@ def _kinds(uses: list[_Use], columns: Mapping[str, str], marked: MarkedYaml) -> 
         kind = columns.get(use.column)
         if wanted and kind is not None and kind not in wanted:
             what = f"`{use.role}` is column `{use.column}`, which holds {_shown(kind)}"
-            yield Problem(line=marked.line(use.place), what=what, advice=advice)
+            yield Problem(line=marked.line(use.place), what=what, advice=advice, is_in_data=True)
         elif kind == "other":
             what = f"`{use.role}` is column `{use.column}`, which holds lists or records"
-            yield Problem(line=marked.line(use.place), what=what, advice="Write one value per row.")
+            yield Problem(line=marked.line(use.place), what=what, advice="Write one value per row.", is_in_data=True)
 
 
 def _shown(kind: str) -> str:

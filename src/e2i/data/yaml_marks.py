@@ -18,11 +18,12 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Something wrong at one line of the file."""
+    """Something wrong at one line of the file. `is_in_data`: the file and the data together are wrong, not the file by itself."""
 
     line: int
     what: str
     advice: str | None = None
+    is_in_data: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

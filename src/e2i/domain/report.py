@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from e2i.domain.evidence import BalanceRow, CausalFinding, Overlap, Refutation, VerdictName
@@ -52,15 +52,15 @@ class QCSummary:
     issues: tuple[QCIssue, ...]
     gate_passed: bool
 
-    @property
-    def blocking(self) -> tuple[QCIssue, ...]:
-        """The findings that stop the run."""
-        return tuple(issue for issue in self.issues if issue.severity == "blocking")
-
     @classmethod
     def of(cls, report: QCReport) -> QCSummary:
         """From the validator's report."""
         return cls(status=report.status, score=report.score, scores=report.scores, issues=report.issues, gate_passed=report.gate_passed)
+
+    @property
+    def blocking(self) -> tuple[QCIssue, ...]:
+        """The findings that stop the run."""
+        return tuple(issue for issue in self.issues if issue.severity == "blocking")
 
     def to_dict(self) -> dict[str, Any]:
         """As in report.json; findings that do not block stand under `other_issues`."""
@@ -69,7 +69,7 @@ class QCSummary:
             "score": _number(self.score),
             "scores": _numbers(self.scores),
             "gate_passed": self.gate_passed,
-            "blocking_issues": [_issue(issue) for issue in self.issues if issue.severity == "blocking"],
+            "blocking_issues": [_issue(issue) for issue in self.blocking],
             "other_issues": [{"severity": issue.severity, **_issue(issue)} for issue in self.issues if issue.severity != "blocking"],
         }
 
@@ -189,6 +189,8 @@ class StudyReport:
     trace_id: str | None
     synthetic: bool
     created_at: datetime
+    asked: tuple[Literal["effect", "prediction"], ...] = ("effect", "prediction")
+    """the study's questions; what was not asked is not on the page"""
     description: str | None = None
     brand: str | None = None
     data: DataSummary | None = None
@@ -212,7 +214,8 @@ class StudyReport:
             "experiment_id": self.experiment_id,
             "trace_id": self.trace_id,
             "synthetic": self.synthetic,
-            "created_at": self.created_at.isoformat(timespec="seconds"),
+            "created_at": self.created_at.astimezone(UTC).isoformat(timespec="seconds"),
+            "asked": list(self.asked),
             "description": self.description,
             "brand": self.brand,
             "data": self.data.to_dict() if self.data else None,
@@ -344,7 +347,11 @@ def _diagnostics(finding: CausalFinding) -> dict[str, float | None] | None:
     if finding.balance:
         found["largest_smd_before"] = max(abs(row.smd_before) for row in finding.balance)
         found["largest_smd_after"] = max(abs(row.smd_after) for row in finding.balance)
-    return _numbers(found)
+    shown = _numbers(found)
+    for name in ("missing_treatment", "missing_outcome"):
+        if shown and 1 <= found.get(name, 0) <= SMALL_CELL:
+            shown[name] = None
+    return shown
 
 
 def _balance(row: BalanceRow) -> dict[str, Any]:

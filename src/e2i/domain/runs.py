@@ -72,6 +72,19 @@ class OutboxMessage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LedgerRun:
+    """A row of ours that has, or should have, a run in MLflow; the model fields only for a row of the registry."""
+
+    key: str
+    status: Literal["running", "completed", "failed"]
+    run_id: str | None
+    model_uri: str | None = None
+    model_name: str | None = None
+    stage: str | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class AuditEntry:
     """One link of the audit chain. `entry_hash` is HMAC-SHA256 over the previous hash and canonical JSON of all columns."""
 

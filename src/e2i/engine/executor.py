@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 from e2i.errors import BackendUnavailable, E2IError, StepFailed
 
 T = TypeVar("T")
+_GOODBYE_S = 5
 
 
 class LocalExecutor:
@@ -62,12 +62,14 @@ class LocalExecutor:
         # The reading thread sees the end of the pipe and closes it; see _call.
 
     def close(self) -> None:
-        """Stop the worker and the thread that talks to it."""
-        self.stop()
+        """Let the worker go (it ends when its pipe does) and the thread that talks to it."""
         self._thread.shutdown(wait=True)
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
+        if self._process is not None:
+            self._process.join(timeout=_GOODBYE_S)
+        self.stop()
 
     def _call(self, function: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object]) -> T:
         self.start()
@@ -109,7 +111,7 @@ def _serve(pipe: Connection[Any, Any], preload: tuple[str, ...]) -> None:
             function, args, kwargs = pipe.recv()
             held = function = held if function is None else function
         except (EOFError, OSError):
-            os._exit(0)
+            return
         try:
             answer = (True, function(*args, **kwargs))
         except E2IError as error:

@@ -78,7 +78,10 @@ class Engine:
             What a step raised. Anything else that a step raises becomes StepFailed.
         """
         graph, codec = self._graph(spec)
-        config = {"configurable": {"thread_id": "/".join(filter(None, (run_id, spec.name, part)))}, "recursion_limit": 10 * len(spec.steps) + 25}
+        config = {
+            "configurable": {"thread_id": "/".join(filter(None, (run_id, spec.name, part)))},
+            "recursion_limit": 10 * len(spec.steps) + 25,
+        }
         start: dict[str, str] | None = {"state": codec.dump(state)}
         if self._saver is not None:
             snapshot = await graph.aget_state(config)

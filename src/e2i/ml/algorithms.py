@@ -135,13 +135,14 @@ def _fit_lightgbm(params: Mapping[str, ParamValue], data: Matrices, problem_type
 
 
 def _fit_catboost(params: Mapping[str, ParamValue], data: Matrices, problem_type: ProblemType, seed: int, threads: int) -> FittedEstimator:
-    from catboost import CatBoostClassifier, CatBoostRegressor
+    from catboost import CatBoostClassifier, CatBoostRegressor, Pool
 
     kind: Any = CatBoostRegressor if problem_type == "regression" else CatBoostClassifier
     estimator = kind(random_seed=seed, thread_count=threads, verbose=False, allow_writing_files=False, **params)
     evaluation: dict[str, Any] = {}
     if data.x_validation is not None:
-        evaluation = {"eval_set": (data.x_validation, data.y_validation), "early_stopping_rounds": EARLY_STOPPING_ROUNDS}
+        watched = Pool(data.x_validation, data.y_validation, weight=data.weight_validation)
+        evaluation = {"eval_set": watched, "early_stopping_rounds": EARLY_STOPPING_ROUNDS}
     estimator.fit(data.x, data.y, sample_weight=data.weight, **evaluation)
     epochs = int(estimator.tree_count_)
     return FittedEstimator(estimator=estimator, epochs=epochs, early_stopped=epochs < int(estimator.get_all_params()["iterations"]))
@@ -171,7 +172,8 @@ def _specs() -> dict[str, AlgorithmSpec]:
             interpretability=0.6, scalability=0.95, latency_ms=15, memory_gb=1.5, fit=_fit_lightgbm,
         ),
     ]  # fmt: skip
-    if importlib.util.find_spec("catboost") is not None:
+    catboost = importlib.util.find_spec("catboost")
+    if catboost is not None and catboost.origin is not None:
         specs.append(
             AlgorithmSpec(
                 name="catboost", framework="catboost", problem_types=BOTH, needs_scaling=False,

@@ -34,6 +34,7 @@ MINIMUM_KNOWN = 30
 MINIMUM_CASES = 5
 IDENTIFIER_SHARE = 0.95
 MANY_LEVELS = 1_000
+CODE_LEVELS = 50
 LATE_DATE_SHARE = 0.01
 _IDENTIFIER_NAME = re.compile(r"(^|_)(id|ids|npi|uuid|guid|mrn|ssn|hash|key|identifier)$|^(npi|uuid|mrn|ssn)_", re.IGNORECASE)
 
@@ -130,21 +131,29 @@ def _against_target(frame: pl.DataFrame, features: Sequence[str], roles: Leakage
 
 
 def _copy_of_target(series: pl.Series, target: FloatArray, roles: LeakageRoles) -> QCIssue | None:
-    if kind_of(series.dtype, series.name) == "categorical":
-        codes, n_levels = level_codes(series)
-        values, outcome = level_scores(codes, n_levels, target), target
-    else:
+    is_category = kind_of(series.dtype, series.name) == "categorical"
+    if not is_category:
         values = as_float(series)
         finite = np.isfinite(values)
-        values, outcome = values[finite], target[finite]
+        issue = _copy_of_outcome(series.name, values[finite], target[finite], roles)
+        if issue is not None or not series.dtype.is_integer():
+            return issue
+    # Integers may be codes: what each level says, whatever its order.
+    codes, n_levels = level_codes(series)
+    if not is_category and n_levels > CODE_LEVELS:
+        return None
+    return _copy_of_outcome(series.name, level_scores(codes, n_levels, target), target, roles)
+
+
+def _copy_of_outcome(name: str, values: FloatArray, outcome: FloatArray, roles: LeakageRoles) -> QCIssue | None:
     if len(values) < MINIMUM_KNOWN or values.min() == values.max() or not _varies_enough(outcome, roles):
         return None
     linear = abs(correlation(values, outcome))
     if linear >= EXACT:
-        return _copy_issue("target_copy", series.name, roles, measure="absolute correlation", value=linear, threshold=EXACT)
+        return _copy_issue("target_copy", name, roles, measure="absolute correlation", value=linear, threshold=EXACT)
     if roles.problem_type == "regression":
-        return _near_copy_of_number(series.name, values, outcome, roles, linear=linear)
-    return _near_copy_of_class(series.name, values, outcome, roles, linear=linear)
+        return _near_copy_of_number(name, values, outcome, roles, linear=linear)
+    return _near_copy_of_class(name, values, outcome, roles, linear=linear)
 
 
 def _varies_enough(outcome: FloatArray, roles: LeakageRoles) -> bool:

@@ -33,9 +33,7 @@ META_FEATURES: tuple[str, ...] = (
 MAXIMUM_ROWS = 5_000
 
 
-def meta_features(
-    frame: pl.DataFrame, *, features: Sequence[str], target: str, problem_type: ProblemType, seed: int
-) -> dict[str, float]:
+def meta_features(frame: pl.DataFrame, *, features: Sequence[str], target: str, problem_type: ProblemType, seed: int) -> dict[str, float]:
     """Size, shape and difficulty of the train split; keys are META_FEATURES, in that order, all finite.
 
     Logarithms are to base 10. Landmarks are AUCs in [0.5, 1] (regression: absolute correlations in [0, 1]) of the best single

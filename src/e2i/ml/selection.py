@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from e2i.ml.features import FeaturePlan, FeatureStep, apply_features
 from e2i.ml.training import fit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from e2i.domain.experiments import ProblemType
     from e2i.ml.algorithms import ParamValue
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 CONSTANT_SHARE = 0.995
 MAXIMUM_CORRELATION = 0.95
 MAXIMUM_CROSSES = 10
-CROSSED_COLUMNS = 5
+CROSSED_COLUMNS = 40
+CROSS_ALPHA = 0.01
 MAXIMUM_ROWS = 20_000
 
 
@@ -39,8 +41,9 @@ def select_features(
 ) -> FeaturePlan:
     """Drop what tells nothing or tells it twice, add at most ten products that tell more than their parts.
 
-    Near-constant columns (one value in 99.5 % of the rows), duplicates, of each pair with absolute correlation from 0.95 the one
-    that alone says less about the target, and beyond `maximum` the least important in a boosted model.
+    What goes: near-constant columns (one value in 99.5 % of the rows), duplicates, of each pair with absolute correlation from 0.95
+    the generated one or else the one that alone says less about the target, and beyond `maximum` the least important in a
+    boosted model.
 
     Parameters
     ----------
@@ -63,14 +66,15 @@ def select_features(
     dropped = dict(plan.dropped)
     kept = _varying(table, plan.selected, dropped)
     usefulness = {name: _usefulness(table[name], y, problem_type) for name in kept}
-    kept = _unlike(table, kept, usefulness, dropped)
     generated = {step.name for step in plan.steps}
-    crosses = _crosses(table, [name for name in kept if name not in generated], y, usefulness)
+    kept = _unlike(table, kept, usefulness, dropped, generated=generated)
+    crosses = _crosses(table, [name for name in kept if name not in generated], y)
     if crosses:
         plan = replace(plan, steps=(*plan.steps, *crosses))
         table = apply_features(table, plan)
         usefulness |= {step.name: _usefulness(table[step.name], y, problem_type) for step in crosses}
-        kept = _unlike(table, [*kept, *(step.name for step in crosses)], usefulness, dropped)
+        generated |= {step.name for step in crosses}
+        kept = _unlike(table, [*kept, *(step.name for step in crosses)], usefulness, dropped, generated=generated)
     if len(kept) > maximum:
         kept = _most_important(table, kept, dropped, target=target, problem_type=problem_type, seed=seed, maximum=maximum)
     chosen = set(kept)
@@ -105,22 +109,28 @@ def _usefulness(series: pl.Series, y: FloatArray, problem_type: ProblemType) -> 
     return abs(2.0 * area - 1.0) if np.isfinite(area) else 0.0
 
 
-def _crosses(table: pl.DataFrame, kept: Sequence[str], y: FloatArray, usefulness: Mapping[str, float]) -> tuple[FeatureStep, ...]:
-    """Products of the most useful numbers whose interaction shows above chance (3 standard errors) beyond a linear model of both."""
-    numbers = [column.name for column in infer_columns(table, kept) if column.kind == "numeric"]
-    best = sorted(numbers, key=lambda name: (-usefulness[name], name))[:CROSSED_COLUMNS]
-    found: list[tuple[float, FeatureStep]] = []
-    for left, right in combinations(best, 2):
-        a, b = _standard(_numbers(table[left])), _standard(_numbers(table[right]))
-        parts = np.column_stack([np.ones_like(a), a, b, a * a, b * b])
-        residual = y - parts @ np.linalg.lstsq(parts, y, rcond=None)[0]
-        product = a * b - parts @ np.linalg.lstsq(parts, a * b, rcond=None)[0]
-        strength = abs(correlation(product, residual))
-        name = f"{left}_x_{right}"
-        if strength > 3.0 / np.sqrt(len(y)) and name not in table.columns:
-            found.append((strength, FeatureStep(name=name, kind="product", inputs=(left, right))))
-    found.sort(key=lambda pair: (-pair[0], pair[1].name))
-    return tuple(step for _, step in found[:MAXIMUM_CROSSES])
+def _crosses(table: pl.DataFrame, names: Sequence[str], y: FloatArray) -> tuple[FeatureStep, ...]:
+    """The strongest products of two numbers that tell more than the two and their squares do, at 1 % over all pairs together."""
+    numbers = [column.name for column in infer_columns(table, names) if column.kind == "numeric"][:CROSSED_COLUMNS]
+    if len(numbers) < 2:
+        return ()
+    z = np.column_stack([np.clip(_standard(_numbers(table[name])), -4.0, 4.0) for name in numbers])
+    squares = z * z
+    parts = np.column_stack([np.ones(len(y)), z, squares])
+    residual = y - parts @ np.linalg.lstsq(parts, y, rcond=None)[0]
+    # Covariance of every product with the residual, and every product's variance, as three matrix products.
+    shared = z.T @ z / len(y)
+    spread = np.sqrt(np.maximum(squares.T @ squares / len(y) - shared**2, 1e-12)) * max(float(residual.std()), 1e-12)
+    strength = np.abs(z.T @ (z * residual[:, None]) / len(y)) / spread
+    pairs = list(combinations(range(len(numbers)), 2))
+    bound = NormalDist().inv_cdf(1.0 - CROSS_ALPHA / 2.0 / len(pairs)) / np.sqrt(len(y))
+    ranked = sorted(pairs, key=lambda pair: -strength[pair])[:MAXIMUM_CROSSES]
+    steps = [
+        FeatureStep(name=f"{numbers[left]}_x_{numbers[right]}", kind="product", inputs=(numbers[left], numbers[right]))
+        for left, right in ranked
+        if strength[left, right] > bound
+    ]
+    return tuple(step for step in steps if step.name not in table.columns)
 
 
 def _standard(values: FloatArray) -> FloatArray:
@@ -128,19 +138,21 @@ def _standard(values: FloatArray) -> FloatArray:
     return np.asarray((values - values.mean()) / (spread if spread > 0 else 1.0))
 
 
-def _unlike(table: pl.DataFrame, names: Sequence[str], usefulness: Mapping[str, float], dropped: dict[str, str]) -> list[str]:
-    """The names left when of each like pair the less useful goes; original order. A generated column needs to be more useful."""
+def _unlike(
+    table: pl.DataFrame, names: Sequence[str], usefulness: Mapping[str, float], dropped: dict[str, str], *, generated: Collection[str]
+) -> list[str]:
+    """The names left, in their order, when of each like pair one goes: a generated column before a given one, else the less useful."""
     columns = infer_columns(table, names)
     numbers = [column.name for column in columns if column.kind != "categorical"]
     order = {name: place for place, name in enumerate(names)}
-    ranked = sorted(numbers, key=lambda name: (-round(usefulness[name], 6), order[name]))
+    ranked = sorted(numbers, key=lambda name: (name in generated, -round(usefulness[name], 6), order[name]))
     matrix = np.column_stack([_standard(_numbers(table[name])) for name in ranked]) if ranked else np.empty((table.height, 0))
     likeness = np.abs(matrix.T @ matrix) / max(table.height, 1)
     taken: list[int] = []
     for index, name in enumerate(ranked):
         close = [other for other in taken if likeness[index, other] >= MAXIMUM_CORRELATION]
         if close:
-            dropped[name] = f"correlation {likeness[index, close[0]]:.3f} with '{ranked[close[0]]}', which says more about the target"
+            dropped[name] = f"correlation {likeness[index, close[0]]:.3f} with '{ranked[close[0]]}', which is kept"
         else:
             taken.append(index)
     keep = {ranked[index] for index in taken}

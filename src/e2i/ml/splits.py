@@ -154,25 +154,37 @@ def _chronological(days: IntArray, groups: IntArray | None, *, gap: int, seed: i
 
 
 def _windows(periods: IntArray, counts: IntArray, *, shares: FloatArray, gap: int) -> tuple[tuple[int, int], ...] | None:
-    """First and last day of each of the four windows so that their rows are near `shares`; None when there is no room."""
+    """First and last day of each of the four windows so that their rows are nearest to `shares`; None when there is no room."""
     before = np.concatenate([[0], np.cumsum(counts)])
-    kept = float(before[-1])
-    edges: list[tuple[int, int]] = []
-    # The gap's rows depend on the edges and the edges on the rows that are left, so iterate; it settles in a few rounds.
-    for _ in range(6):
-        edges, start = [], 0
-        for share in shares[:-1]:
-            if start >= len(periods):
-                return None
-            goal = before[start] + share * kept
-            end = min(max(int(np.abs(before[start + 1 :] - goal).argmin()) + start, start), len(periods) - 1)
-            edges.append((start, end))
-            start = int(np.searchsorted(periods, periods[end] + gap, side="right"))
+    best, smallest = None, np.inf
+    # How many rows the gaps cost depends on where they lie, so try every total (in half per cents) and keep the best fit.
+    for kept in np.linspace(1.0 - MAXIMUM_GAP_SHARE, 1.0, 81) * before[-1]:
+        windows = _windows_of(periods, before, sizes=shares * kept, gap=gap)
+        if windows is None:
+            continue
+        rows = np.array([before[last + 1] - before[first] for first, last in windows], dtype=float)
+        deviation = float(np.abs(rows / rows.sum() - shares).max())
+        if deviation < smallest:
+            best, smallest = windows, deviation
+    return None if best is None else tuple((int(periods[first]), int(periods[last])) for first, last in best)
+
+
+def _windows_of(periods: IntArray, before: IntArray, *, sizes: FloatArray, gap: int) -> list[tuple[int, int]] | None:
+    """Indices of first and last period of windows holding about `sizes` rows, the last one all that is left."""
+    windows, start = [], 0
+    for size in sizes[:-1]:
         if start >= len(periods):
             return None
-        edges.append((start, len(periods) - 1))
-        kept = float(sum(before[end + 1] - before[first] for first, end in edges))
-    return tuple((int(periods[first]), int(periods[end])) for first, end in edges)
+        goal = before[start] + size
+        end = int(np.searchsorted(before, goal))
+        if end > 0 and end < len(before) and goal - before[end - 1] < before[end] - goal:
+            end -= 1
+        end = min(max(end - 1, start), len(periods) - 1)
+        windows.append((start, end))
+        start = int(np.searchsorted(periods, periods[end] + gap, side="right"))
+    if start >= len(periods):
+        return None
+    return [*windows, (start, len(periods) - 1)]
 
 
 def _window_codes(days: IntArray, edges: tuple[tuple[int, int], ...]) -> IntArray:
@@ -283,4 +295,3 @@ def _boundaries(frame: pl.DataFrame, layout: _Layout, *, time: str | None) -> di
         for suffix, value in zip(("start", "end"), edge, strict=True):
             found[f"{name}_{suffix}"] = (date(1970, 1, 1) + timedelta(days=value)).isoformat() if is_date else str(value)
     return found
-

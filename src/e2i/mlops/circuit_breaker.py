@@ -161,9 +161,7 @@ class CircuitBreaker:
                 self._become(State.HALF_OPEN)
             if self._state is State.HALF_OPEN:
                 self._expire_leases(now)
-            if self._state is State.OPEN or (
-                self._state is State.HALF_OPEN and len(self._probes) >= self.settings.half_open_max_calls
-            ):
+            if self._state is State.OPEN or (self._state is State.HALF_OPEN and len(self._probes) >= self.settings.half_open_max_calls):
                 self._rejected += 1
                 raise self._refusal(now)
             self._numbers += 1

@@ -8,7 +8,6 @@ MLflow is imported on first use; its calls are synchronous and run in threads; i
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
 import time
 import uuid
@@ -20,7 +19,7 @@ from e2i.domain.runs import OutboxMessage
 from e2i.errors import BackendUnavailable, ConfigError
 from e2i.mlops.circuit_breaker import BreakerSettings, CircuitBreaker
 from e2i.mlops.mlflow_errors import AccessRefused, translated
-from e2i.mlops.mlflow_operations import DIGEST, KEY, STAGE, TARGET, MLflowOperations, checked_key, trial_payload
+from e2i.mlops.mlflow_operations import DIGEST, KEY, STAGE, TARGET, MLflowOperations, checked_key, quieten, trial_payload
 from e2i.mlops.mlflow_run import MLflowRun, RunContext
 from e2i.mlops.outbox_relay import Delivery, FileLock, OutboxRelay
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from e2i.ports.records import Outbox
 
 T = TypeVar("T")
-_log = logging.getLogger(__name__)
 _FIRST_USE_S = 180.0
 _TRIALS_PER_MESSAGE = 25
 _DAY_S = 86_400.0
@@ -69,16 +67,18 @@ class RegisteredVersion:
     key: str | None
     digest: str | None
     stage: str | None
+    aliases: tuple[str, ...]
 
 
 def vendor_environment(settings: MlflowSettings) -> dict[str, str]:
-    """What must stand in the environment before MLflow is imported: no telemetry, no retries of its own, no pickles."""
+    """What must stand in the environment before MLflow is imported: no telemetry, no retries, no prints, no pickles."""
     return {
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "DO_NOT_TRACK": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(max(1, int(settings.request_timeout))),
@@ -186,7 +186,7 @@ class MLflowConnector:
 
     async def registered_versions(self, name: str) -> list[RegisteredVersion]:
         """All versions, oldest first. Raises BackendUnavailable, BackendRejected."""
-        return await self.read(f"versions of model {name}", lambda operations: [_registered(v) for v in operations.model_versions(name)])
+        return await self.read(f"versions of model {name}", lambda operations: _registered(operations, name))
 
     async def search_runs(self, experiment_name: str, *, limit: int = 100) -> list[dict[str, Any]]:
         """Newest runs of an experiment: `run_id`, `key`, `status`, `params`, `metrics`, `tags`; none when it does not exist.
@@ -279,13 +279,12 @@ def get_mlflow_connector(settings: MlflowSettings | None = None, outbox: Outbox 
 
 
 def _open(settings: MlflowSettings) -> MLflowOperations:
+    quieten()
     with translated(f"opening {settings.tracking_uri.split('@')[-1].split('?')[0]}"):
         if settings.tracking_uri.startswith("postgresql"):
             _answers(settings)
         from mlflow.tracking import MlflowClient
 
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
         client = MlflowClient(tracking_uri=settings.tracking_uri, registry_uri=settings.tracking_uri)
         client.search_experiments(max_results=1)
         return MLflowOperations(client, artifact_location=settings.artifact_location)
@@ -314,14 +313,19 @@ async def _forget_staged(message: OutboxMessage) -> None:
         await asyncio.to_thread(shutil.rmtree, message.payload["staged"], ignore_errors=True)
 
 
-def _registered(version: Any) -> RegisteredVersion:
-    tags = version.tags
-    return RegisteredVersion(
-        name=version.name,
-        version=str(version.version),
-        run_id=version.run_id or None,
-        source=version.source,
-        key=tags.get(KEY),
-        digest=tags.get(DIGEST),
-        stage=tags.get(STAGE),
-    )
+def _registered(operations: MLflowOperations, name: str) -> list[RegisteredVersion]:
+    versions = operations.model_versions(name)
+    aliases = operations.aliases(name) if versions else {}
+    return [
+        RegisteredVersion(
+            name=version.name,
+            version=str(version.version),
+            run_id=version.run_id or None,
+            source=version.source,
+            key=version.tags.get(KEY),
+            digest=version.tags.get(DIGEST),
+            stage=version.tags.get(STAGE),
+            aliases=tuple(sorted(alias for alias, holder in aliases.items() if holder == str(version.version))),
+        )
+        for version in versions
+    ]

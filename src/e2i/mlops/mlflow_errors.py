@@ -90,4 +90,5 @@ def _connection_broke(error: MlflowException) -> bool:
 def _short(error: BaseException) -> str:
     """The first line, without the SQL and parameters that SQLAlchemy appends."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+    text = lines[0][:300]
+    return text if text.endswith((".", "!", "?")) else f"{text}."

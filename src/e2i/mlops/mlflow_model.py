@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2i.mlops.mlflow_operations import DIGEST, MODEL_FOLDER
+from e2i.mlops.mlflow_operations import DIGEST, MODEL_FOLDER, quieten
 from e2i.mlops.model_store import NativeModelStore, libraries_of
 
 if TYPE_CHECKING:
@@ -31,24 +30,34 @@ def write_mlflow_model(model: FittedModel, folder: Path, *, example: pl.DataFram
     DataError, SchemaMismatch
         The model cannot be kept without pickle, or the example lacks a feature.
     """
+    quieten()
     import mlflow.pyfunc
 
     digest = NativeModelStore().save(model, folder / MODEL_FOLDER)
     rows = to_pandas(example.select(model.features).head(_EXAMPLE_ROWS))
-    with warnings.catch_warnings():
-        # MLflow warns of integer columns: a missing value would turn them into floats. The signature says what was trained on.
-        warnings.filterwarnings("ignore", message=".*integer column.*", category=UserWarning)
-        mlflow.pyfunc.save_model(
-            str(folder / "mlflow"),
-            python_model=str(_SERVING_CODE),
-            artifacts={MODEL_FOLDER: str(folder / MODEL_FOLDER)},
-            model_config={"digest": digest},
-            signature=_signature(model, rows),
-            input_example=rows,
-            pip_requirements=[f"{name}=={version(name)}" for name in ("e2i", "mlflow", "pandas", *libraries_of(model.framework))],
-            metadata={DIGEST: digest, "e2i.algorithm": model.algorithm},
-        )
+    mlflow.pyfunc.save_model(
+        str(folder / "mlflow"),
+        python_model=str(_SERVING_CODE),
+        artifacts={MODEL_FOLDER: str(folder / MODEL_FOLDER)},
+        model_config={"digest": digest},
+        signature=_signature(model, rows),
+        input_example=rows,
+        pip_requirements=[f"{name}=={version(name)}" for name in ("e2i", "mlflow", "pandas", *libraries_of(model.framework))],
+        metadata={DIGEST: digest, "e2i.algorithm": model.algorithm},
+    )
+    _forget_paths(folder / "mlflow" / "MLmodel")
     return digest
+
+
+def _forget_paths(card: Path) -> None:
+    """MLflow writes down where the files came from; that is nobody's business."""
+    import yaml
+
+    content = yaml.safe_load(card.read_text(encoding="utf-8"))
+    flavor = content["flavors"]["python_function"]
+    flavor["artifacts"][MODEL_FOLDER]["uri"] = flavor["artifacts"][MODEL_FOLDER]["path"]
+    flavor["model_code_path"] = Path(flavor["model_code_path"]).name
+    card.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
 def to_pandas(frame: pl.DataFrame) -> pd.DataFrame:
@@ -61,6 +70,8 @@ def to_pandas(frame: pl.DataFrame) -> pd.DataFrame:
             return pd.Series(series.cast(pl.Datetime("ns")).to_numpy(), dtype="datetime64[ns]")
         if series.dtype.is_integer() and series.null_count():
             return pd.Series(series.cast(pl.Float64).to_numpy(), dtype="float64")
+        if series.dtype.is_integer():  # MLflow has no unsigned types
+            return pd.Series(series.cast(pl.Int64).to_numpy(), dtype="int64")
         if series.dtype.is_numeric() or (series.dtype == pl.Boolean and not series.null_count()):
             return pd.Series(series.to_numpy())
         return pd.Series(series.cast(pl.String).to_list() if series.dtype != pl.Boolean else series.to_list(), dtype=object)

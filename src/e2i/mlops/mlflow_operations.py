@@ -7,8 +7,10 @@ second delivery writes the same rows again instead of new ones.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,10 +31,18 @@ PARENT_KEY = "e2i.parent_key"
 DIGEST = "e2i.digest"
 STAGE = "e2i.stage"
 MODEL_FOLDER = "model"
-ALIASED_STAGES = ("staging", "shadow", "production")
+_ALIASES = ("staging", "shadow", "champion", "production")
 _PARAMETER_LIMIT = 6000
 _KEY_PATTERN = re.compile(r"[A-Za-z0-9_.:/-]{1,200}")
+_LOGGED_MODEL = "models:/"
 _TRIAL_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+
+
+def quieten() -> None:
+    """Keep MLflow's advice to its own authors, and errors that we raise anyway, away from our users' terminal."""
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"mlflow(\.|$)")
 
 
 def checked_key(key: str) -> str:
@@ -279,7 +289,14 @@ class MLflowOperations:
     def _create_version(self, name: str, source: str, key: str, tags: dict[str, str], results: Mapping[str, Any]) -> Any:
         if "model_digest" in results:
             tags[DIGEST] = results["model_digest"]
-        return self.client.create_model_version(name, source=source, run_id=results.get("run_id"), tags={**tags, KEY: key})
+        uri = str(results.get("model_uri", ""))
+        return self.client.create_model_version(
+            name,
+            source=source,
+            run_id=results.get("run_id"),
+            tags={**tags, KEY: key},
+            model_id=uri.removeprefix(_LOGGED_MODEL) if uri.startswith(_LOGGED_MODEL) else None,
+        )
 
     def model_versions(self, name: str, key: str | None = None) -> list[Any]:
         """Versions of a registered model, oldest first; those of one run key when given."""
@@ -308,21 +325,29 @@ class MLflowOperations:
         """The model's own folder inside a logged model `models:/m-…`, copied to `folder`."""
         from mlflow.artifacts import download_artifacts
 
-        uri = f"{model_uri}/artifacts/{MODEL_FOLDER}"
-        where = self.client.tracking_uri
-        return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=where, registry_uri=where))
+        model = self.client.get_logged_model(model_uri.removeprefix(_LOGGED_MODEL))
+        source = f"{model.artifact_location}/artifacts/{MODEL_FOLDER}"
+        return Path(download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self.client.tracking_uri))
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """Alias -> version of a registered model."""
+        return {alias: str(version) for alias, version in self.client.get_registered_model(name).aliases.items()}
 
     def _set_stage(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         name, version, stage = payload["name"], payload["version"], payload["stage"]
         self.client.set_model_version_tag(name, version, STAGE, stage)
-        aliases = {stage} & set(ALIASED_STAGES) | ({"champion"} if stage == "production" else set())
-        current = self.client.get_registered_model(name).aliases
-        for alias, holder in current.items():
-            if alias in (*ALIASED_STAGES, "champion") and str(holder) == version and alias not in aliases:
+        wanted = aliases_of(stage)
+        for alias, holder in self.aliases(name).items():
+            if holder == version and alias in _ALIASES and alias not in wanted:
                 self.client.delete_registered_model_alias(name, alias)
-        for alias in sorted(aliases):
+        for alias in wanted:
             self.client.set_registered_model_alias(name, alias, version)
         return {"stage": stage}
+
+
+def aliases_of(stage: str) -> tuple[str, ...]:
+    """Aliases that a version in this stage holds; development and archived versions hold none, for an alias has one holder."""
+    return {"staging": ("staging",), "shadow": ("shadow",), "production": ("champion", "production")}.get(stage, ())
 
 
 def content_digest(path: Path) -> str:

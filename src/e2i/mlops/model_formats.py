@@ -117,7 +117,6 @@ def _lightgbm(content: bytes, *, is_regression: bool) -> Any:
         "_Booster": booster,
         "_n_features": booster.num_feature(),
         "_n_features_in": booster.num_feature(),
-        "_best_iteration": booster.current_iteration(),
         "fitted_": True,
     }
     if not is_regression:

@@ -169,8 +169,8 @@ def _read(path: Path, *, limit: int) -> bytes:
 def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write beside, then move, so that no reader ever sees half a model."""
     fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    fresh.mkdir(parents=True)
     try:
+        fresh.mkdir(parents=True)
         for name, content in files.items():
             (fresh / name).write_bytes(content)
         if folder.exists():

@@ -127,6 +127,8 @@ class OutboxRelay:
         outcome = own.get(number)
         if isinstance(outcome, E2IError):
             raise outcome
+        if outcome is None and not await self.outbox.pending(self.target, limit=1, key=message.key):
+            return await self.outbox.results(self.target, message.key)  # somebody else has delivered it meanwhile
         return outcome
 
     async def drain(self) -> Delivery:

@@ -15,27 +15,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from e2i.mlops.mlflow_operations import aliases_of
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from e2i.domain.experiments import Stage
+    from e2i.domain.runs import LedgerRun
+    from e2i.mlops.mlflow_connector import RegisteredVersion
     from e2i.mlops.mlflow_mirror import MirroredRun, MLflowMirror
 
 Kind = Literal["missing_there", "missing_here", "differing", "orphan"]
 _ENDED = {"completed": "FINISHED", "failed": "FAILED"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LedgerRun:
-    """A row of ours that has, or should have, a run in MLflow; the model fields only for a row of the registry."""
-
-    key: str
-    status: Literal["running", "completed", "failed"]
-    run_id: str | None
-    model_uri: str | None = None
-    model_name: str | None = None
-    stage: Stage | None = None
-    digest: str | None = None
 
 
 class RunLedger(Protocol):
@@ -121,11 +111,13 @@ class _Comparison:
             restore = partial(self._mirror.restore_run, run.run_id)
             await self._report("missing_there", row.key, f"run {run.run_id} was deleted in MLflow", restore)
         uri = (await self._mirror.results(row.key)).get("model_uri")
-        if (row.run_id != run.run_id or (uri is not None and row.model_uri != uri)) and row.key not in linked:
+        lacks_uri = row.model_name is not None and uri is not None and row.model_uri != uri
+        if (row.run_id != run.run_id or lacks_uri) and row.key not in linked:
             linked.add(row.key)
-            kind: Kind = "missing_here" if row.run_id is None else "differing"
+            kind: Kind = "missing_here" if row.run_id in (None, run.run_id) else "differing"
             link = partial(self._ledger.link_run, row.key, run_id=run.run_id, model_uri=uri)
-            await self._report(kind, row.key, f"our row says run {row.run_id}, MLflow has {run.run_id}", link)
+            detail = f"our row says run {row.run_id}, model {row.model_uri}; MLflow has run {run.run_id}, model {uri}"
+            await self._report(kind, row.key, detail, link)
         if row.status in _ENDED and run.status == "RUNNING" and not await self._mirror.waits(row.key):
             end = partial(self._mirror.end_run, run.run_id, _ENDED[row.status])
             await self._report("differing", row.key, f"ours is {row.status}, MLflow's is running", end)
@@ -133,7 +125,8 @@ class _Comparison:
     async def compare_version(self, row: LedgerRun) -> None:
         """Stage and digest of a registered model."""
         name = row.model_name or ""
-        version = next((item for item in await self._mirror.versions(name) if item.key == row.key), None)
+        versions = await self._mirror.versions(name)
+        version = next((item for item in versions if item.key == row.key), None)
         if version is None:
             if "version" in await self._mirror.results(row.key):
                 advice = "Register the model again; ours is still served."
@@ -142,9 +135,11 @@ class _Comparison:
         if row.digest is not None and version.digest != row.digest:
             detail = f"{name} version {version.version} has digest {version.digest}, the registered one is {row.digest}"
             await self._report("differing", row.key, detail, None, "Do not load it from MLflow; somebody has replaced it there.")
-        if row.stage is not None and (version.stage or "development") != row.stage:
+        stage = version.stage or "development"
+        if row.stage is not None and (stage != row.stage or _lacks_alias(version, row.stage, versions)):
             mend = partial(self._mirror.set_stage, name, version.version, row.stage)
-            await self._report("differing", row.key, f"{name} version {version.version} is {row.stage} here, {version.stage} there", mend)
+            held = ", ".join(version.aliases) or "no alias"
+            await self._report("differing", row.key, f"{name} version {version.version} is {row.stage} here, {stage} ({held}) there", mend)
 
     async def check_orphan(self, run: MirroredRun) -> None:
         """A run that our outbox sent has its place without a row; others are strangers."""
@@ -160,3 +155,9 @@ class _Comparison:
         elif mend is not None:
             advice = "`e2i doctor` repairs it."
         self.found.append(Difference(kind=kind, key=key, detail=detail, is_repaired=mends, advice=advice))
+
+
+def _lacks_alias(version: RegisteredVersion, stage: str, versions: Sequence[RegisteredVersion]) -> bool:
+    """An alias has one holder; of several versions in staging or shadow any may hold it, production has one version."""
+    held = version.aliases if stage == "production" else [alias for other in versions for alias in other.aliases]
+    return not set(aliases_of(stage)) <= set(held)

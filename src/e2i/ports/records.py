@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
     from e2i.domain.experiments import Explanation, ModelVersion, ScopeSpec, SearchResult, Stage, TrainedModel
     from e2i.domain.quality import QCReport
     from e2i.domain.runs import AuditEntry, OutboxMessage, StepRecord, StudyRun

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+MINUS = "\N{MINUS SIGN}"
 Style = Literal["number", "signed", "percent", "count", "seconds"]
 
+_FIELD_WORDS = {
+    "nrx": "NRx",
+    "trx": "TRx",
+    "nbrx": "NBRx",
+    "hcp": "HCP",
+    "hcps": "HCPs",
+    "npi": "NPI",
+    "roi": "ROI",
+    "auc": "AUC",
+    "mlflow": "MLflow",
+}
 METRICS = {
     "roc_auc": ("ROC-AUC", "chance that a random event is ranked above a random non-event"),
     "pr_auc": ("PR-AUC", "precision averaged over recall; compare with the share of events"),
@@ -25,15 +40,15 @@ METRICS = {
     "r2": ("R²", "share of the variance that is explained"),
 }
 DIAGNOSTICS = {
+    "rows_given": ("Rows given", ""),
+    "rows_used": ("Rows used", ""),
+    "missing_treatment": ("Rows without treatment value", ""),
+    "missing_outcome": ("Rows without outcome", ""),
     "share_outside": ("Rows outside common support", "propensity outside 0.01 to 0.99"),
     "effective_share": ("Effective sample share", "precision left after weighting"),
     "propensity_auc": ("Propensity AUC", "0.5: treatment as if at random; 1: no comparison possible"),
     "largest_smd_before": ("Largest |SMD| before weighting", ""),
     "largest_smd_after": ("Largest |SMD| after weighting", "below 0.1 is good balance"),
-    "rows_given": ("Rows given", ""),
-    "rows_used": ("Rows used", ""),
-    "missing_treatment": ("Rows without treatment value", ""),
-    "missing_outcome": ("Rows without outcome", ""),
     "copied_share": ("Share of copied rows", ""),
     "adjusted_columns": ("Columns adjusted for", "after encoding"),
     "fold_spread": ("Spread over fold divisions", "in standard errors"),
@@ -51,13 +66,13 @@ POINT_ESTIMATES = frozenset({"weighting_estimate"})
 def format_number(value: float, style: Style = "number") -> str:
     """A number for people.
 
-    >>> [format_number(x) for x in (0.81234, 12.3456, 1234.5, 0.00012, 0)]
-    ['0.812', '12.35', '1,234', '0.00012', '0']
-    >>> format_number(-0.5, "signed"), format_number(0.123, "percent"), format_number(4000, "count"), format_number(75.2, "seconds")
-    ('−0.500', '12.3 %', '4,000', '75.2 s')
+    >>> [format_number(x) for x in (0.81234, 12.3456, 1234.4, 0.00012, 0)]
+    ['0.812', '12.3', '1,234', '0.00012', '0']
+    >>> format_number(0.5, "signed"), format_number(0.123, "percent"), format_number(4000, "count"), format_number(75.2, "seconds")
+    ('+0.500', '12.3 %', '4,000', '75.2 s')
     """
     if style == "percent":
-        return f"{_plain(value * 100, 1)} %"
+        return f"{value * 100:.1f} %"
     if style == "count":
         return f"{value:,.0f}"
     if style == "seconds":
@@ -70,17 +85,22 @@ def _plain(value: float, decimals: int) -> str:
     size = abs(value)
     if size == 0:
         return "0"
-    if size >= 1000:
-        text = f"{value:,.0f}"
-    elif size >= 100:
-        text = f"{value:.1f}"
-    elif size >= 10:
-        text = f"{value:.{min(decimals, 2)}f}"
-    elif size < 10**-decimals:
+    if size < 10**-decimals:
         text = f"{value:.2g}"
     else:
-        text = f"{value:.{decimals}f}"
-    return text.replace("-", "−")
+        whole = len(f"{size:.0f}") if size >= 1 else 0
+        text = f"{value:,.{max(0, decimals - whole)}f}"
+    return text.replace("-", MINUS)
+
+
+def in_order(found: Mapping[str, object] | None, known: Iterable[str]) -> list[str]:
+    """The keys of `found`: known ones in their order, then the others.
+
+    >>> in_order({"f1": 1, "own": 2, "roc_auc": 3}, METRICS)
+    ['roc_auc', 'f1', 'own']
+    """
+    place = {name: index for index, name in enumerate(known)}
+    return sorted(found or {}, key=lambda name: place.get(name, len(place)))
 
 
 def metric_label(name: str) -> tuple[str, str]:
@@ -102,10 +122,22 @@ def readable(name: str) -> str:
     """A column, check or step name as words.
 
     >>> readable("speaker_program"), readable("negative_control:nrx_other")
-    ('Speaker program', 'Negative control: nrx other')
+    ('Speaker program', 'Negative control: NRx other')
     """
-    words = name.replace("_", " ").replace(":", ": ").strip()
+    words = plain_name(name)
     return words[:1].upper() + words[1:]
+
+
+def plain_name(name: str) -> str:
+    """A column name within a sentence.
+
+    >>> plain_name("nrx_other_product"), plain_name("speaker_program"), plain_name("wt82_71")
+    ('NRx other product', 'speaker program', 'wt82_71')
+    """
+    words = name.replace("_", " ").replace(":", ": ").split()
+    if any(word.isdigit() for word in words):
+        return name
+    return " ".join(_FIELD_WORDS.get(word.lower(), word) for word in words)
 
 
 def criterion_label(name: str) -> tuple[str, str]:

@@ -13,13 +13,15 @@ import hmac
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from e2i.errors import StorageError
+from e2i.storage.address import address
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,6 +127,12 @@ class AuditFiles:
         self.folder = folder
         self._key: bytes | None = None
 
+    @classmethod
+    def of(cls, home: Path, *, url: str) -> AuditFiles:
+        """The files of one database: in `home / audit`, for an external `url` (else empty) in a folder named after its address."""
+        folder = home / "audit"
+        return cls(folder / re.sub(r"[^A-Za-z0-9.-]+", "_", address(url)) if url else folder)
+
     def key(self, *, is_empty: bool) -> bytes:
         """The key; made together with the first head when there is none and the chain is empty.
 
@@ -159,7 +167,7 @@ class AuditFiles:
         return head
 
     def advance(self, head: Head) -> None:
-        """Replace the head, unless it is further already; on disk when this returns."""
+        """Replace the head, unless it is further already."""
         key, path = self.key(is_empty=False), self.folder / "audit.head"
         try:
             with (self.folder / "audit.lock").open("a") as lock:
@@ -179,9 +187,10 @@ class AuditFiles:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
                 _write(path, secrets.token_hex(32) + "\n")
+                _flush(self.folder)
 
 
-_RESTORE = "Bring the folder back from a backup; if there is none, treat the chain as broken."
+_RESTORE = "Bring the folder back from a backup; without it the entries cannot be verified, and a new database is needed."
 
 
 def verify_link(link: Link, *, before: Link | None, key: bytes) -> str | None:
@@ -201,7 +210,10 @@ def _mac(key: bytes, head: Head) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all, mode 0600, on disk when this returns. The caller holds the lock."""
+    """Whole or not at all, mode 0600. The caller holds the lock.
+
+    The folder is not flushed: after a power cut an older head may be back, and a head may be behind.
+    """
     fresh = path.with_suffix(path.suffix + ".new")
     fresh.unlink(missing_ok=True)
     fresh.touch(mode=0o600)
@@ -210,18 +222,16 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+
+
+def _flush(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def _unusable(path: Path, cause: Exception) -> StorageError:
     what = cause.strerror if isinstance(cause, OSError) else f"not what was written ({cause})"
     return StorageError(f"a file of the audit chain cannot be used: {what}", where=str(path), advice=_RESTORE)
-
-
-def details_of(text: str) -> dict[str, Any]:
-    """The details of an entry back from their text."""
-    return dict(json.loads(text))

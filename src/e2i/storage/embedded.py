@@ -41,6 +41,7 @@ _SERVER = load("server")
 _LOCK_S = 120.0
 _START_S = 60.0
 _STOP_S = 30.0
+_PORT_S = 1.0
 _PASSING_FAULTS = ("is still in use", "Address already in use", "could not bind")
 
 
@@ -194,9 +195,10 @@ class EmbeddedServer:
         while True:
             port = self._choose_port()
             output = launch(self._folder, port=port, cluster=self._cluster)
-            if output is None:
-                self._remember(port)
-                return self._running_port() or port
+            running = self._running_port()  # also one that recovers for longer than its starter waited
+            if running is not None:
+                self._remember(running)
+                return running
             # Children of a killed server need a moment to die; a port can be snatched between choice and use.
             if time.monotonic() > deadline or not any(fault in output for fault in _PASSING_FAULTS):
                 raise refusal("the embedded PostgreSQL did not start", where=self._folder, output=output)
@@ -257,7 +259,7 @@ class EmbeddedServer:
             return self._fixed_port
         remembered = self._folder / "port"
         text = remembered.read_text(encoding="ascii").strip() if remembered.exists() else ""
-        if text.isdigit() and _is_free(int(text)):
+        if text.isdigit() and _becomes_free(int(text)):
             return int(text)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -332,6 +334,16 @@ def _is_free(port: int) -> bool:
             probe.bind(("127.0.0.1", port))
         except (OSError, OverflowError):
             return False
+    return True
+
+
+def _becomes_free(port: int) -> bool:
+    """A server that was killed lets go of its port a moment later; clients want it back on the same one."""
+    deadline = time.monotonic() + _PORT_S
+    while not _is_free(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
     return True
 
 

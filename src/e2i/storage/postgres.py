@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 import psycopg_pool
@@ -16,6 +15,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from e2i.errors import BackendRejected, BackendUnavailable, Conflict, E2IError, MigrationNeeded, NotFound, StorageError
+from e2i.storage.address import address, plain_url, sqlalchemy_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
-# The pool tells its failures to the log; whoever waits for a connection gets them as an error, so nothing goes to the terminal.
-logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
+# What the driver logs, its callers get as an error; without a configured log nothing of it goes to the terminal.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
+
+__all__ = ["Database", "Row", "as_json", "json_text", "our_errors", "sqlalchemy_url", "translated"]
 
 Row = dict[str, Any]
 _FIRST_WAIT_S = 1.0
-_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 _AGAIN = "Try again; `e2i status` shows whether the database is up."
 _CHECK_URL = "Check DATABASE_URL: user, password, host, port and database."
 _UPGRADE = "Run `e2i db upgrade`."
@@ -222,39 +223,3 @@ def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is not plain data")
-
-
-def plain_url(url: str) -> str:
-    """The URL as libpq reads it. Raises BackendRejected when it does not name a PostgreSQL database."""
-    parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES:
-        raise BackendRejected(
-            f"{parts.scheme or 'this'} is not a PostgreSQL URL.",
-            where="DATABASE_URL",
-            advice="Write postgresql://user:password@host:5432/database.",
-        )
-    return urlunsplit(parts._replace(scheme="postgresql"))
-
-
-def address(url: str) -> str:
-    """Host, port and database of a URL, without user and password."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2] or "local socket"
-    return f"{host}{parts.path}"
-
-
-def url_in_schema(url: str, *, schema: str) -> str:
-    """The URL with `schema` as the only place where tables are looked up and made."""
-    parts = urlsplit(plain_url(url))
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    query["options"] = f"{query.get('options', '')} -csearch_path={schema}".strip()
-    return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
-
-
-def sqlalchemy_url(url: str, *, schema: str) -> str:
-    """The same database for SQLAlchemy (MLflow, Optuna), on psycopg 3, with its tables in `schema`.
-
-    >>> sqlalchemy_url("postgresql://u:p@127.0.0.1:5432/e2i", schema="mlflow")
-    'postgresql+psycopg://u:p@127.0.0.1:5432/e2i?options=-csearch_path%3Dmlflow'
-    """
-    return "postgresql+psycopg" + url_in_schema(url, schema=schema).removeprefix("postgresql")

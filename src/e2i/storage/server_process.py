@@ -154,8 +154,8 @@ def initialise(folder: Path, *, password: str) -> None:
         raise refusal("the embedded PostgreSQL could not be set up", where=folder.parent, output=made.stdout)
 
 
-def launch(folder: Path, *, port: int, cluster: str) -> str | None:
-    """Start the server of `folder / data` in a session of its own; None, or what its log says when it does not start."""
+def launch(folder: Path, *, port: int, cluster: str) -> str:
+    """Start the server of `folder / data` in a session of its own, and wait for it; what it said meanwhile."""
     data, log = folder / "data", folder / "data" / LOG_NAME
     account = choose_account(folder)
     _give(data, account)
@@ -165,8 +165,6 @@ def launch(folder: Path, *, port: int, cluster: str) -> str | None:
     settings = {**_SETTINGS, "cluster_name": cluster, "port": str(port)}
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     started = run("pg_ctl", "start", "-w", "-s", "-t", "60", "-l", f"data/{LOG_NAME}", "-o", options, account=account, folder=folder)
-    if started.returncode == 0:
-        return None
     written = log.read_bytes()[seen:].decode(errors="replace") if log.exists() else ""
     return f"{started.stdout}\n{written}"
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "contracts"))
-
+from contracts.sqlite_outbox import SqliteOutbox
+from databases import administer, empty_database
 from e2i.mlops.mlflow_connector import MLflowConnector, MlflowSettings, vendor_environment
-from e2i.storage.embedded import EmbeddedServer
-from sqlite_outbox import SqliteOutbox
+from e2i.storage.postgres import sqlalchemy_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,14 +27,11 @@ def vendor_variables() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URI of a database with an empty schema `mlflow`."""
-    server = EmbeddedServer(tmp_path_factory.mktemp("postgres"))
-    url = server.start()
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("create schema mlflow")
-    yield url.replace("postgresql://", "postgresql+psycopg://", 1) + "&options=-csearch_path%3Dmlflow"
-    server.stop()
+def mlflow_database(database_url: str) -> Iterator[str]:
+    """Tracking URI of a database with an empty schema `mlflow`."""
+    with empty_database(database_url) as url:
+        administer(url, "create schema mlflow")
+        yield sqlalchemy_url(url, schema="mlflow")
 
 
 @pytest.fixture(scope="session")

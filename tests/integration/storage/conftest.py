@@ -7,13 +7,11 @@ import pwd
 import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from databases import Template, copy_of, migrated_template
 
+from databases import Template, copy_of, migrated_template, scratch
 from e2i.storage.server_process import binaries
 
 
@@ -21,7 +19,7 @@ from e2i.storage.server_process import binaries
 def plain_server_url() -> Iterator[str]:
     """A PostgreSQL 16 that this test session makes and runs by itself."""
     programs = binaries().parent.parent / "pginstall" / "bin"
-    folder = Path(tempfile.mkdtemp(prefix="e2i-plain-"))
+    folder = scratch("e2i-plain-")
     become = {}
     if os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contracts.outbox_contract import OutboxContract, message
 
+from contracts.outbox_contract import OutboxContract, message
 from e2i.domain.experiments import (
     CriterionResult,
     Explanation,
@@ -23,6 +23,7 @@ from e2i.domain.quality import CheckResult, QCIssue, QCReport
 from e2i.domain.runs import StepRecord, StudyRun, Tier
 from e2i.domain.study import Study
 from e2i.errors import Conflict, NotFound, StorageError
+from e2i.ml.meta_features import META_FEATURES
 from e2i.storage.audit import AuditFiles
 from e2i.storage.postgres import Database
 from e2i.storage.repositories import (
@@ -37,6 +38,7 @@ from e2i.storage.repositories import (
     ShapAnalysisRepository,
     TrainingRunRepository,
 )
+from e2i.storage.repositories.search import RANGES
 
 NOW = datetime(2026, 3, 6, 12, 0, 0, 123456, tzinfo=UTC)
 STUDY = Study.model_validate(
@@ -174,7 +176,11 @@ async def test_a_training_run_is_started_once_per_key_and_its_outbox_is_written_
     assert await runs.start(key="k1", **begin) == run  # type: ignore[arg-type]
     for _ in range(2):
         await runs.finish(
-            run, model=trained(mlflow_run_id="m1"), search=found(), samples={"train": 600, "validation": 200, "test": 150}, outbox=[message()]
+            run,
+            model=trained(mlflow_run_id="m1"),
+            search=found(),
+            samples={"train": 600, "validation": 200, "test": 150},
+            outbox=[message()],
         )
     row = await one(database, "ml_training_runs")
     assert (row["status"], row["validation_samples"], row["test_samples"], float(row["duration_seconds"])) == ("completed", 200, 150, 0.4)
@@ -332,7 +338,12 @@ async def test_a_search_is_kept_whole_and_updated_by_its_name(database: Database
     search = HpoRepository(database)
     for trials in (6, 16):
         await search.save_study(
-            found(n_complete=trials), experiment_id="exp_lift", problem_type="regression", space={"a": {"low": 1}}, sampler="tpe", pruner="hyperband"
+            found(n_complete=trials),
+            experiment_id="exp_lift",
+            problem_type="regression",
+            space={"a": {"low": 1}},
+            sampler="tpe",
+            pruner="hyperband",
         )
     row = await one(database, "ml_hpo_studies")
     assert (row["n_trials"], row["n_completed"], row["n_pruned"], row["n_failed"]) == (20, 16, 3, 1)
@@ -344,18 +355,17 @@ async def test_a_search_is_kept_whole_and_updated_by_its_name(database: Database
         await search.save_study(found("s3"), experiment_id="nowhere", problem_type="regression", space={}, sampler="tpe", pruner="none")
 
 
-META = {"n_rows": 1500.0, "n_features": 9.0, "class_balance": 0.3, "missing_share": 0.02, "numeric_share": 0.7}
+META = dict(zip(META_FEATURES, (3.2, 0.95, 0, 0.3, 0.3, 0.6, 0.02, 1.5, 0.1, 0.7, 0.55, 0.8), strict=True))
 
 
 async def test_patterns_come_back_by_similarity_of_their_data(database: Database) -> None:
     search = HpoRepository(database)
-    near = {**META, "n_rows": 1800.0, "class_balance": 0.33}
-    far = {"n_rows": 2_000_000.0, "n_features": 900.0, "class_balance": 0.002, "missing_share": 0.6, "numeric_share": 0.05}
+    near = {**META, "log_rows": 3.3, "log_features": 1.05, "minority_share": 0.33, "landmark_best": 0.72}
+    far = dict(zip(META_FEATURES, (6.3, 3.0, 0, 0.002, 0.95, 3.0, 0.6, 9.0, 0.6, 0.99, 0.7, 0.99), strict=True))
     await search.remember(found("far"), problem_type="binary_classification", meta_features=far)
     await search.remember(found("near", best_value=0.7), problem_type="binary_classification", meta_features=near)
     await search.remember(found("same"), problem_type="binary_classification", meta_features=META)
     await search.remember(found("other_kind"), problem_type="regression", meta_features=META)
-    await search.remember(found("other_names"), problem_type="binary_classification", meta_features={"n_rows": 1500.0})
 
     async def similar(minimum: float, limit: int = 20) -> list[Any]:
         return await search.similar(
@@ -368,7 +378,7 @@ async def test_patterns_come_back_by_similarity_of_their_data(database: Database
     assert patterns[1].value == 0.7
     assert patterns[0].params == found().best_params
     assert len(patterns) == 3
-    assert patterns[2].similarity < 0.2
+    assert patterns[2].similarity < 0.5
     assert len(await similar(0.7)) == 2
     assert len(await similar(0.0, limit=1)) == 1
     assert await search.similar(algorithm="xgboost", problem_type="regression", meta_features=META, minimum=0, limit=9) == []
@@ -379,10 +389,13 @@ async def test_a_pattern_is_kept_once_per_search_and_bad_meta_features_are_refus
     for value in (0.6, 0.9):
         await search.remember(found("s", best_value=value), problem_type="regression", meta_features=META)
     assert (await one(database, "hpo_pattern_memory"))["best_value"] == 0.9
-    with pytest.raises(StorageError, match="n_rows not finite"):
-        await search.remember(found("t"), problem_type="regression", meta_features={**META, "n_rows": float("nan")})
-    with pytest.raises(StorageError, match="40 of them"):
-        await search.remember(found("t"), problem_type="regression", meta_features={f"f{i}": 0.0 for i in range(40)})
+    for wrong in ({**META, "log_rows": float("nan")}, {**META, "log_rovs": 1.0}, {"log_rows": 3.0}):
+        with pytest.raises(StorageError, match=r"log_(features|rows|rovs)"):
+            await search.remember(found("t"), problem_type="regression", meta_features=wrong)
+
+
+def test_the_pattern_memory_knows_every_meta_feature_in_its_order() -> None:
+    assert tuple(RANGES) == META_FEATURES
 
 
 def a_run(run_id: str = "r1", fingerprint: str = "f1", **changes: Any) -> StudyRun:
@@ -392,7 +405,8 @@ def a_run(run_id: str = "r1", fingerprint: str = "f1", **changes: Any) -> StudyR
 
 def a_step(run_id: str = "r1", **changes: Any) -> StepRecord:
     values: dict[str, Any] = {
-        "agent": "scope_definer", "tier": Tier.ML_FOUNDATION, "step": "define", "attempt": 1, "status": "success", "started_at": NOW, "duration_ms": 10.0,
+        "agent": "scope_definer", "tier": Tier.ML_FOUNDATION, "step": "define", "attempt": 1, "status": "success",
+        "started_at": NOW, "duration_ms": 10.0,
     }  # fmt: skip
     return StepRecord(run_id=run_id, **{**values, **changes})
 

@@ -43,6 +43,11 @@ async def answering(breaker: CircuitBreaker) -> None:
         await asyncio.sleep(0)
 
 
+async def hanging(breaker: CircuitBreaker) -> None:
+    async with breaker.guard():
+        await asyncio.sleep(60)
+
+
 async def opened(clock: Clock, **changes: float) -> CircuitBreaker:
     breaker = make(clock, **changes)
     for _ in range(breaker.settings.failure_threshold):
@@ -75,9 +80,7 @@ async def test_calls_that_hang_and_are_cut_by_the_caller_open_it() -> None:
     breaker = CircuitBreaker("hung", BreakerSettings(slow_call_s=0.005))
     for _ in range(5):
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.02):
-                async with breaker.guard():
-                    await asyncio.sleep(60)
+            await asyncio.wait_for(hanging(breaker), 0.02)
     assert breaker.state is State.OPEN
 
 
@@ -91,11 +94,7 @@ async def test_calls_cut_by_their_own_time_limit_open_it_and_are_unavailable() -
 
 
 async def cancel_one(breaker: CircuitBreaker) -> None:
-    async def hang() -> None:
-        async with breaker.guard():
-            await asyncio.sleep(60)
-
-    task = asyncio.create_task(hang())
+    task = asyncio.create_task(hanging(breaker))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -215,6 +214,19 @@ async def test_each_failed_probe_doubles_the_time_open_up_to_eight_times() -> No
         clock.advance(breaker.report().retry_in_s)
         await failing(breaker)
         assert breaker.report().retry_in_s == pytest.approx(expected)
+
+
+async def test_once_closed_the_next_opening_is_short_again() -> None:
+    clock = Clock()
+    breaker = await opened(clock)
+    clock.advance(30)
+    await failing(breaker)
+    clock.advance(60)
+    for _ in range(2):
+        await answering(breaker)
+    for _ in range(5):
+        await failing(breaker)
+    assert breaker.report().retry_in_s == pytest.approx(30)
 
 
 async def test_jitter_only_ever_adds_to_the_time_open() -> None:

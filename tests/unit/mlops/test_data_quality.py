@@ -2,22 +2,29 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from e2i.data.sources import LocalFrameSource
+from e2i.data.study_file import load_study
+from e2i.data.synthetic.world import SMALLEST, TABLE_NAMES, generate_tables
 from e2i.domain.quality import GATE_SCORE, SCORE_WEIGHTS, CheckResult, QCIssue, QCReport
 from e2i.domain.study import DataSpec, EffectSpec, PredictionSpec, Study
 from e2i.domain.vocabulary import TABLES
 from e2i.errors import ConfigError
 from e2i.mlops.data_quality import DataQualityValidator
+from e2i.mlops.pandera_schemas import SCHEMAS, examine
 from e2i.mlops.quality_alerts import DataQualityAlerter, severity_of
 from e2i.mlops.quality_suites import SUITES, Rule, run_rules
 
@@ -344,6 +351,29 @@ def test_each_of_the_five_suites_passes_good_rows_and_names_a_bad_column(suite: 
         if not outcome.result.passed
     ]
     assert [(rule.check, column in rule.columns) for rule in failed] == [(check, True)]
+
+
+def test_the_synthetic_worlds_domain_tables_obey_the_vocabulary() -> None:
+    shared = sorted(set(TABLE_NAMES) & set(TABLES))
+    assert shared == ["business_metrics", "patient_journeys", "triggers"]
+    for name, frame in generate_tables(shared, seed=7, size=SMALLEST).items():
+        assert examine(frame, SCHEMAS[name], suite=name)[1] == [], name
+
+
+def test_the_real_nhefs_study_passes_the_gate() -> None:
+    study = load_study(Path(__file__).parents[3] / "studies" / "nhefs.yaml")
+    snapshot = LocalFrameSource().load(study.data, base=Path())
+    report = VALIDATOR.validate(snapshot.frame, study=study, table=snapshot.table, data_sha256=snapshot.sha256)
+    assert report.gate_passed
+    assert ("rows_without_label", "wt82_71") in codes(report, "warning")
+
+
+def test_heavy_libraries_load_only_when_a_table_is_judged() -> None:
+    program = (
+        "import sys; import e2i.mlops.data_quality; print([m for m in ('pandera', 'great_expectations', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_the_five_suites_are_those_of_the_vocabulary() -> None:

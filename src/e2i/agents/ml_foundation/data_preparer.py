@@ -21,6 +21,7 @@ from e2i.domain.study import Study
 from e2i.engine.spec import AgentSpec
 from e2i.errors import SchemaMismatch, SpecError, TooFewRows
 from e2i.ml.baselines import train_baselines
+from e2i.ml.features import apply_features, plan_features
 from e2i.ml.leakage import LeakageRoles, find_leakage
 from e2i.ml.splits import plan_splits
 from e2i.ports.compute import Executor
@@ -106,10 +107,14 @@ async def detect_leakage(state: State, deps: Deps) -> State:
 
 
 async def save_splits(state: State, deps: Deps) -> State:
-    """Write the four splits, with the columns that the study uses."""
-    table = _table(state, deps)
+    """Write the four splits, with the columns that the study uses and, for panels, what they say of earlier rows.
+
+    Lags and rolling means are made before the table is divided: a unit's past may lie in front of its split.
+    """
+    table = await deps.compute.run(_with_history, _table(state, deps), state.study, state.scope)
     labels = deps.frames.load(_known(state.labels))["split"]
-    columns = used_columns(state.study, table.columns)
+    given = _known(state.table).columns
+    columns = [*used_columns(state.study, given), *(name for name in table.columns if name not in given)]
     splits: dict[str, FrameRef] = {split: deps.frames.save_split(split, table.filter(labels == split).select(columns)) for split in SPLITS}
     return replace(state, splits=splits)
 
@@ -174,6 +179,13 @@ def _plan(frame: pl.DataFrame, study: Study) -> tuple[SplitPlan, pl.DataFrame] |
             advice=error.advice or "Load more rows.",
         )
     return plan, pl.DataFrame({"split": labels.tolist()}, schema={"split": pl.String})
+
+
+def _with_history(frame: pl.DataFrame, study: Study, scope: ScopeSpec) -> pl.DataFrame:
+    if study.unit is None or study.time is None:
+        return frame
+    plan = plan_features(frame, features=scope.required_features, unit=study.unit, time=study.time)
+    return apply_features(frame, replace(plan, steps=tuple(step for step in plan.steps if step.kind in ("lag", "rolling_mean"))))
 
 
 def _leakage(frame: pl.DataFrame, study: Study, scope: ScopeSpec, *, plan: SplitPlan, labels: pl.Series) -> tuple[QCIssue, ...]:

@@ -70,9 +70,7 @@ async def generate_features(state: State, deps: Deps) -> State:
     if not candidates:
         raise DataError("no column is left as a feature.", where=f"run {state.run_id}", advice="Exclude less, or add columns.")
     train = deps.frames.read_split("train", reader=READER, purpose="features")
-    plan = await deps.compute.run(
-        plan_features, train, features=candidates, unit=state.unit, time=state.time, event_time=state.event_time
-    )
+    plan = await deps.compute.run(plan_features, train, features=candidates, unit=state.unit, time=state.time, event_time=state.event_time)
     return replace(state, plan=plan)
 
 

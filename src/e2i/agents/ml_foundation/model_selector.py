@@ -121,7 +121,7 @@ async def register_selection(state: State, deps: Deps) -> State:
         model_name=deps.search.model_name_pattern.format(experiment=state.study_name, algorithm=primary.algorithm),
         algorithm=primary.algorithm,
         hyperparameters=primary.defaults,
-        key=f"{state.run_id}/candidate",
+        key=f"{state.run_id}/model_trainer",
         mlflow_run_id=run_id,
     )
     return replace(state, selection=replace(selection, mlflow_run_id=run_id), candidate=candidate)
@@ -139,7 +139,15 @@ def eligible(wish: SearchSpec) -> tuple[str, ...]:
 
 
 def benchmark(
-    frame: pl.DataFrame, name: str, *, target: str, features: tuple[str, ...], problem_type: ProblemType, group: str | None, folds: int, seed: int
+    frame: pl.DataFrame,
+    name: str,
+    *,
+    target: str,
+    features: tuple[str, ...],
+    problem_type: ProblemType,
+    group: str | None,
+    folds: int,
+    seed: int,
 ) -> tuple[float, float, float]:
     """Cross-validated score of one algorithm with its defaults: mean, standard deviation, seconds per fit."""
     spec = algorithm_spec(name)

@@ -102,7 +102,7 @@ async def build_scope_spec(state: State, deps: Deps) -> State:  # noqa: ARG001 -
 
 
 async def define_success_criteria(state: State, deps: Deps) -> State:  # noqa: ARG001 - the signature of a step
-    """The study's own thresholds over the defaults of its kind of problem. Raises ConfigError for one that does not apply."""
+    """The study's own thresholds; the defaults of its kind of problem when it sets none. Raises ConfigError for one that does not apply."""
     assert state.scope is not None
     own = {name: float(value) for name, value in state.study.success.model_dump(exclude_none=True).items()}
     problem = state.scope.problem_type
@@ -115,7 +115,7 @@ async def define_success_criteria(state: State, deps: Deps) -> State:  # noqa: A
             where=f"study {state.study.name}, success",
             advice=f"Choose from {', '.join(sorted(APPLICABLE[problem]))}, or set prediction.problem_type.",
         )
-    return replace(state, scope=replace(state.scope, success_criteria=DEFAULT_CRITERIA[problem] | own))
+    return replace(state, scope=replace(state.scope, success_criteria=own or DEFAULT_CRITERIA[problem]))
 
 
 async def finalize_scope(state: State, deps: Deps) -> State:

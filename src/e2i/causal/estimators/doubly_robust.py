@@ -10,18 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from e2i.causal.arrays import BoolArray, FloatArray, IntArray
+from e2i.causal.arrays import FloatArray, IntArray
 from e2i.causal.design import Average
+from e2i.causal.estimators.features import Features, make_features, under
 from e2i.causal.estimators.linear_models import logistic, sigmoid
 from e2i.causal.estimators.nuisances import (
-    Features,
-    apply_stack,
     kind_of,
     library,
-    make_features,
     make_folds,
     out_of_fold,
     stack,
+    used,
 )
 
 REPETITIONS = 3
@@ -66,9 +65,7 @@ class Fit:
     """weight by learner of the untreated arm's outcome model"""
 
 
-def fit_propensity(
-    features: Features, treatment: FloatArray, groups: IntArray, *, repetitions: int = REPETITIONS, seed: int
-) -> Propensity:
+def fit_propensity(features: Features, treatment: FloatArray, groups: IntArray, *, repetitions: int = REPETITIONS, seed: int) -> Propensity:
     """Cross-fitted, stacked, logistic-calibrated propensity.
 
     Parameters
@@ -78,13 +75,12 @@ def fit_propensity(
     groups : shape (n,), equal for rows that are copies of one another
     """
     candidates = library("binary", seed=seed)
-    everyone = np.ones(len(treatment), dtype=np.bool_)
     folds = np.stack([make_folds(groups, treatment.astype(np.int64), seed=seed * 1009 + r) for r in range(repetitions)])
-    first = out_of_fold(features, treatment, everyone, folds=folds[0], candidates=candidates)
-    weights = stack(first, treatment, kind="binary", candidates=candidates)
-    scores = [first @ weights.weights]
-    for r in range(1, repetitions):
-        scores.append(apply_stack(features, treatment, everyone, folds=folds[r], candidates=candidates, weights=weights))
+    first = out_of_fold(features, treatment, folds=folds[0], candidates=candidates)[0]
+    weights = stack(first, treatment, candidates=candidates)
+    kept, columns = used(candidates, weights)
+    others = [out_of_fold(features, treatment, folds=again, candidates=kept)[0] @ weights.weights[columns] for again in folds[1:]]
+    scores = [first @ weights.weights, *others]
     return Propensity(raw=np.stack([_calibrate(score, treatment) for score in scores]), folds=folds, learners=weights.describe())
 
 
@@ -113,10 +109,10 @@ def doubly_robust(
     Fit
         `estimate` on the outcome's scale; `standard_error` from influence values, joined over repetitions.
     """
-    untreated, learners = _outcome_means(features, outcome, treatment == 0, folds=propensity.folds, seed=seed)
-    treated = untreated
-    if estimand == "ATE":
-        treated, _ = _outcome_means(features, outcome, treatment == 1, folds=propensity.folds, seed=seed)
+    means, learners = _outcome_means(
+        features, outcome, treatment, arms=(0.0, 1.0)[: 2 if estimand == "ATE" else 1], folds=propensity.folds, seed=seed
+    )
+    untreated, treated = means[0], means[-1]
     estimates, influence = [], []
     for r in range(len(propensity.folds)):
         scores = _ate_scores if estimand == "ATE" else _att_scores
@@ -145,17 +141,25 @@ def combine(estimates: FloatArray, influence: FloatArray) -> tuple[float, float]
 
 
 def _outcome_means(
-    features: Features, outcome: FloatArray, arm: BoolArray, *, folds: IntArray, seed: int
+    features: Features, outcome: FloatArray, treatment: FloatArray, *, arms: tuple[float, ...], folds: IntArray, seed: int
 ) -> tuple[FloatArray, dict[str, float]]:
-    """Cross-fitted conditional means of one arm for everyone, shape (repetitions, n)."""
-    kind = kind_of(outcome)
-    candidates = library(kind, seed=seed)
-    first = out_of_fold(features, outcome, arm, folds=folds[0], candidates=candidates)
-    weights = stack(first[arm], outcome[arm], kind=kind, candidates=candidates)
-    means = [first @ weights.weights]
-    for r in range(1, len(folds)):
-        means.append(apply_stack(features, outcome, arm, folds=folds[r], candidates=candidates, weights=weights))
-    return np.stack(means), weights.describe()
+    """Cross-fitted conditional means of everyone in each arm, shape (arms, repetitions, n), and the first arm's learners.
+
+    Both arms share their models (treatment is a feature); each arm has its own stack, judged on its own rows.
+    """
+    candidates = library(kind_of(outcome), seed=seed, by_arm=True)
+    observed = under(features, treatment)
+    asked = tuple(under(features, treatment, arm=arm) for arm in arms)
+    first = out_of_fold(observed, outcome, folds=folds[0], candidates=candidates, asked=asked)
+    stacks = [
+        stack(predictions[treatment == arm], outcome[treatment == arm], candidates=candidates)
+        for arm, predictions in zip(arms, first, strict=True)
+    ]
+    kept, columns = used(candidates, *stacks)
+    rounds = [first[:, :, columns]]
+    rounds += [out_of_fold(observed, outcome, folds=again, candidates=kept, asked=asked) for again in folds[1:]]
+    means = [[predictions[place] @ weights.weights[columns] for predictions in rounds] for place, weights in enumerate(stacks)]
+    return np.array(means), stacks[0].describe()
 
 
 def _ate_scores(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -35,7 +35,7 @@ class LinearFit:
         if self.link == "logit":
             return sigmoid(score)
         if self.link == "log":
-            score = np.exp(np.clip(score, -30.0, 30.0))
+            score = np.exp(np.minimum(score, 700.0))
         clipped: FloatArray = np.clip(score, self.low, self.high)
         return clipped
 
@@ -86,9 +86,10 @@ def logistic(features: FloatArray, target: FloatArray, *, penalty: float) -> Lin
 
 
 def poisson(features: FloatArray, target: FloatArray, *, penalty: float) -> LinearFit:
-    """Poisson regression with log link for outcomes ≥ 0; same penalty as `logistic`, scaled by the mean outcome."""
-    scale = max(float(target.mean()), 1e-12)
-    return _newton(features, target, penalty=penalty * scale, link="log")
+    """Poisson regression with log link for outcomes ≥ 0; `penalty` as in `logistic`, on outcomes over their mean."""
+    scale = float(target.mean()) or 1.0
+    fit = _newton(features, target / scale, penalty=penalty, link="log")
+    return replace(fit, intercept=fit.intercept + float(np.log(scale)), high=fit.high * scale)
 
 
 def sparse_linear(features: FloatArray, target: FloatArray, *, price: float) -> LinearFit:

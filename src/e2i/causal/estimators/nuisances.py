@@ -13,42 +13,37 @@ from typing import Literal
 import numpy as np
 
 from e2i.causal.arrays import BoolArray, FloatArray, IntArray
+from e2i.causal.estimators.features import Features
 from e2i.causal.estimators.linear_models import LinearFit, logistic, poisson, ridge, sparse_linear, sparse_logistic
 
 Kind = Literal["binary", "nonnegative", "continuous"]
+Space = Literal["plain", "basis", "steps"]
 FOLDS = 5
-_MAX_PRODUCTS = 350
 _BOOSTING_ROUNDS = (25, 60, 150)
-_STEPS = np.linspace(0.1, 0.9, 9)
+_MANY_ROWS = 15_000
 _MIN_WEIGHT = 0.03
+_MAX_MAIN = 14
 
 
-@dataclass(frozen=True, kw_only=True)
-class Features:
-    """Standardised columns: `plain` as encoded, `basis` with squares and products, `steps` with
-    thresholds at the deciles, `raw` for trees; each shape (n, ·)."""
-
-    raw: FloatArray
-    plain: FloatArray
-    basis: FloatArray
-    steps: FloatArray
+Predictor = Callable[[Features, IntArray], FloatArray]
+"""(views, rows) -> predictions, shape (rows, columns)"""
+Learner = Callable[[Features, IntArray, FloatArray], Predictor]
+"""(views, training rows, target of the training rows) -> predictor"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One learner with its setting; `columns` of its predictions are the settings it tries at once."""
+    """One learner; `columns` of its predictions are the settings that it tries at once."""
 
     name: str
     columns: int
-    predict: Callable[[Features, IntArray, IntArray, FloatArray], FloatArray]
-    """(features, training rows, rows to predict, target of the training rows) -> shape (rows to predict, columns)"""
+    fit: Learner
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
     """Convex weights of the library's candidates; columns follow the library's order."""
 
-    kind: Kind
     names: tuple[str, ...]
     weights: FloatArray
 
@@ -61,48 +56,6 @@ class Stack:
         return totals
 
 
-def make_features(covariates: FloatArray) -> Features:
-    """Standardise, tame long tails with a signed logarithm, add squares and products. Uses covariates only, so nothing leaks.
-
-    Parameters
-    ----------
-    covariates : shape (n, k), finite, no constant column
-    """
-    plain = _standardise(covariates)
-    skew = np.abs(np.mean(plain**3, axis=0))
-    long_tailed = skew > 2.0
-    binary = np.array([len(np.unique(column[:200])) <= 2 and len(np.unique(column)) <= 2 for column in covariates.T])
-    tame = np.where(long_tailed & ~binary, np.sign(plain) * np.log1p(np.abs(plain - np.median(plain, axis=0))), plain)
-    tame = _standardise(tame)
-    extra = tame[:, long_tailed & ~binary]
-    products = _products(tame, binary)
-    basis = _standardise(np.column_stack([plain, extra, products]))
-    return Features(raw=covariates, plain=plain, basis=basis, steps=_standardise(np.column_stack([plain, _thresholds(covariates, binary)])))
-
-
-def _standardise(columns: FloatArray) -> FloatArray:
-    centred = columns - columns.mean(axis=0)
-    scale = centred.std(axis=0)
-    return centred[:, scale > 1e-10] / scale[scale > 1e-10]
-
-
-def _products(tame: FloatArray, binary: BoolArray) -> FloatArray:
-    """Squares of numeric columns and pairwise products, the numeric columns first, at most 350 products."""
-    numeric = np.flatnonzero(~binary)
-    order = np.concatenate([numeric, np.flatnonzero(binary)])
-    squares = [tame[:, j] ** 2 for j in numeric]
-    pairs = [(a, b) for position, b in enumerate(order) for a in order[:position]]
-    keep = pairs[: max(_MAX_PRODUCTS - len(squares), 0)]
-    columns = squares + [tame[:, a] * tame[:, b] for a, b in keep]
-    return np.column_stack(columns) if columns else np.empty((len(tame), 0))
-
-
-def _thresholds(covariates: FloatArray, binary: BoolArray) -> FloatArray:
-    """Indicators of lying above each distinct decile of each numeric column."""
-    columns = [covariates[:, j] > cut for j in np.flatnonzero(~binary) for cut in np.unique(np.quantile(covariates[:, j], _STEPS))]
-    return np.column_stack(columns).astype(np.float64) if columns else np.empty((len(covariates), 0))
-
-
 def kind_of(target: FloatArray) -> Kind:
     """Which loss and links suit a target."""
     if set(np.unique(target[:1000])) <= {0.0, 1.0} and set(np.unique(target)) <= {0.0, 1.0}:
@@ -110,74 +63,105 @@ def kind_of(target: FloatArray) -> Kind:
     return "nonnegative" if target.min() >= 0 else "continuous"
 
 
-def library(kind: Kind, *, seed: int) -> tuple[Candidate, ...]:
-    """The learners for a kind of target."""
-    trees = Candidate(name="boosting", columns=len(_BOOSTING_ROUNDS), predict=_boosting(kind, seed))
-    if kind == "binary":
-        return (
-            Candidate(name="linear", columns=1, predict=_logistic("plain", (1.0,))),
-            Candidate(name="quadratic", columns=2, predict=_logistic("basis", (8.0, 60.0))),
-            Candidate(name="sparse_quadratic", columns=1, predict=_sparse(sparse_logistic, "basis")),
-            Candidate(name="sparse_steps", columns=1, predict=_sparse(sparse_logistic, "steps")),
-            trees,
-        )
-    squares = (
-        Candidate(name="linear", columns=1, predict=_ridge("plain")),
-        Candidate(name="quadratic", columns=1, predict=_ridge("basis")),
-        Candidate(name="sparse_quadratic", columns=1, predict=_sparse(sparse_linear, "basis")),
-        Candidate(name="sparse_steps", columns=1, predict=_sparse(sparse_linear, "steps")),
-    )
-    if kind == "continuous":
-        return (*squares, trees)
-    return (*squares, Candidate(name="log_linear", columns=1, predict=_poisson("plain", 1.0)), trees)
+def library(kind: Kind, *, seed: int, by_arm: bool = False) -> tuple[Candidate, ...]:
+    """The learners for a kind of target; `by_arm` adds one that fits treated and untreated rows apart."""
+    is_binary = kind == "binary"
+    sparse = sparse_logistic if is_binary else sparse_linear
+    candidates = [
+        Candidate(name="linear", columns=2, fit=_logistic("plain", (1.0, 30.0)))
+        if is_binary
+        else Candidate(name="linear", columns=1, fit=_ridge("plain")),
+        Candidate(name="quadratic", columns=2, fit=_logistic("basis", (20.0, 150.0)))
+        if is_binary
+        else Candidate(name="quadratic", columns=1, fit=_ridge("basis")),
+        Candidate(name="sparse_quadratic", columns=1, fit=_sparse(sparse)),
+        Candidate(name="sparse_steps", columns=1, fit=_sparse_with_products(sparse)),
+        Candidate(name="boosting", columns=len(_BOOSTING_ROUNDS), fit=_boosting(kind, seed)),
+    ]
+    if by_arm:
+        candidates.append(Candidate(name="sparse_quadratic_by_arm", columns=1, fit=_each_arm(_sparse(sparse))))
+    if kind == "nonnegative":
+        candidates.append(Candidate(name="log_linear", columns=1, fit=_poisson(1.0)))
+    return tuple(candidates)
 
 
-def _ridge(space: Literal["plain", "basis"]) -> Callable[[Features, IntArray, IntArray, FloatArray], FloatArray]:
-    def predict(features: Features, train: IntArray, rows: IntArray, target: FloatArray) -> FloatArray:
-        matrix: FloatArray = getattr(features, space)
-        return ridge(matrix[train], target).predict(matrix[rows])[:, None]
+def _ridge(space: Space) -> Learner:
+    def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
+        return _of_matrix(space, (ridge(_view(views, space)[train], target),))
 
-    return predict
-
-
-def _logistic(
-    space: Literal["plain", "basis"], penalties: tuple[float, ...]
-) -> Callable[[Features, IntArray, IntArray, FloatArray], FloatArray]:
-    def predict(features: Features, train: IntArray, rows: IntArray, target: FloatArray) -> FloatArray:
-        matrix: FloatArray = getattr(features, space)
-        fits = [logistic(matrix[train], target, penalty=penalty) for penalty in penalties]
-        return np.column_stack([fit.predict(matrix[rows]) for fit in fits])
-
-    return predict
+    return fit
 
 
-def _sparse(learner: Callable[..., LinearFit], space: Literal["basis", "steps"]) -> Callable[[Features, IntArray, IntArray, FloatArray], FloatArray]:
-    def predict(features: Features, train: IntArray, rows: IntArray, target: FloatArray) -> FloatArray:
-        matrix: FloatArray = getattr(features, space)
-        return learner(matrix[train], target, price=0.5 * np.log(len(train))).predict(matrix[rows])[:, None]
+def _logistic(space: Space, penalties: tuple[float, ...]) -> Learner:
+    def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
+        matrix = _view(views, space)[train]
+        return _of_matrix(space, tuple(logistic(matrix, target, penalty=penalty) for penalty in penalties))
 
-    return predict
-
-
-def _poisson(space: Literal["plain", "basis"], penalty: float) -> Callable[[Features, IntArray, IntArray, FloatArray], FloatArray]:
-    def predict(features: Features, train: IntArray, rows: IntArray, target: FloatArray) -> FloatArray:
-        matrix: FloatArray = getattr(features, space)
-        return poisson(matrix[train], target, penalty=penalty).predict(matrix[rows])[:, None]
-
-    return predict
+    return fit
 
 
-def _boosting(kind: Kind, seed: int) -> Callable[[Features, IntArray, IntArray, FloatArray], FloatArray]:
-    def predict(features: Features, train: IntArray, rows: IntArray, target: FloatArray) -> FloatArray:
+def _poisson(penalty: float) -> Learner:
+    def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
+        return _of_matrix("plain", (poisson(views.plain[train], target, penalty=penalty),))
+
+    return fit
+
+
+def _sparse(learner: Callable[..., LinearFit]) -> Learner:
+    def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
+        return _of_matrix("basis", (learner(views.basis[train], target, price=0.5 * np.log(len(train))),))
+
+    return fit
+
+
+def _sparse_with_products(learner: Callable[..., LinearFit]) -> Learner:
+    """Thresholds first, at the price of AIC; then the chosen ones and their products, at the price of BIC."""
+
+    def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
+        main = learner(views.steps[train], target, price=1.0)
+        order = np.argsort(-np.abs(main.coefficients), kind="stable")[:_MAX_MAIN]
+        chosen = np.sort(order[main.coefficients[order] != 0.0])
+        if len(chosen) < 2:
+            return _of_matrix("steps", (main,))
+        first, second = np.triu_indices(len(chosen), k=1)
+
+        def widen(given: Features, rows: IntArray) -> FloatArray:
+            kept = given.steps[np.ix_(rows, chosen)]
+            return np.column_stack([kept, kept[:, first] * kept[:, second]])
+
+        final = learner(widen(views, train), target, price=0.5 * np.log(len(train)))
+        return lambda given, rows: final.predict(widen(given, rows))[:, None]
+
+    return fit
+
+
+def _each_arm(learner: Learner) -> Learner:
+    """Fit treated and untreated rows apart."""
+
+    def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
+        treatment = _arm_of(views)
+        predictors = {arm: learner(views, train[treatment[train] == arm], target[treatment[train] == arm]) for arm in (0.0, 1.0)}
+
+        def predict(given: Features, rows: IntArray) -> FloatArray:
+            chosen = _arm_of(given)[rows] == 1.0
+            return np.where(chosen[:, None], predictors[1.0](given, rows), predictors[0.0](given, rows))
+
+        return predict
+
+    return fit
+
+
+def _boosting(kind: Kind, seed: int) -> Learner:
+    def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
         import lightgbm as lgb
 
         settings = {
             "objective": "binary" if kind == "binary" else "regression",
-            "num_leaves": 4 if len(train) < 1500 else 8 if len(train) < 15_000 else 16,
+            "num_leaves": 4 if len(train) < _MANY_ROWS else 16,
             "learning_rate": 0.1,
             "min_data_in_leaf": 20,
             "lambda_l2": 5.0,
-            "feature_fraction": 0.5,
+            "feature_fraction": 0.8,
             "max_bin": 63,
             "num_threads": 1,
             "deterministic": True,
@@ -185,11 +169,28 @@ def _boosting(kind: Kind, seed: int) -> Callable[[Features, IntArray, IntArray, 
             "seed": seed,
             "verbosity": -1,
         }
-        data = lgb.Dataset(features.raw[train], target, params=settings)
-        booster = lgb.train(settings, data, max(_BOOSTING_ROUNDS))
-        return np.column_stack([np.asarray(booster.predict(features.raw[rows], num_iteration=k)) for k in _BOOSTING_ROUNDS])
+        booster = lgb.train(settings, lgb.Dataset(views.raw[train], target, params=settings), max(_BOOSTING_ROUNDS))
 
-    return predict
+        def predict(given: Features, rows: IntArray) -> FloatArray:
+            matrix = given.raw[rows]
+            return np.column_stack([np.asarray(booster.predict(matrix, num_iteration=k)) for k in _BOOSTING_ROUNDS])
+
+        return predict
+
+    return fit
+
+
+def _view(views: Features, space: Space) -> FloatArray:
+    return {"plain": views.plain, "basis": views.basis, "steps": views.steps}[space]
+
+
+def _of_matrix(space: Space, fits: tuple[LinearFit, ...]) -> Predictor:
+    return lambda given, rows: np.column_stack([fit.predict(_view(given, space)[rows]) for fit in fits])
+
+
+def _arm_of(views: Features) -> FloatArray:
+    assert views.treatment is not None, "learners by arm need views with treatment"
+    return views.treatment
 
 
 def make_folds(groups: IntArray, strata: IntArray, *, seed: int) -> IntArray:
@@ -210,19 +211,33 @@ def make_folds(groups: IntArray, strata: IntArray, *, seed: int) -> IntArray:
 
 
 def out_of_fold(
-    features: Features, target: FloatArray, eligible: BoolArray, *, folds: IntArray, candidates: tuple[Candidate, ...]
+    views: Features, target: FloatArray, *, folds: IntArray, candidates: tuple[Candidate, ...], asked: tuple[Features, ...] | None = None
 ) -> FloatArray:
-    """Predictions for every row from models that saw only `eligible` rows of the other folds; shape (n, columns)."""
-    out = np.empty((len(target), sum(candidate.columns for candidate in candidates)))
+    """Predictions for every row from models that never saw its fold, shape (asked views, n, columns).
+
+    Parameters
+    ----------
+    views : what models are fitted on
+    asked : what predictions are made for, row by row; default: `views` itself
+    """
+    asked = (views,) if asked is None else asked
+    out = np.empty((len(asked), len(target), sum(candidate.columns for candidate in candidates)))
     for fold in range(FOLDS):
-        rows = np.flatnonzero(folds == fold)
-        train = np.flatnonzero((folds != fold) & eligible)
-        parts = [candidate.predict(features, train, rows, target[train]) for candidate in candidates]
-        out[rows] = np.column_stack(parts)
+        rows, train = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        predictors = [candidate.fit(views, train, target[train]) for candidate in candidates]
+        for place, given in enumerate(asked):
+            out[place, rows] = np.column_stack([predict(given, rows) for predict in predictors])
     return out
 
 
-def stack(predictions: FloatArray, target: FloatArray, *, kind: Kind, candidates: tuple[Candidate, ...]) -> Stack:
+def used(candidates: tuple[Candidate, ...], *stacks: Stack) -> tuple[tuple[Candidate, ...], BoolArray]:
+    """The candidates with weight in any stack, and which prediction columns are theirs."""
+    names = {name for chosen in stacks for name, weight in zip(chosen.names, chosen.weights, strict=True) if weight > 0}
+    kept = tuple(candidate for candidate in candidates if candidate.name in names)
+    return kept, np.array([candidate.name in names for candidate in candidates for _ in range(candidate.columns)])
+
+
+def stack(predictions: FloatArray, target: FloatArray, *, candidates: tuple[Candidate, ...]) -> Stack:
     """Convex weights with the least squared out-of-fold error; small weights are dropped.
 
     Parameters
@@ -238,15 +253,4 @@ def stack(predictions: FloatArray, target: FloatArray, *, kind: Kind, candidates
     weights = nnls(design, np.append(target - centre, emphasis))[0]
     weights[weights < _MIN_WEIGHT] = 0.0
     names = tuple(candidate.name for candidate in candidates for _ in range(candidate.columns))
-    return Stack(kind=kind, names=names, weights=weights / weights.sum())
-
-
-def apply_stack(
-    features: Features, target: FloatArray, eligible: BoolArray, *, folds: IntArray, candidates: tuple[Candidate, ...], weights: Stack
-) -> FloatArray:
-    """Out-of-fold predictions of a known stack on other folds; learners without weight are not fitted. Shape (n,)."""
-    active = tuple(candidate for candidate in candidates if any(w > 0 and n == candidate.name for n, w in zip(weights.names, weights.weights, strict=True)))
-    kept = {candidate.name for candidate in active}
-    columns = np.array([name in kept for name in weights.names])
-    result: FloatArray = out_of_fold(features, target, eligible, folds=folds, candidates=active) @ weights.weights[columns]
-    return result
+    return Stack(names=names, weights=weights / weights.sum())

@@ -68,11 +68,11 @@ def conversion_probability(hcps: Hcps, seen: Records, *, attended: bool) -> Floa
     digital, years = hcps.digital_known[who], hcps.years[who]
     is_covered_well = (hcps.access[who, brand] > 0.70) & (hcps.decile[who] >= 4)
     logit = (
-        -2.12
-        + 0.98 * np.clip(seen.nrx_level, -2.5, 2.5)
-        + 0.95 * np.tanh(seen.nrx_trend / 3.0)
-        + 1.35 * is_covered_well
-        + 2.7 * (digital - 0.5) * np.where(years < 15, 1.5, 0.3)
+        -2.02
+        + 0.85 * np.clip(seen.nrx_level, -2.5, 2.5)
+        + 0.85 * np.tanh(seen.nrx_trend / 3.0)
+        + 1.25 * is_covered_well
+        + 2.5 * (digital - 0.5) * np.where(years < 15, 1.5, 0.3)
         + 0.9 * hcps.academic[who] * np.where(hcps.peer_influence[who] > 0.55, 1.2, -0.2)
         + 0.35 * np.clip(seen.call_level, -2.0, 1.0)
         + (0.30 if attended else 0.0)

@@ -118,25 +118,21 @@ def study_world(*, seed: int, size: int = DEFAULT_SIZE) -> World:
     return World(tables={DEFAULT_TABLE: story.study}, truth=_truth(story, with_patients=False))
 
 
-def write_world(folder: Path, *, seed: int, size: int = DEFAULT_SIZE) -> tuple[Path, ...]:
-    """Write every table as `folder/NAME.parquet` and the truth under `folder/truth/`.
+def write_world(folder: Path, *, seed: int, size: int = DEFAULT_SIZE) -> dict[str, int]:
+    """Write every table as `folder/NAME.parquet` and the truth under `folder/truth/`; gives the rows by table.
 
     The tables are marked as synthetic and the truth as truth in the files' metadata: no FrameSource serves the latter.
     """
     world = generate(seed, size=size)
     truth = folder / "truth"
     truth.mkdir(parents=True, exist_ok=True)
-    written = []
     for name, table in world.tables.items():
-        written.append(folder / f"{name}.parquet")
-        table.write_parquet(written[-1], metadata={ROLE_KEY: "synthetic"})
+        table.write_parquet(folder / f"{name}.parquet", metadata={ROLE_KEY: "synthetic"})
     for name, frame in (("units", world.truth.units), ("journeys", world.truth.journeys)):
         if frame is not None:
-            written.append(truth / f"{name}.parquet")
-            frame.write_parquet(written[-1], metadata={ROLE_KEY: "truth"})
-    written.append(truth / "truth.json")
-    written[-1].write_text(json.dumps(world.truth.to_dict(), indent=2) + "\n", encoding="utf-8")
-    return tuple(written)
+            frame.write_parquet(truth / f"{name}.parquet", metadata={ROLE_KEY: "truth"})
+    (truth / "truth.json").write_text(json.dumps(world.truth.to_dict(), indent=2) + "\n", encoding="utf-8")
+    return {name: table.height for name, table in world.tables.items()}
 
 
 def _story(seed: int, size: int) -> _Story:

@@ -18,8 +18,21 @@ if TYPE_CHECKING:
     from e2i.storage.postgres import Database
 
 _SQL = load("search")
-_DIMENSIONS = 32
-_MOST = 6.0
+RANGES = {
+    "log_rows": 6.0,
+    "log_features": 4.0,
+    "is_regression": 1.0,
+    "minority_share": 0.5,
+    "categorical_share": 1.0,
+    "mean_levels": 4.0,
+    "missing_share": 1.0,
+    "mean_abs_skew": 10.0,
+    "mean_abs_correlation": 1.0,
+    "landmark_best": 1.0,
+    "landmark_mean": 1.0,
+    "landmark_linear": 1.0,
+}
+"""meta-feature -> what counts as its largest value; the width of hpo_pattern_memory.embedding is twice their number"""
 
 
 class HpoRepository:
@@ -50,19 +63,17 @@ class HpoRepository:
             **_found(result),
             problem_type=problem_type,
             meta_features=as_json(dict(meta_features)),
-            feature_names=sorted(meta_features),
             embedding=_vector(meta_features),
         )
 
     async def similar(
         self, *, algorithm: str, problem_type: str, meta_features: Mapping[str, float], minimum: float, limit: int
     ) -> list[Pattern]:
-        """Patterns with the same meta-features by name, by cosine similarity of their standardised values, best first."""
+        """Patterns by cosine similarity of standardised meta-features, best first; `similarity` is in [0, 1]."""
         rows = await self._db.rows(
             _SQL["similar"],
             algorithm=algorithm,
             problem_type=problem_type,
-            feature_names=sorted(meta_features),
             embedding=_vector(meta_features),
             minimum=minimum,
             limit=limit,
@@ -70,32 +81,21 @@ class HpoRepository:
         return [Pattern(**row) for row in rows]
 
 
-def standardised(value: float) -> float:
-    """A meta-feature in [0, 1]: a share as it is, a count by its power of ten out of a million. The sign does not count.
-
-    >>> [round(standardised(x), 2) for x in (0.0, 0.3, 1.0, 10.0, 1000.0, 5e7)]
-    [0.0, 0.3, 1.0, 0.17, 0.5, 1.0]
-    """
-    size = abs(value)
-    return size if size <= 1 else min(math.log10(size), _MOST) / _MOST
-
-
 def _vector(meta_features: Mapping[str, float]) -> str:
-    """Each value as a point on a half circle, in the order of the names, padded with zeros.
+    """Each value as a point on a half circle, in the order of RANGES.
 
     So the cosine of two vectors is the mean of the cosines of the differences: it depends on how far apart two data sets
-    are, not on where the scale begins.
+    are, not on where a scale begins. A quarter of the range apart in everything gives 0.71.
     """
-    wrong = [name for name, value in meta_features.items() if not math.isfinite(value)]
-    if wrong or not 0 < len(meta_features) <= _DIMENSIONS // 2:
+    wrong = sorted(set(RANGES) ^ set(meta_features)) or [name for name, value in meta_features.items() if not math.isfinite(value)]
+    if wrong:
         raise StorageError(
-            f"meta-features are not usable: {', '.join(wrong) + ' not finite' if wrong else f'{len(meta_features)} of them'}.",
+            f"meta-features are missing, unknown or not finite: {', '.join(wrong)}.",
             where="hpo_pattern_memory",
-            advice=f"Give one to {_DIMENSIONS // 2} finite numbers.",
+            advice=f"Give a finite number for each of {', '.join(RANGES)}.",
         )
-    angles = [math.pi * standardised(float(meta_features[name])) for name in sorted(meta_features)]
-    values = [part for angle in angles for part in (math.cos(angle), math.sin(angle))]
-    return str(values + [0.0] * (_DIMENSIONS - len(values)))
+    shares = [min(abs(float(meta_features[name])) / most, 1.0) for name, most in RANGES.items()]
+    return str([part for share in shares for part in (math.cos(math.pi * share), math.sin(math.pi * share))])
 
 
 def _found(result: SearchResult) -> dict[str, object]:

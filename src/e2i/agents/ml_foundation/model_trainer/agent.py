@@ -182,7 +182,7 @@ async def save_checkpoint(state: State, deps: Deps) -> State:
         model_name=state.candidate.name,
         algorithm=trained.algorithm,
         hyperparameters=trained.hyperparameters,
-        key=f"{state.run_id}/candidate",
+        key=run_key(state.run_id),
         mlflow_run_id=trained.mlflow_run_id,
         mlflow_model_uri=trained.model_uri,
         training=trained,

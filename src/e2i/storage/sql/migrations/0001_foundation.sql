@@ -233,7 +233,7 @@ create table ml_hpo_studies (
     check (n_trials = n_completed + n_pruned + n_failed)
 );
 
--- embedding: standardised meta-features, each as cosine and sine, in the order of feature_names, padded with zeros
+-- embedding: the standardised meta-features, each as cosine and sine
 create table hpo_pattern_memory (
     pattern_id uuid primary key default gen_random_uuid(),
     study_name varchar(255) not null unique,
@@ -247,8 +247,7 @@ create table hpo_pattern_memory (
     n_pruned integer not null default 0,
     duration_seconds double precision,
     meta_features jsonb not null,
-    feature_names text[] not null,
-    embedding vector(32) not null,
+    embedding vector(24) not null,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now()
 );

@@ -21,7 +21,11 @@ values (
     case when %(is_trained)s then now() end
 )
 on conflict (key) do update set
-    mlflow_run_id = coalesce(excluded.mlflow_run_id, ml_model_registry.mlflow_run_id),
+    -- The candidate's run is the selection; once trained, it is the training run, whose id may not be known yet.
+    mlflow_run_id = case
+        when %(is_trained)s and ml_model_registry.trained_at is null then excluded.mlflow_run_id
+        else coalesce(excluded.mlflow_run_id, ml_model_registry.mlflow_run_id)
+    end,
     mlflow_model_uri = coalesce(excluded.mlflow_model_uri, ml_model_registry.mlflow_model_uri),
     algorithm = excluded.algorithm,
     hyperparameters = excluded.hyperparameters,

@@ -28,11 +28,11 @@ on conflict (study_name) do update set
 -- Keep the best parameters of a search as a pattern, one per search.
 insert into hpo_pattern_memory (
     study_name, algorithm_name, problem_type, optimization_metric, best_hyperparameters, best_value,
-    n_trials, n_completed, n_pruned, duration_seconds, meta_features, feature_names, embedding
+    n_trials, n_completed, n_pruned, duration_seconds, meta_features, embedding
 )
 values (
     %(study_name)s, %(algorithm)s, %(problem_type)s, %(metric)s, %(best_params)s, %(best_value)s,
-    %(n_trials)s, %(n_completed)s, %(n_pruned)s, %(seconds)s, %(meta_features)s, %(feature_names)s, %(embedding)s::text::vector
+    %(n_trials)s, %(n_completed)s, %(n_pruned)s, %(seconds)s, %(meta_features)s, %(embedding)s::text::vector
 )
 on conflict (study_name) do update set
     optimization_metric = excluded.optimization_metric,
@@ -43,7 +43,6 @@ on conflict (study_name) do update set
     n_pruned = excluded.n_pruned,
     duration_seconds = excluded.duration_seconds,
     meta_features = excluded.meta_features,
-    feature_names = excluded.feature_names,
     embedding = excluded.embedding,
     updated_at = now()
 
@@ -54,7 +53,7 @@ from (
     select pattern_id, best_hyperparameters as params, best_value as value,
         least(1, greatest(0, 1 - (embedding <=> %(embedding)s::text::vector))) as similarity
     from hpo_pattern_memory
-    where algorithm_name = %(algorithm)s and problem_type = %(problem_type)s and feature_names = %(feature_names)s
+    where algorithm_name = %(algorithm)s and problem_type = %(problem_type)s
 ) pattern
 where similarity >= %(minimum)s
 order by similarity desc, value desc, pattern_id

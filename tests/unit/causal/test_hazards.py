@@ -1,0 +1,194 @@
+"""What other libraries answer in silence: here each hazard is refused, flagged, or answered rightly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+import pytest
+
+from e2i.causal.analysis import Estimation, analyse, conclude, estimate
+from e2i.causal.design import identify, prepare
+from e2i.causal.estimators.linear_models import sigmoid
+from e2i.causal.hazards import concerns_about_rows, copied_share, refuse_hopeless
+from e2i.domain.evidence import CausalFinding
+from e2i.domain.study import EffectSpec
+from e2i.errors import DataError, E2IError, LeakageFound, SchemaMismatch, TooFewRows
+
+EFFECT = EffectSpec(treatment="t", outcome="y", confounders=("a", "b", "segment"))
+TRUE_EFFECT = 2.0
+
+
+def clean(rows: int = 500, seed: int = 3) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=rows), rng.normal(size=rows)
+    segment = rng.choice(["north", "south", "west"], rows)
+    t = (rng.random(rows) < sigmoid(0.5 * a - 0.3 * b)).astype(int)
+    y = TRUE_EFFECT * t + a + 0.5 * b + 0.4 * (segment == "west") + rng.normal(size=rows)
+    return pl.DataFrame({"a": a, "b": b, "segment": segment, "t": t, "y": y})
+
+
+def with_values(column: str, values: object, rows: list[int]) -> pl.DataFrame:
+    changed = clean()[column].cast(pl.Float64).to_list()
+    for row in rows:
+        changed[row] = values
+    return clean().with_columns(pl.Series(column, changed, dtype=pl.Float64))
+
+
+def estimated(frame: pl.DataFrame) -> Estimation:
+    result = estimate(frame, identification=identify(EFFECT, columns=frame.columns), seed=1)
+    assert isinstance(result, Estimation), result
+    return result
+
+
+def finding(frame: pl.DataFrame, effect: EffectSpec = EFFECT, unit: str | None = None) -> CausalFinding:
+    return analyse(frame, effect=effect, unit=unit, seed=1)
+
+
+REFUSED: dict[str, tuple[Callable[[], pl.DataFrame], str]] = {
+    "no overlap": (lambda: clean().with_columns(t=(pl.col("a") > 0).cast(pl.Int64)), "propensity"),
+    "99 % separated": (
+        lambda: clean().with_columns(t=((pl.col("a") > 0) ^ (pl.int_range(pl.len()) % 100 == 0)).cast(pl.Int64)),
+        "propensity|information|almost perfectly",
+    ),
+    "all control": (lambda: clean().with_columns(t=pl.lit(0)), "all 500 rows are untreated"),
+    "all treated": (lambda: clean().with_columns(t=pl.lit(1)), "all 500 rows are treated"),
+    "constant outcome": (lambda: clean().with_columns(y=pl.lit(3.5)), "3.5 in every row"),
+    "treatment as covariate": (lambda: clean().with_columns(a=pl.col("t").cast(pl.Float64)), "determines the treatment"),
+    "all treated in a segment": (
+        lambda: clean().with_columns(t=pl.when(pl.col("segment") == "west").then(1).otherwise(pl.col("t"))),
+        "segment=west = 1",
+    ),
+    "confounder never measured": (lambda: clean().with_columns(a=pl.lit(None, dtype=pl.Float64)), "`a` has no values"),
+}
+
+
+@pytest.mark.parametrize("hazard", REFUSED)
+def test_an_effect_that_the_data_cannot_tell_is_refused_with_its_reason(hazard: str) -> None:
+    build, reason = REFUSED[hazard]
+    result = finding(build())
+    assert result.effect is None
+    assert result.verdict.name == "block"
+    assert result.refusal is not None
+    assert any(part in result.refusal for part in reason.split("|")), result.refusal
+
+
+def test_a_refusal_for_lack_of_overlap_still_shows_the_overlap() -> None:
+    result = finding(REFUSED["no overlap"][0]())
+    assert result.overlap is not None
+    assert result.overlap.share_outside > 0.05
+    assert len(result.balance) == 4
+
+
+UNFIT: dict[str, tuple[Callable[[], pl.DataFrame], type[E2IError], str]] = {
+    "one treated": (lambda: clean().with_columns(t=(pl.int_range(pl.len()) == 7).cast(pl.Int64)), TooFewRows, "1 treated"),
+    "3 rows": (lambda: clean().with_columns(t=pl.int_range(pl.len()) % 2).head(3), TooFewRows, "1 treated and 2 untreated"),
+    "infinite outcome": (lambda: with_values("y", float("inf"), [5]), DataError, "infinite"),
+    "infinite covariate": (lambda: with_values("a", float("-inf"), [5]), DataError, "infinite"),
+    "1e308 in the outcome": (lambda: with_values("y", 1e308, [5]), DataError, "1e+308"),
+    "outcome in two units": (
+        lambda: clean().with_columns(y=pl.when(pl.int_range(pl.len()) % 10 == 0).then(pl.col("y") * 1000).otherwise(pl.col("y"))),
+        DataError,
+        "two units",
+    ),
+    "treatment coded 1/2": (lambda: clean().with_columns(t=pl.col("t") + 1), SchemaMismatch, "values 1, 2"),
+    "treatment as text": (lambda: clean().with_columns(t=pl.col("t").cast(pl.String)), SchemaMismatch, "not 0/1"),
+    "continuous treatment": (lambda: clean().with_columns(t=pl.col("b")), SchemaMismatch, "not 0/1"),
+    "outcome as text": (lambda: clean().with_columns(y=pl.col("y").cast(pl.String)), SchemaMismatch, "a number is needed"),
+    "outcome as covariate": (lambda: clean().with_columns(a=3 * pl.col("y") - 1), LeakageFound, "copy of the outcome"),
+    "identifier as category": (lambda: clean().with_columns(segment=pl.int_range(pl.len()).cast(pl.String)), SchemaMismatch, "500 levels"),
+    "nothing but missing outcomes": (lambda: clean().with_columns(y=pl.lit(None, dtype=pl.Float64)), TooFewRows, "no row"),
+}
+
+
+@pytest.mark.parametrize("hazard", UNFIT)
+def test_an_unfit_table_is_an_error_that_names_what_is_wrong(hazard: str) -> None:
+    build, kind, words = UNFIT[hazard]
+    with pytest.raises(kind) as raised:
+        finding(build())
+    assert words in str(raised.value)
+    assert raised.value.where is not None
+    assert raised.value.advice is not None
+
+
+def test_several_rows_of_one_unit_are_not_a_cross_section() -> None:
+    with pytest.raises(SchemaMismatch, match="share their `npi`"):
+        finding(clean().with_columns(npi=pl.int_range(pl.len()) // 2), unit="npi")
+
+
+def test_more_columns_than_rows_can_carry_are_refused() -> None:
+    wide = clean().with_columns(**{f"z{j}": pl.Series(np.random.default_rng(j).normal(size=500)) for j in range(60)})
+    with pytest.raises(TooFewRows, match="63 adjusted columns"):
+        finding(wide, EFFECT.model_copy(update={"confounders": ("a", "b", "segment", *(f"z{j}" for j in range(60)))}))
+
+
+ANSWERED: dict[str, Callable[[], pl.DataFrame]] = {
+    "clean": clean,
+    "constant covariate": lambda: clean().with_columns(segment=pl.lit("all")),
+    "repeated column": lambda: clean().with_columns(segment=2 * pl.col("a") + 1),
+    "boolean treatment": lambda: clean().with_columns(t=pl.col("t") == 1),
+    "missing covariates": lambda: with_values("b", None, list(range(0, 500, 9))),
+    "missing outcomes at random": lambda: with_values("y", float("nan"), list(range(0, 500, 25))),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERED)
+def test_harmless_oddities_do_not_hide_the_effect(case: str) -> None:
+    result = estimated(ANSWERED[case]())
+    low, high = result.effect.interval(0.99)
+    assert low < TRUE_EFFECT < high
+    assert conclude(result, ()).verdict.name != "block"
+
+
+def test_rows_without_outcome_are_counted() -> None:
+    diagnostics = estimated(ANSWERED["missing outcomes at random"]()).effect.diagnostics
+    assert (diagnostics["missing_outcome"], diagnostics["rows_used"]) == (20, 480)
+
+
+def test_copied_rows_are_blocked_and_do_not_bias_the_estimate_through_the_folds() -> None:
+    result = estimated(pl.concat([clean(200)] * 5))
+    verdict = conclude(result, ()).verdict
+    assert verdict.name == "block"
+    assert "80% of rows are exact copies" in verdict.reasons[0]
+    assert abs(result.effect.estimate - TRUE_EFFECT) < 0.5
+
+
+def test_coarse_rows_that_agree_by_chance_are_not_taken_for_copies() -> None:
+    rng = np.random.default_rng(0)
+    coarse = pl.DataFrame({name: rng.integers(0, 3, 500) for name in ("a", "b", "segment")} | {"t": rng.integers(0, 2, 500)})
+    coarse = coarse.with_columns(y=pl.Series(rng.integers(0, 5, 500)))
+    sample = prepare(coarse, identify(EFFECT, columns=coarse.columns))
+    assert copied_share(sample) == 0.0
+    assert copied_share(prepare(pl.concat([coarse] * 2), identify(EFFECT, columns=coarse.columns))) > 0.5
+
+
+@pytest.mark.parametrize("tail", ["lognormal", "counts with many zeros", "cauchy"])
+def test_long_tails_are_not_mistaken_for_two_units(tail: str) -> None:
+    rng = np.random.default_rng(5)
+    values = {
+        "lognormal": rng.lognormal(0, 2, 500),
+        "counts with many zeros": rng.poisson(rng.gamma(0.2, 5, 500)).astype(float),
+        "cauchy": rng.standard_cauchy(500),
+    }[tail]
+    frame = clean().with_columns(y=pl.Series(values))
+    refuse_hopeless(prepare(frame, identify(EFFECT, columns=frame.columns)))
+
+
+def concerns(frame: pl.DataFrame) -> str:
+    return " ".join(concern.text for concern in concerns_about_rows(prepare(frame, identify(EFFECT, columns=frame.columns))))
+
+
+def test_an_outcome_that_goes_missing_by_arm_is_flagged() -> None:
+    rows = [i for i in range(500) if clean()["t"][i] == 1 and i % 4 == 0]
+    assert "of treated and 0% of untreated rows" in concerns(with_values("y", None, rows))
+    assert concerns(clean()) == ""
+
+
+def test_an_outcome_that_is_often_missing_is_flagged() -> None:
+    assert "the outcome is missing in 25% of rows" in concerns(with_values("y", None, list(range(0, 500, 4))))
+
+
+def test_a_near_copy_of_the_outcome_is_flagged() -> None:
+    noise = 0.1 * pl.Series(np.random.default_rng(2).normal(size=500))
+    assert "`a` alone explains" in concerns(clean().with_columns(a=pl.col("y") + noise))
