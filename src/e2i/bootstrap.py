@@ -7,7 +7,7 @@ import getpass
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -67,28 +67,16 @@ class Platform:
             records = _records(settings, database)
             yield cls(settings=settings, url=url, database=database, records=records, tracker=_tracker(settings, url, records))
 
-    def fill(self, deps_type: type[Any], frames: FrameStore | None = None, **more: Any) -> Any:
+    def fill(self, deps_type: type[Any], more: Mapping[Any, Any]) -> Any:
         """An agent's Deps, every field by its type. Raises ConfigError for a type that nothing stands behind."""
-        known = {**self.records, **{type_of(name): value for name, value in more.items()}}
-        if frames is not None:
-            known[type_of("frames")] = frames
-        hints = get_type_hints(deps_type)
+        known = {**self.records, **more}
         values = {}
-        for field in fields(deps_type):
-            kind = hints[field.name]
+        for name, kind in get_type_hints(deps_type).items():
             if kind not in known:
-                raise ConfigError(
-                    f"nothing stands behind {kind} of {deps_type.__qualname__}.", where="bootstrap", advice="Add it to `_records`."
-                )
-            values[field.name] = known[kind]
+                where = f"{deps_type.__module__}.{deps_type.__qualname__}.{name}"
+                raise ConfigError(f"nothing stands behind {kind}.", where=where, advice="Add it to `bootstrap._records`.")
+            values[name] = known[kind]
         return deps_type(**values)
-
-
-def type_of(name: str) -> Any:
-    """The port that goes by this name in `Platform.fill`."""
-    from e2i.ports import compute, data
-
-    return {"frames": data.FrameStore, "compute": compute.Executor, "progress": compute.Progress}[name]
 
 
 def _server(settings: Settings) -> EmbeddedServer:
@@ -265,7 +253,7 @@ async def _study_ports(
     from e2i.engine.checkpoint import postgres_checkpoints
     from e2i.engine.graph import Engine
     from e2i.engine.hooks import AuditHook, Hook, RecordHook, SignalHook, TraceHook
-    from e2i.ports import data, models, records
+    from e2i.ports import compute, data, models, records
     from e2i.reporting.html import HtmlReportWriter
 
     settings, known = platform.settings, platform.records
@@ -284,7 +272,8 @@ async def _study_ports(
     wired = Platform(settings=settings, url=platform.url, database=platform.database, records=extended, tracker=platform.tracker)
 
     def fill_with(worker: Any) -> Callable[[type[Any], FrameStore], Any]:
-        return lambda deps_type, frames: wired.fill(deps_type, frames, compute=worker, progress=progress)
+        run_wide = {compute.Executor: worker, compute.Progress: progress}
+        return lambda deps_type, frames: wired.fill(deps_type, {**run_wide, data.FrameStore: frames})
 
     return StudyPorts(
         engine=Engine(hooks, saver=saver),

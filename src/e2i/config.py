@@ -28,6 +28,7 @@ STANDARD = {
 VENDOR_ENVIRONMENT = {
     "GX_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     # Spinning BLAS threads cost six times the CPU on small matrices, and their sums differ from run to run.
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",

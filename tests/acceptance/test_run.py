@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.conftest import ROOT, e2i, environment, study, visits, write
+
+from commands import ROOT, e2i, environment, study, visits, write
 
 VOLATILE = (
     "run_id",

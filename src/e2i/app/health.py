@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,7 +51,7 @@ class HealthPorts:
     where: str
     schema: Callable[[], Awaitable[str | None]]
     verify_audit: Callable[[], Awaitable[AuditVerdict]]
-    repair_tracker: Callable[[], Awaitable[list[Disagreement]]]
+    repair_tracker: Callable[[], Awaitable[Sequence[Disagreement]]]
     free_bytes: Callable[[], int]
     outbox: Outbox
     runs: RunRecords

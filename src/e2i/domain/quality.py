@@ -10,7 +10,7 @@ QCStatus = Literal["passed", "warning", "failed", "skipped"]
 Severity = Literal["blocking", "warning", "info"]
 GATE_SCORE = 0.80
 SCORE_WEIGHTS = {"completeness": 0.25, "validity": 0.25, "consistency": 0.20, "uniqueness": 0.15, "timeliness": 0.15}
-FEATURE_EXCLUDING_CHECKS = frozenset({"all_missing_column", "constant_column", "high_cardinality", "date_as_text"})
+FEATURE_EXCLUDING_CHECKS = frozenset({"date_as_text"})
 """a warning of one of these checks takes its column out of the features"""
 LEAKAGE_CHECKS = frozenset(
     {

@@ -108,6 +108,7 @@ class ModelSummary:
             "calibration": trained.calibration,
             "training_samples": _visible(trained.training_samples),
             "features": len(trained.features),
+            "feature_names": list(trained.features),
             "epochs": trained.epochs,
             "model_sha256": trained.model_sha256,
             "training_run_id": trained.training_run_id,

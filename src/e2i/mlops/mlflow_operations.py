@@ -39,10 +39,12 @@ _TRIAL_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 
 def quieten() -> None:
-    """Keep MLflow's advice to its own authors, and errors that we raise anyway, away from our users' terminal."""
+    """Import MLflow; keep its advice to its own authors, and errors that we raise anyway, away from our users' terminal."""
+    warnings.filterwarnings("ignore", module=r"mlflow(\.|$)")
+    import mlflow  # noqa: F401  # its import sets the levels that are set right below
+
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module=r"mlflow(\.|$)")
 
 
 def checked_key(key: str) -> str:

@@ -155,7 +155,7 @@ def _types(schema: Any) -> set[str]:
 
 
 def _canonical(content: bytes) -> bytes:
-    """Skops names parts by their address in memory and stamps the time; number them by first use instead."""
+    """Skops names parts by their address in memory and stamps the time; number them by first use instead, at no time."""
     schema = _schema(content)
     numbers: dict[int, int] = {}
     files: dict[str, str] = {}
@@ -167,8 +167,25 @@ def _canonical(content: bytes) -> bytes:
     target = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
         for old, new in files.items():
-            archive.writestr(_entry(new), source.read(old))
+            archive.writestr(_entry(new), _without_padding(source.read(old)))
         archive.writestr(_entry("schema.json"), json.dumps(schema))
+    return target.getvalue()
+
+
+def _without_padding(content: bytes) -> bytes:
+    """A tree's nodes are records with unused bytes between the fields, which hold whatever memory held: make them zero."""
+    import numpy as np
+
+    if not content.startswith(b"\x93NUMPY"):
+        return content
+    records = np.load(io.BytesIO(content), allow_pickle=False)
+    if records.dtype.names is None:
+        return content
+    clean = np.zeros(records.shape, records.dtype)
+    for name in records.dtype.names:
+        clean[name] = records[name]
+    target = io.BytesIO()
+    np.save(target, clean, allow_pickle=False)
     return target.getvalue()
 
 

@@ -171,16 +171,20 @@ def _add_empty(found: Findings, column: str, names: tuple[str, ...]) -> None:
     role = f" ({' and '.join(names)})" if names else ""
     found.add(
         "all_missing_column",
-        "blocking" if names else "warning",
-        f"{column!r}{role} is empty in every row{'' if names else '; it is not used as a feature'}.",
-        advice="Fill the column or take it out of the study." if names else "Fill the column or remove it.",
+        "blocking",
+        f"{column!r}{role} is empty in every row.",
+        advice="Fill the column, or take it out of the study (prediction.exclude).",
         column=column,
         value=1.0,
     )
 
 
+_DESCRIBING = {"protected", "group", "time", "event_time", "negative_control"}
+"""roles of columns that teach nothing anyway; a constant one is odd, and harmless"""
+
+
 def check_variation(subject: Subject) -> Findings:
-    """Columns with a single value teach nothing; for target, treatment and outcome that stops the study."""
+    """Columns with a single value teach nothing: a study that would learn from one was not looked at, and stops."""
     found = Findings()
     for column in subject.used:
         values = known(subject.frame[column])
@@ -200,12 +204,12 @@ def check_variation(subject: Subject) -> Findings:
                 column=column,
             )
             continue
-        decides = {"target", "treatment", "outcome"} & set(names)
+        describes = bool(names) and set(names) <= _DESCRIBING
         found.add(
             "constant_column",
-            "blocking" if decides else "warning",
-            f"{column!r}{f' ({next(iter(decides))})' if decides else ''} has the same value in every row.",
-            advice="Load rows in which it varies." if decides else "It is not used as a feature; remove it or load more varied rows.",
+            "warning" if describes else "blocking",
+            f"{column!r}{f' ({names[0]})' if names else ''} has the same value in every row.",
+            advice="Load rows in which it varies, or take it out of the study (prediction.exclude).",
             column=column,
         )
     return found

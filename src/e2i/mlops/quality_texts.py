@@ -88,9 +88,9 @@ def _judge_levels(found: Findings, column: str, levels: int, rows: int) -> None:
     if many:
         found.add(
             "high_cardinality",
-            "warning",
-            f"{column!r} has {levels:,} levels in {rows:,} rows; it is not used as a feature.",
-            advice="Group the levels (for instance ZIP3 instead of ZIP5), or exclude the column.",
+            "blocking",
+            f"{column!r} has {levels:,} levels in {rows:,} rows.",
+            advice="Group the levels (for instance ZIP3 instead of ZIP5), or take the column out of the study (prediction.exclude).",
             column=column,
             value=levels,
             threshold=MANY_LEVELS,

@@ -269,11 +269,13 @@ async def test_writers_at_once_make_one_chain(audit: AuditRepository, fresh_data
     other = Database(fresh_database)
     await other.open()
     writers = [audit, AuditRepository(other, AuditFiles(folder))]
-    links = await asyncio.gather(*(writers[number % 2].append(entry(number)) for number in range(60)))
+    try:
+        links = await asyncio.gather(*(writers[number % 2].append(entry(number)) for number in range(60)))
+    finally:
+        await other.close()
     assert sorted(link.sequence or 0 for link in links) == list(range(1, 61))
     assert await audit.verify() == AuditVerification(ok=True, entries=60)
     assert json.loads((folder / "audit.head").read_text())["count"] == 60
-    await other.close()
 
 
 async def test_lost_or_forged_files_are_said(audit: AuditRepository, database: Database, folder: Path) -> None:

@@ -109,6 +109,10 @@ MUST_BLOCK: dict[str, tuple[pl.DataFrame, str, str | None]] = {
     "treatment with gaps": (some(good(), "treated", None), "missing_values", "treated"),
     "target as words": (good().with_columns(converted=pl.Series(["no", "yes"] * (ROWS // 2))), "wrong_type", "converted"),
     "identifier by content": (good().with_columns(code=pl.format("c{}", pl.int_range(ROWS))), "identifier_feature", "code"),
+    "constant feature": (good().with_columns(calls=pl.lit(1.0)), "constant_column", "calls"),
+    "empty feature": (good().with_columns(calls=pl.lit(None, dtype=pl.Float64)), "all_missing_column", "calls"),
+    "feature of NaN": (good().with_columns(calls=pl.lit(float("nan"))), "all_missing_column", "calls"),
+    "600 levels": (good().with_columns(plan=pl.format("p{}", pl.int_range(ROWS) % 600)), "high_cardinality", "plan"),
     "row number as feature": (good().with_row_index("row"), "identifier_feature", "row"),
 }
 
@@ -128,9 +132,6 @@ def test_bad_input_blocks_with_one_clear_finding(case: str) -> None:
 
 
 MUST_WARN: dict[str, tuple[pl.DataFrame, str, str]] = {
-    "constant feature": (good().with_columns(calls=pl.lit(1.0)), "constant_column", "calls"),
-    "empty feature": (good().with_columns(calls=pl.lit(None, dtype=pl.Float64)), "all_missing_column", "calls"),
-    "feature of NaN": (good().with_columns(calls=pl.lit(float("nan"))), "all_missing_column", "calls"),
     "many gaps": (some(good(), "calls", None, rows=300), "many_gaps", "calls"),
     "outcome with gaps": (some(good(), "change", None, rows=60), "rows_without_label", "change"),
     "dates as text": (good().with_columns(seen=pl.col("index_date").cast(pl.String)), "date_as_text", "seen"),
@@ -139,7 +140,6 @@ MUST_WARN: dict[str, tuple[pl.DataFrame, str, str]] = {
         "date_in_future",
         "planned",
     ),
-    "600 levels": (good().with_columns(plan=pl.format("p{}", pl.int_range(ROWS) % 600)), "high_cardinality", "plan"),
     "numbers and words": (good().with_columns(visits=pl.Series([*["3"] * (ROWS - 100), *["unknown"] * 100])), "mixed_types", "visits"),
     "two spellings": (some(good(), "specialty", " Oncology"), "inconsistent_labels", "specialty"),
     "NRx above TRx": (some(good(), "nrx", 99), "wrong_order", ""),
@@ -155,10 +155,10 @@ def test_odd_input_warns_and_passes(case: str) -> None:
     assert report.status == "warning"
 
 
-def test_a_category_of_10000_levels_warns() -> None:
+def test_a_category_of_10000_levels_blocks() -> None:
     frame = good(20_000).with_columns(plan=pl.format("p{}", pl.int_range(20_000) % 10_000))
     report = judge(frame)
-    assert ("high_cardinality", "plan") in codes(report, "warning")
+    assert ("high_cardinality", "plan") in codes(report, "blocking")
     assert "10,000 levels in 20,000 rows" in next(issue.detail for issue in report.issues if issue.column == "plan")
 
 

@@ -104,6 +104,15 @@ def test_the_same_model_has_the_same_digest_and_another_one_another(tmp_path: Pa
     assert STORE.save(model(algorithm).with_calibration(Calibration(), threshold=0.3), tmp_path / "d") not in digests
 
 
+@pytest.mark.parametrize("problem_type", ["binary_classification", "regression"])
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_a_model_keeps_its_digest_through_loading_and_saving(tmp_path: Path, algorithm: str, problem_type: ProblemType) -> None:
+    """The agent that logs a model has loaded it; the unused bytes of a forest's nodes once made that another model."""
+    digest = STORE.save(model(algorithm, problem_type, early=True), tmp_path / "m")
+    for _ in range(3):
+        assert STORE.save(STORE.load(tmp_path / "m", expected_digest=digest), tmp_path / "m") == digest
+
+
 def test_the_folder_holds_native_files_and_a_manifest_of_them(tmp_path: Path) -> None:
     digest = STORE.save(model("xgboost"), tmp_path / "m")
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["estimator.ubj", MANIFEST, "preprocessor.skops"]
