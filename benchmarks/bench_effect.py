@@ -68,7 +68,7 @@ def measure(estimator: Callable[[Sample, int], tuple[float, float]], world: Worl
 
 def compare() -> None:
     print(
-        f"{'world':15}{'s ours':>8}{'s peer':>8}{'time ×':>8}{'bias ours':>11}{'bias peer':>11}{'rmse ×':>8}{'covers ours':>13}{'peer':>7}"
+        f"{'world':15}{'s ours':>8}{'s peer':>8}{'time x':>8}{'bias ours':>11}{'bias peer':>11}{'rmse x':>8}{'covers ours':>13}{'peer':>7}"
     )
     for name in WORLDS_COMPARED:
         (mine_s, mine), (theirs_s, theirs) = measure(ours, WORLDS[name]), measure(peer, WORLDS[name])

@@ -119,7 +119,7 @@ def _records(settings: Settings, database: Database) -> dict[type[Any], Any]:
     from e2i.storage.repositories.search import HpoRepository
     from e2i.storage.repositories.training_runs import TrainingRunRepository
 
-    audit = AuditRepository(database, AuditFiles(settings.home / "audit"))
+    audit = AuditRepository(database, AuditFiles.of(settings.home, url=settings.database.url.get_secret_value()))
     alerting = settings.data_quality.alerting
     return {
         records.ExperimentRecords: ExperimentRepository(database),
@@ -279,6 +279,7 @@ async def _study_ports(
         engine=Engine(hooks, saver=saver),
         source=known[data.FrameSource],
         runs=known[records.RunRecords],
+        training_runs=known[records.TrainingRunRecords],
         audit=known[records.AuditTrail],
         reports=HtmlReportWriter(),
         frames=lambda run_id: RunFrames(settings.home.absolute() / "runs" / run_id),

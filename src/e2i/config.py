@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
 
 from e2i.errors import ConfigError
 
@@ -156,6 +157,11 @@ class Settings(BaseSettings):
     optuna: OptunaSection
     data_quality: DataQualitySection
 
+    @field_validator("home", mode="after")
+    @classmethod
+    def _in_the_users_home(cls, home: Path) -> Path:
+        return home.expanduser()
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -206,7 +212,7 @@ class _Toml(_Layer):
             content = tomllib.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"cannot be read: {error}", where=str(self._path), advice="Mend or remove the file.") from error
-        _refuse_unknown(content, str(self._path))
+        _refuse_unknown(content, Settings, where=str(self._path))
         return _substitute(content, str(self._path))  # type: ignore[no-any-return]
 
 
@@ -235,37 +241,52 @@ def load(*, toml: Path | None = None, **arguments: Any) -> Settings:
     path = toml or Path("e2i.toml")
     if toml is not None and not toml.is_file():
         raise ConfigError("no such file.", where=str(toml), advice="Give the path of a TOML file, or leave the option out.")
+    _refuse_unknown_variables()
     bound = type("Settings", (Settings,), {"toml_path": path if path.is_file() else None, "__module__": __name__})
     try:
         return bound(**arguments)  # type: ignore[no-any-return]
     except ValidationError as error:
         raise _explain(error, path) from error
+    except SettingsError as error:
+        raise ConfigError(
+            f"{error}: its value is not JSON.", where="environment", advice="Set single keys instead: E2I_SECTION__KEY=value."
+        ) from error
 
 
 def origins(settings: Settings, **arguments: Any) -> dict[str, tuple[Any, str]]:
     """Key -> (value, where it came from); secrets are shown as `**********`."""
     kind = type(settings)
-    layers: list[tuple[str, dict[str, Any]]] = [("argument", _flat(arguments))]
-    environment = {name[4:].lower().replace("__", "."): name for name in os.environ if name.startswith("E2I_")}
+    given = _flat(arguments)
+    environment = _flat(EnvSettingsSource(kind)())
     standard = {key: name for name, key in STANDARD.items() if os.environ.get(name)}
     toml = _flat(_Toml(kind, kind.toml_path).mapping()) if kind.toml_path else {}
-    shipped = {f"{section}.{key}" if section else key: f"settings/{name}" for section, name in FILES.items() for key in _keys(name)}
+    shipped = {key: f"settings/{name}" for section, name in FILES.items() for key in _keys(section, name)}
     table: dict[str, tuple[Any, str]] = {}
     for key, value in _flat(settings.model_dump()).items():
-        shown = (
-            "**********" if isinstance(value, SecretStr) and value.get_secret_value() else str(value) if isinstance(value, Path) else value
-        )
-        shown = "" if isinstance(shown, SecretStr) else shown
-        if key in layers[0][1]:
+        if key in given:
             origin = "argument"
-        elif key in environment or key in standard:
-            origin = f"environment {environment.get(key) or standard[key]}"
-        elif key in toml:
-            origin = str(kind.toml_path)
+        elif key in environment:
+            origin = f"environment {_variable_of(key)}"
+        elif key in standard:
+            origin = f"environment {standard[key]}"
         else:
-            origin = shipped.get(key) or next((shipped[k] for k in shipped if key.startswith(f"{k}.")), "settings")
-        table[key] = (shown, origin)
+            origin = str(kind.toml_path) if key in toml else shipped[key]
+        table[key] = (_shown(value), origin)
     return table
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return "**********" if value.get_secret_value() else ""
+    return str(value) if isinstance(value, Path) else value
+
+
+def _variable_of(key: str) -> str:
+    """The variable that set `key`: its own, or that of a section, given as JSON."""
+    parts = key.upper().split(".")
+    names = ["E2I_" + "__".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    found = {name.upper(): name for name in os.environ}
+    return next((found[name] for name in names if name in found), names[0])
 
 
 def set_vendor_environment(more: Mapping[str, str] | None = None) -> None:
@@ -274,12 +295,12 @@ def set_vendor_environment(more: Mapping[str, str] | None = None) -> None:
         os.environ.setdefault(name, value)
 
 
-def _substitute(value: Any, where: str) -> Any:
+def _substitute(value: Any, where: str, key: str = "") -> Any:
     """Replace ${VAR} and ${VAR:-default} in every string."""
     if isinstance(value, Mapping):
-        return {key: _substitute(item, where) for key, item in value.items()}
+        return {name: _substitute(item, where, f"{key}.{name}" if key else name) for name, item in value.items()}
     if isinstance(value, list):
-        return [_substitute(item, where) for item in value]
+        return [_substitute(item, where, key) for item in value]
     if not isinstance(value, str):
         return value
 
@@ -287,22 +308,37 @@ def _substitute(value: Any, where: str) -> Any:
         name, default = match["name"], match["default"]
         found = os.environ.get(name) or default
         if found is None:
-            raise ConfigError(f"${{{name}}} has no value.", where=where, advice=f"Set the variable {name}, or write ${{{name}:-default}}.")
+            advice = f"Set the variable {name}, or write ${{{name}:-default}}."
+            raise ConfigError(f"${{{name}}} has no value.", where=f"{where}, {key}", advice=advice)
         return found
 
     return _REFERENCE.sub(replace, value)
 
 
-def _refuse_unknown(content: Mapping[str, Any], where: str) -> None:
+def _refuse_unknown(content: Mapping[str, Any], model: type[BaseModel], *, where: str, section: str = "") -> None:
+    """Raise ConfigError, with the nearest known key, for a key that no setting reads."""
+    for key, value in content.items():
+        if key not in model.model_fields:
+            raise ConfigError(f"unknown key {section + key!r}.", where=where, advice=_nearest(key, model))
+        inner = model.model_fields[key].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, Mapping):
+            _refuse_unknown(value, inner, where=where, section=f"{section}{key}.")
+
+
+def _refuse_unknown_variables() -> None:
+    """A mistyped E2I_… variable would otherwise leave the value of a weaker layer in place, unnoticed."""
+    referred = {match["name"] for name in FILES.values() for match in _REFERENCE.finditer((SETTINGS / name).read_text(encoding="utf-8"))}
+    for name in os.environ:
+        key = name.removeprefix("E2I_").lower().split("__")[0]
+        if name.startswith("E2I_") and name not in referred and key not in Settings.model_fields:
+            raise ConfigError(f"no setting reads the variable {name}.", where="environment", advice=_nearest(key, Settings))
+
+
+def _nearest(key: str, model: type[BaseModel]) -> str:
     from difflib import get_close_matches
 
-    known = set(Settings.model_fields)
-    for key in content:
-        if key not in known:
-            near = get_close_matches(key, known, n=1)
-            raise ConfigError(
-                f"unknown key {key!r}.", where=where, advice=f"Did you mean {near[0]!r}?" if near else f"Keys: {', '.join(sorted(known))}."
-            )
+    near = get_close_matches(key, model.model_fields, n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"Keys: {', '.join(sorted(model.model_fields))}."
 
 
 def _explain(error: ValidationError, toml: Path) -> ConfigError:
@@ -321,8 +357,9 @@ def _put(target: dict[str, Any], key: str, value: Any) -> None:
     target[last] = value
 
 
-def _keys(name: str) -> list[str]:
-    return list(_flat(yaml.safe_load((SETTINGS / name).read_text(encoding="utf-8"))))
+def _keys(section: str, name: str) -> list[str]:
+    content = yaml.safe_load((SETTINGS / name).read_text(encoding="utf-8"))
+    return list(_flat({section: content} if section else content))
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

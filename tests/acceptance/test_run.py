@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -59,17 +58,17 @@ def start(path: Path, home: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def lines(process: subprocess.Popen[str]) -> Iterator[str]:
+def lines(process: subprocess.Popen[str]) -> IO[str]:
+    """Progress lines as they come; stays open when a loop over it is left."""
     assert process.stderr is not None
-    yield from process.stderr
+    return process.stderr
 
 
 def kill(process: subprocess.Popen[str]) -> None:
     """SIGKILL to the process and its workers."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=30)
-    assert process.stderr is not None
-    process.stderr.close()
+    lines(process).close()
 
 
 def test_json_stands_alone_on_standard_output_and_holds_what_was_promised(undisturbed: dict[str, Any]) -> None:
@@ -147,9 +146,9 @@ def test_two_runs_of_one_study_at_once_are_refused_and_two_studies_are_not(folde
             break
     refused = e2i("run", same, home=home)
     beside = e2i("run", other, "--quiet", home=home)
-    for _ in lines(first):
-        pass
-    assert first.wait(timeout=200) == 0
+    with lines(first) as rest:
+        told = rest.read()
+    assert first.wait(timeout=200) == 0, told
     assert refused.code == 1
     assert "run_" in refused.err
     assert "Traceback" not in refused.err
@@ -166,7 +165,8 @@ def test_a_database_that_dies_during_a_run_is_told_and_the_run_goes_on_later(fol
             break
     postmaster = int((home / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
     os.kill(postmaster, signal.SIGKILL)
-    rest = "".join(lines(process))
+    with lines(process) as errors:
+        rest = errors.read()
     assert process.wait(timeout=120) == 1, rest
     assert "Traceback" not in rest
     assert "error:" in rest
@@ -199,5 +199,5 @@ def test_a_study_written_by_init_runs_after_its_guesses_are_checked(tmp_path: Pa
     assert written.code == 0, written.err
     assert Path(written.json["study"]).is_file()
     again = e2i("init", tmp_path / "visits.csv", home=tmp_path / "state")
-    assert again.code == 2
+    assert again.code == 1
     assert "--force" in again.err

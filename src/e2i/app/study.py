@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from e2i.agents.ml_foundation import (
     observability_connector,
     scope_definer,
 )
+from e2i.agents.ml_foundation.model_trainer.nodes.mlflow_logger import run_key
 from e2i.domain.experiments import ModelVersion, SearchResult
 from e2i.domain.report import (
     DataSummary,
@@ -35,10 +37,10 @@ from e2i.domain.runs import AuditEntry, StudyRun
 from e2i.domain.study import Study
 from e2i.engine.graph import Engine
 from e2i.engine.spec import AgentSpec
-from e2i.errors import BackendUnavailable, BudgetExceeded, E2IError, SpecError
+from e2i.errors import BackendUnavailable, BudgetExceeded, E2IError, NotFound, SpecError
 from e2i.observability.spans import new_trace_id, trace_of
 from e2i.ports.data import FrameSource, FrameStore
-from e2i.ports.records import AuditTrail, RunRecords
+from e2i.ports.records import AuditTrail, RunRecords, TrainingRunRecords
 from e2i.ports.reporting import ReportWriter
 
 ACTOR = "e2i run"
@@ -51,6 +53,7 @@ class StudyPorts:
     engine: Engine
     source: FrameSource
     runs: RunRecords
+    training_runs: TrainingRunRecords
     audit: AuditTrail
     reports: ReportWriter
     frames: Callable[[str], FrameStore]
@@ -125,6 +128,7 @@ async def run_study(study: Study, *, base: Path, ports: StudyPorts) -> StudyResu
     except (BackendUnavailable, BudgetExceeded):
         raise
     except E2IError as error:
+        await _fail_training(progress, ports, error)
         await _finish(progress, ports, status="failed", error=error)
         raise
     return replace(await _finish(progress, ports, status=_status(progress)), resumed=resumed)
@@ -242,6 +246,13 @@ async def _run(
     name = spec.name if part is None else f"{spec.name}.{part}"
     progress.timings[name] = round(time.perf_counter() - started, 3)
     return done
+
+
+async def _fail_training(progress: _Progress, ports: StudyPorts, error: E2IError) -> None:
+    """A training that was begun and not completed fails with its run."""
+    if progress.trained is None:
+        with suppress(NotFound):
+            await ports.training_runs.fail(run_key(progress.run.run_id), str(error))
 
 
 async def _finish(progress: _Progress, ports: StudyPorts, *, status: Any, error: E2IError | None = None) -> StudyResult:

@@ -181,10 +181,10 @@ def _diagnostics(sample: Sample, fit: Fit, propensity: Propensity, untreated_mea
         "largest_row_share": float(variance.max() / variance.sum()),
         "weighting_estimate": weighted,
         "weighting_gap": float((weighted - fit.estimate) / np.hypot(weighted_error, fit.standard_error)),
-        "e_value": e_value(
-            fit.estimate, untreated_mean=untreated_mean, outcome_sd=float(outcome.std()), is_binary=kind_of(outcome) == "binary"
-        ),
     }
+    ratio = e_value(fit.estimate, untreated_mean=untreated_mean, outcome_sd=float(outcome.std()), is_binary=kind_of(outcome) == "binary")
+    if ratio is not None:
+        values["e_value"] = ratio
     values |= {f"propensity_{name}": weight for name, weight in propensity.learners.items()}
     values |= {f"outcome_{name}": weight for name, weight in fit.learners.items()}
     return values

@@ -191,6 +191,12 @@ def _require_variation(treatment: FloatArray, outcome: FloatArray) -> None:
         )
     if outcome.min() == outcome.max():
         raise NoVariation(f"the outcome is {outcome[0]:g} in every row.", where="outcome", advice="Check how the outcome was built.")
+    if all(np.ptp(outcome[treatment == arm]) == 0 for arm in (0.0, 1.0)):
+        raise NoVariation(
+            "the outcome does not vary among the treated, nor among the untreated: it repeats the treatment.",
+            where="outcome",
+            advice="Check how the outcome was built.",
+        )
     if min(treated, untreated) < MINIMUM_PER_ARM:
         raise TooFewRows(
             f"{treated} treated and {untreated} untreated rows; each arm needs {MINIMUM_PER_ARM}.",

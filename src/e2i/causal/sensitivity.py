@@ -41,12 +41,12 @@ def robustness_value(size: float) -> float:
     return float((np.sqrt(size**4 + 4.0 * size**2) - size**2) / 2.0)
 
 
-def e_value(estimate: float, *, untreated_mean: float, outcome_sd: float, is_binary: bool) -> float:
-    """E-value on the risk ratio scale (VanderWeele and Ding 2017); for other outcomes by RR ≈ exp(0.91 d). NaN where undefined."""
+def e_value(estimate: float, *, untreated_mean: float, outcome_sd: float, is_binary: bool) -> float | None:
+    """E-value on the risk ratio scale (VanderWeele and Ding 2017); for other outcomes by RR ≈ exp(0.91 d). None without a ratio."""
     if is_binary:
         baseline, other = untreated_mean, untreated_mean + estimate
         if min(baseline, other) <= 0:
-            return float("nan")
+            return None
         ratio = other / baseline
     else:
         ratio = float(np.exp(np.clip(0.91 * estimate / outcome_sd, -50, 50)))

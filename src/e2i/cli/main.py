@@ -12,6 +12,9 @@ from e2i.cli import admin, audit, config, data, db, init, run
 from e2i.cli.output import print_json, print_line, print_note
 from e2i.errors import E2IError
 
+INTERRUPTED = 130
+"""exit code of a command that Ctrl-C ended; typer turns the interrupt into it"""
+
 app = typer.Typer(
     name="e2i",
     help="Causal analytics for pharma commercial teams. Start with `e2i run`, which runs the bundled study.",
@@ -55,9 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
     except E2IError as error:
         _tell(error, as_json="--json" in given)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print_note("Stopped. Finished steps are kept: run the same command again to go on.")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print_note("Stopped. Finished steps are kept: run the same command again to go on.")
+        raise
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  the last line of defence: a message, never a traceback

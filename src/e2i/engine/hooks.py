@@ -114,11 +114,11 @@ class RecordHook:
     async def _write(self, record: StepRecord, *, step_failed: bool) -> None:
         try:
             await self._runs.record_step(record)
-        except E2IError:
+        except E2IError as error:
             if not step_failed:
                 raise
             # The step's own error is the one that people must see; the lost row is said in the log.
-            _log.exception("step record lost: %s.%s of run %s", record.agent, record.step, record.run_id)
+            _log.warning("step record lost: %s.%s of run %s: %s", record.agent, record.step, record.run_id, error.what)
 
 
 class AuditHook:

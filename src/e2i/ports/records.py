@@ -59,7 +59,7 @@ class TrainingRunRecords(Protocol):
         ...
 
     async def fail(self, training_run_id: str, error: str) -> None:
-        """Mark as failed."""
+        """Mark as failed, by the row's uuid or by its key. Raises NotFound."""
         ...
 
     async def history(self, *, problem_type: str, limit: int = 200) -> list[PastRun]:

@@ -55,6 +55,7 @@ REFUSED: dict[str, tuple[Callable[[], pl.DataFrame], str]] = {
     "all control": (lambda: clean().with_columns(t=pl.lit(0)), "all 500 rows are untreated"),
     "all treated": (lambda: clean().with_columns(t=pl.lit(1)), "all 500 rows are treated"),
     "constant outcome": (lambda: clean().with_columns(y=pl.lit(3.5)), "3.5 in every row"),
+    "outcome repeats the treatment": (lambda: clean().with_columns(y=2.0 * pl.col("t")), "repeats the treatment"),
     "treatment as covariate": (lambda: clean().with_columns(a=pl.col("t").cast(pl.Float64)), "determines the treatment"),
     "all treated in a segment": (
         lambda: clean().with_columns(t=pl.when(pl.col("segment") == "west").then(1).otherwise(pl.col("t"))),

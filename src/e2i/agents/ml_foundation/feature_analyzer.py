@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,8 @@ from e2i.ports.models import ModelExplainer, ModelStore
 from e2i.ports.records import ExplanationRecords
 
 READER = "feature_analyzer"
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+LOOKS_BACK = ("lag", "rolling_mean")
+_NUMBER = re.compile(r"-?\d(?:[\d.,]*\d)?(?:[eE][-+]?\d+)?(?:\s?%)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class State:
     trained: TrainedModel | None = None
     version: ModelVersion | None = None
     explanation: Explanation | None = None
+    removed_sentences: int = 0
+    """of the narrative, because of a number that no evidence holds"""
     analysis_id: str | None = None
 
 
@@ -66,12 +70,27 @@ def part(state: State) -> Literal["generate_features", "compute_shap"]:
 
 async def generate_features(state: State, deps: Deps) -> State:
     """Ratios, ages of dates, missing counts; for panels lags and means of earlier rows. Planned on train."""
-    candidates = state.scope.required_features
-    if not candidates:
+    if not state.scope.required_features:
         raise DataError("no column is left as a feature.", where=f"run {state.run_id}", advice="Exclude less, or add columns.")
     train = deps.frames.read_split("train", reader=READER, purpose="features")
-    plan = await deps.compute.run(plan_features, train, features=candidates, unit=state.unit, time=state.time, event_time=state.event_time)
+    plan = await deps.compute.run(plan_on_train, train, state.scope, unit=state.unit, time=state.time, event_time=state.event_time)
     return replace(state, plan=plan)
+
+
+def plan_on_train(train: pl.DataFrame, scope: ScopeSpec, *, unit: str | None, time: str | None, event_time: str | None) -> FeaturePlan:
+    """The plan for the table's own columns, in the worker.
+
+    What looks back was made on the whole history before the table was divided; here it is only named. A step whose column is
+    not there is left out: within a split it would find the unit's past cut off.
+    """
+    made = {name for name in train.columns if name not in scope.required_features and name not in scope.excluded_features}
+    plan = plan_features(train.drop(made), features=scope.required_features, unit=unit, time=time, event_time=event_time)
+    cut_off = {step.name for step in plan.steps if step.kind in LOOKS_BACK and step.name not in made}
+    return replace(
+        plan,
+        steps=tuple(step for step in plan.steps if step.name not in cut_off),
+        selected=tuple(name for name in plan.selected if name not in cut_off),
+    )
 
 
 async def select_on_train(state: State, deps: Deps) -> State:
@@ -112,20 +131,32 @@ async def narrate_importance(state: State, deps: Deps) -> State:
     explanation = _explanation(state)
     if deps.language is None:
         return state
-    listed = "\n".join(f"{item.feature}: {item.importance:.4g}, {item.direction}" for item in explanation.top_features)
+    listed = "\n".join(f"{item.feature}: {_shown(item.importance)}, {item.direction}" for item in explanation.top_features)
+    target = state.scope.prediction_target
     prompt = (
         "Explain in at most five sentences, for a brand analyst, which features move the model's predictions. "
-        f"Use only these facts and no other number. Target: {state.scope.prediction_target}.\n{listed}"
+        f"Use only these facts and no other number. Target: {target}.\n{listed}"
     )
     text = await deps.language.complete(prompt, max_tokens=300)
-    return replace(state, explanation=replace(explanation, narrative=without_foreign_numbers(text, listed)))
+    names = (target, *(item.feature for item in explanation.top_features))
+    told, removed = without_foreign_numbers(text, names=names, numbers={_shown(item.importance) for item in explanation.top_features})
+    return replace(state, explanation=replace(explanation, narrative=told or None), removed_sentences=removed)
 
 
-def without_foreign_numbers(text: str, evidence: str) -> str:
-    """Sentences of `text` whose numbers all stand in `evidence`."""
-    known = set(_NUMBER.findall(evidence))
-    sentences = re.split(r"(?<=[.!?])\s+", text.strip())
-    return " ".join(sentence for sentence in sentences if set(_NUMBER.findall(sentence.rstrip("."))) <= known)
+def without_foreign_numbers(text: str, *, names: Sequence[str], numbers: Collection[str]) -> tuple[str, int]:
+    """Sentences of `text` whose numbers all stand in `numbers`, and how many others were removed. Digits of `names` are no numbers.
+
+    >>> without_foreign_numbers("zip3 leads with 0.4. It adds 12 %.", names=("zip3",), numbers={"0.4"})
+    ('zip3 leads with 0.4.', 1)
+    """
+    name = re.compile("|".join(rf"(?<!\w){re.escape(item)}(?!\w)" for item in sorted(names, key=len, reverse=True)))
+    sentences = [sentence for sentence in re.split(r"(?<=[.!?])\s+|\n+", text.strip()) if sentence]
+    kept = [sentence for sentence in sentences if set(_NUMBER.findall(name.sub("", sentence))) <= set(numbers)]
+    return " ".join(kept), len(sentences) - len(kept)
+
+
+def _shown(importance: float) -> str:
+    return f"{importance:.4g}"
 
 
 async def store_analysis(state: State, deps: Deps) -> State:

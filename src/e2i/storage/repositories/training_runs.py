@@ -72,7 +72,7 @@ class TrainingRunRepository:
                 await append_within(connection, outbox)
 
     async def fail(self, training_run_id: str, error: str) -> None:
-        """Mark as failed. Raises NotFound."""
+        """Mark as failed, by the row's uuid or by its key. Raises NotFound."""
         if await self._db.row(_SQL["fail"], id=training_run_id, error=error) is None:
             raise _no_run(training_run_id)
 

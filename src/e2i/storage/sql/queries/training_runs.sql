@@ -35,9 +35,9 @@ update ml_training_runs set
 where id::text = %(id)s
 
 -- name: fail
--- Mark a run as failed.
+-- Mark a run as failed, by its id or its key.
 update ml_training_runs set status = 'failed', error_message = %(error)s, completed_at = now()
-where id::text = %(id)s
+where id::text = %(id)s or key = %(id)s
 returning id::text as id
 
 -- name: history
