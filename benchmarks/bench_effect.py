@@ -17,7 +17,7 @@ import numpy as np
 
 from e2i.causal.analysis import analyse
 from e2i.causal.design import Sample, identify, prepare
-from e2i.causal.estimators.doubly_robust import REPETITIONS, DoublyRobust
+from e2i.causal.estimators.doubly_robust import DoublyRobust, repetitions_for
 from e2i.causal.worlds import WORLDS, World
 
 SEEDS, ROWS = 6, 5_000
@@ -27,7 +27,7 @@ COVERED = ("linear", "curved", "heterogeneous", "stepped", "binary", "count", "r
 
 
 def ours(sample: Sample, seed: int) -> tuple[float, float]:
-    fit = DoublyRobust(estimand="ATE", repetitions=REPETITIONS)(
+    fit = DoublyRobust(estimand="ATE", repetitions=repetitions_for(len(sample.outcome)))(
         sample.outcome, sample.treatment, sample.covariates.matrix, groups=sample.groups, seed=seed
     )
     return fit.estimate, fit.standard_error
@@ -88,7 +88,7 @@ def coverage(seeds: int, rows: int) -> None:
             start, found = time.process_time(), []
             for seed in range(seeds):
                 sample = sample_of(WORLDS[name], rows, seed, estimand)
-                fit = DoublyRobust(estimand=estimand, repetitions=REPETITIONS)(
+                fit = DoublyRobust(estimand=estimand, repetitions=repetitions_for(len(sample.outcome)))(
                     sample.outcome, sample.treatment, sample.covariates.matrix, groups=sample.groups, seed=seed
                 )
                 found.append((fit.estimate - WORLDS[name].truth(estimand), fit.standard_error))

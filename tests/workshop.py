@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -69,7 +69,7 @@ def study(prediction: PredictionSpec = PREDICTION, **changes: Any) -> Study:
 
 def table(rows: int = ROWS) -> pl.DataFrame:
     """`visits` with a protected attribute."""
-    return visits(rows).with_columns(age_group=pl.Series(np.random.default_rng(4).choice(["18-34", "35-64", "65+"], rows)))
+    return visits(rows).with_columns(age_group=pl.Series(np.random.default_rng(4).choice(["18-49", "50+"], rows)))
 
 
 def select(url: str, query: str, **parameters: Any) -> list[dict[str, Any]]:
@@ -141,8 +141,8 @@ class Workshop:
         engine = Engine(self.hooks, saver=self.saver, retry=RetryPolicy(attempts=1))
         return await engine.run(spec, state, self.deps(spec), run_id=self.run_id, part=part)
 
-    async def prepare(self, frame: pl.DataFrame | None = None, *, test: pl.DataFrame | None = None) -> Prepared:
-        """Scope and splits as the first two agents make them; `test` replaces the rows of the test split."""
+    async def prepare(self, frame: pl.DataFrame | None = None, **changed: Callable[[pl.DataFrame], pl.DataFrame]) -> Prepared:
+        """Scope and splits as the first two agents make them; `changed` names a split and what is done to its rows."""
         frame = table() if frame is None else frame
         prediction = self.study.prediction
         assert prediction is not None
@@ -159,8 +159,7 @@ class Workshop:
         refs = {}
         for split in ("train", "validation", "test", "holdout"):
             rows = frame.filter(pl.Series(labels) == split)
-            rows = test if split == "test" and test is not None else rows
-            refs[split] = self.frames.save_split(split, rows)  # type: ignore[arg-type]
+            refs[split] = self.frames.save_split(split, changed[split](rows) if split in changed else rows)  # type: ignore[arg-type]
         return Prepared(scope=scope, plan=plan, refs=refs)
 
     async def analyze(self, prepared: Prepared) -> feature_analyzer.State:
@@ -228,16 +227,20 @@ class Workshop:
             **more,
         )
 
-    async def up_to_selection(self, frame: pl.DataFrame | None = None, **more: Any) -> tuple[Prepared, model_selector.State]:
+    async def up_to_selection(
+        self, frame: pl.DataFrame | None = None, **changed: Callable[[pl.DataFrame], pl.DataFrame]
+    ) -> tuple[Prepared, model_selector.State]:
         """Everything in front of the trainer."""
-        prepared = await self.prepare(frame, **more)
+        prepared = await self.prepare(frame, **changed)
         analyzed = await self.analyze(prepared)
         assert analyzed.plan is not None
         return prepared, await self.run(model_selector.SPEC, self.selector_state(prepared, analyzed.plan))
 
-    async def train(self, frame: pl.DataFrame | None = None, **more: Any) -> tuple[Prepared, model_trainer.State]:
+    async def train(
+        self, frame: pl.DataFrame | None = None, **changed: Callable[[pl.DataFrame], pl.DataFrame]
+    ) -> tuple[Prepared, model_trainer.State]:
         """Everything up to a judged model."""
-        prepared, selected = await self.up_to_selection(frame, **more)
+        prepared, selected = await self.up_to_selection(frame, **changed)
         return prepared, await self.run(model_trainer.SPEC, self.trainer_state(prepared, selected))
 
     async def claim(self) -> StudyRun:

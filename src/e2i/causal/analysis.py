@@ -9,7 +9,7 @@ import polars as pl
 
 from e2i.causal.arrays import FloatArray
 from e2i.causal.design import Average, Identification, Sample, identify, prepare
-from e2i.causal.estimators.doubly_robust import REPETITIONS, DoublyRobust, Fit, Propensity, doubly_robust, fit_propensity
+from e2i.causal.estimators.doubly_robust import DoublyRobust, Fit, Propensity, doubly_robust, fit_propensity, repetitions_for
 from e2i.causal.estimators.features import make_features
 from e2i.causal.estimators.nuisances import kind_of
 from e2i.causal.gate import judge
@@ -77,7 +77,7 @@ def estimate(frame: pl.DataFrame, *, identification: Identification, unit: str |
     except CausalError as error:
         return refused(error)
     features = make_features(sample.covariates.matrix)
-    propensity = fit_propensity(features, sample.treatment, sample.groups, repetitions=REPETITIONS, seed=seed)
+    propensity = fit_propensity(features, sample.treatment, sample.groups, repetitions=repetitions_for(len(sample.outcome)), seed=seed)
     chance = propensity.mean
     overlap = measure_overlap(sample.treatment, chance, identification.estimand)
     table = balance(sample.covariates, sample.treatment, chance, identification.estimand)

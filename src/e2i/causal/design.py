@@ -119,7 +119,10 @@ def prepare(frame: pl.DataFrame, identification: Identification, *, unit: str | 
         treatment=treatment[keep],
         covariates=covariates,
         negative_controls={name: numeric(kept[name]) for name in identification.negative_controls},
-        groups=_copies(np.column_stack([outcome[keep], treatment[keep], covariates.matrix])),
+        # Rows with a key of their own are different units, however alike they look.
+        groups=np.arange(kept.height)
+        if unit is not None
+        else _copies(np.column_stack([outcome[keep], treatment[keep], covariates.matrix])),
         rows_given=frame.height,
         missing_treatment=int((~has_treatment).sum()),
         missing_outcome=int((has_treatment & ~has_outcome).sum()),

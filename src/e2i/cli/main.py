@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command; the one place where every error becomes a message and an exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        app(given, standalone_mode=True)
+        app(given, prog_name="e2i", standalone_mode=True)
     except E2IError as error:
         _tell(error, as_json="--json" in given)
         sys.exit(error.exit_code)

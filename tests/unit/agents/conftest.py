@@ -14,7 +14,7 @@ from databases import Template, copy_of
 from doubles import Inline
 from e2i.domain.study import Study
 from e2i.storage.postgres import Database
-from tracking import new_store
+from tracking import AWAY, new_store
 from workshop import AMOUNT, Chain, Workshop, open_workshop, study, workshop_on
 
 
@@ -27,6 +27,12 @@ def store(tmp_path: Path) -> str:
 @pytest.fixture
 def workshop(database: Database, fresh_database: str, store: str, tmp_path: Path) -> Workshop:
     return workshop_on(database, tmp_path, fresh_database, store, compute=Inline())
+
+
+@pytest.fixture
+def alone(database: Database, fresh_database: str, tmp_path: Path) -> Callable[[str], Workshop]:
+    """Workshops side by side in one database, with an MLflow that never answers."""
+    return lambda run_id: workshop_on(database, tmp_path / run_id, fresh_database, AWAY, run_id=run_id)
 
 
 def _finished(template: Template, folder: Path, asked: Study) -> Iterator[Chain]:

@@ -256,7 +256,7 @@ SPEC = AgentSpec(
     name="data_preparer",
     tier=Tier.ML_FOUNDATION,
     kind="standard",
-    budget_s=60,
+    budget_s=300,
     steps=[load_data, run_quality_checks, split_data, detect_leakage, save_splits, compute_baseline_metrics, finalize],
     routes={"run_quality_checks": after_checks, "split_data": after_split, "detect_leakage": after_leakage},
 )

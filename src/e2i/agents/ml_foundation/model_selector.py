@@ -85,9 +85,9 @@ async def run_benchmarks(state: State, deps: Deps) -> State:
 
 
 async def select_primary_candidate(state: State, deps: Deps) -> State:
-    """The highest mean less half a standard deviation; the more interpretable one when two are closer than that."""
+    """The highest mean over folds; the more interpretable one when two are within a standard error."""
     metric = deps.search.metric[state.scope.problem_type]
-    ranked = rank(state.candidates)
+    ranked = rank(state.candidates, folds=deps.search.folds[state.scope.problem_type])
     if state.baseline is None:
         raise ConfigError("there is no baseline.", where="model_selector", advice="Run the benchmarks first.")
     selection = Selection(
@@ -166,11 +166,11 @@ def benchmark_baseline(
     return baseline_scores(scaled, problem_type=problem_type, seed=seed)
 
 
-def rank(candidates: tuple[ModelCandidate, ...]) -> tuple[ModelCandidate, ...]:
-    """Best first by mean less half a standard deviation; among those within the leader's standard error, the most interpretable leads."""
-    ordered = sorted(candidates, key=lambda item: item.cv_mean - 0.5 * item.cv_std, reverse=True)
+def rank(candidates: tuple[ModelCandidate, ...], *, folds: int) -> tuple[ModelCandidate, ...]:
+    """Best first, but the most interpretable leads among those within one standard error of the best (Breiman et al. 1984)."""
+    ordered = sorted(candidates, key=lambda item: item.cv_mean, reverse=True)
     leader = ordered[0]
-    near = [item for item in ordered if item.cv_mean >= leader.cv_mean - 0.5 * leader.cv_std]
+    near = [item for item in ordered if item.cv_mean >= leader.cv_mean - leader.cv_std / math.sqrt(folds)]
     first = max(near, key=lambda item: (ALGORITHMS[item.algorithm].interpretability, item.cv_mean))
     return (first, *(item for item in ordered if item is not first))
 
@@ -183,15 +183,17 @@ def describe_history(history: tuple[PastRun, ...]) -> str:
     for run in history:
         counts[run.algorithm] = counts.get(run.algorithm, 0) + 1
     listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
-    return f"{len(history)} completed runs of this kind: {listed}"
+    return f"{len(history)} completed run{'s' if len(history) > 1 else ''} of this kind: {listed}"
 
 
 def rationale(ranked: tuple[ModelCandidate, ...], *, metric: str, baseline: dict[str, float]) -> str:
     """Why the first one."""
     first = ranked[0]
+    leader = max(ranked, key=lambda item: item.cv_mean)
     floor = max((value for value in baseline.values() if math.isfinite(value)), default=math.nan)
-    best = max(item.cv_mean for item in ranked)
-    reason = "highest cross-validated score" if first.cv_mean == best else f"within noise of the best ({best:.4f}) and easier to explain"
+    reason = "highest cross-validated score"
+    if first is not leader:
+        reason = f"within one standard error of {leader.algorithm} ({leader.cv_mean:.4f}) and easier to explain"
     return f"{first.algorithm}: {metric} {first.cv_mean:.4f} ± {first.cv_std:.4f}, {reason}; baseline {floor:.4f}"
 
 

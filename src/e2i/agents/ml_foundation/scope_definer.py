@@ -157,6 +157,6 @@ SPEC = AgentSpec(
     name="scope_definer",
     tier=Tier.ML_FOUNDATION,
     kind="standard",
-    budget_s=5,
+    budget_s=30,
     steps=[classify_problem, build_scope_spec, define_success_criteria, finalize_scope],
 )

@@ -80,8 +80,15 @@ def ridge(features: FloatArray, target: FloatArray) -> LinearFit:
     )
 
 
-def logistic(features: FloatArray, target: FloatArray, *, penalty: float) -> LinearFit:
-    """Logistic regression, minimising minus log likelihood + `penalty`/2 |coefficients|², intercept unpenalised."""
+def logistic(features: FloatArray, target: FloatArray, *, penalty: float | FloatArray) -> LinearFit:
+    """Logistic regression, minimising minus log likelihood + `penalty`/2 |coefficients|²; the intercept is free.
+
+    Parameters
+    ----------
+    features : shape (n, d)
+    target : shape (n,), 0 or 1
+    penalty : one for all coefficients, or shape (d,)
+    """
     return _newton(features, target, penalty=penalty, link="logit")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from e2i.domain.experiments import SearchResult
 from e2i.ml.features import apply_features
 
 EXAMPLE_ROWS = 5
+_UNFIT = re.compile(r"[^\w .:/-]")
+"""characters of a column's name that a metric's name may not have"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ def metric_values(judgement: Judgement, fitted: FitResult, search: SearchResult)
     values |= {f"validation_{name}": value for name, value in judgement.validation_metrics.items()}
     values |= {f"baseline_{name}": value for name, value in judgement.baseline_metrics.items()}
     for attribute, measures in judgement.fairness.items():
-        values |= {f"fairness_{attribute}_{name}": value for name, value in measures.items() if "[" not in name}
+        values |= {f"fairness_{_UNFIT.sub('_', attribute)}_{name}": value for name, value in measures.items() if "[" not in name}
     values |= {"duration_seconds": fitted.seconds, "search_seconds": search.seconds, "search_best_value": search.best_value}
     return values | ({"epochs": float(fitted.epochs)} if fitted.epochs is not None else {})
 
