@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -135,3 +137,20 @@ def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert result.code == 1
     assert "state" in result.err
     _is_clear(result)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", disk], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        result = e2i("run", write(tmp_path / "s", visits(600), study()), home=disk / "state")
+        assert result.code == 1
+        assert "MB are free" in result.err
+        assert "E2I_HOME" in result.err
+        _is_clear(result)
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", disk], check=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,6 @@ def written(url: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any], dic
 
 async def run(opened: Callable[..., Any], folder: Path, frame: pl.DataFrame, asked: Study, **changes: Any) -> Any:
     """Run `asked` on `frame` in a process of its own, as far as the database can tell."""
-    from dataclasses import replace
-
     worker = changes.pop("worker", None)
     frame.write_csv(folder / "visits.csv")
     async with opened(worker=worker) as (ports, _):
@@ -93,11 +92,12 @@ async def test_a_leak_blocks_the_run_and_the_report_says_what_to_mend(
     (issue,) = report["qc"]["blocking_issues"]
     assert issue["column"] == "won"
     assert issue["advice"]
-    assert (report["model"], report["splits"], report["error"], row["error"]) == (None, None, None, None)
+    assert (report["model"], report["explanation"], report["error"], row["error"]) == (None, None, None, None)
+    assert not (tmp_path / "state" / "runs" / row["run_id"] / "splits").exists()
     assert select(fresh_database, TRAINING) == []
     assert select(fresh_database, "select * from ml_model_registry") == []
     assert select(fresh_database, "select * from outbox") == []
-    assert "won" in Path(done.html).read_text()
+    assert "won" in done.html.read_text()
 
 
 async def test_a_training_that_fails_is_failed_in_its_own_row_too(opened: Callable[..., Any], tmp_path: Path, fresh_database: str) -> None:

@@ -110,7 +110,7 @@ async def test_the_scores_are_those_of_the_folds_of_train(alone: Callable[[str],
     selection = done.selection
     assert selection is not None
     train = workshop.frames.read_split("train", reader="model_selector", purpose="comparing")
-    shared = {"features": done.plan.selected, "problem_type": "binary_classification", "seed": 5, "group": "hcp"}
+    shared = {"features": done.plan.selected, "problem_type": "binary_classification", "seed": 5, "group": "hcp", "folds": 5}
     for item in (selection.primary, *selection.alternatives):
         folds = prepare_folds(train, "converts", scale=item.algorithm == "logistic_regression", **shared)  # type: ignore[arg-type]
         scored = cross_validate(FoldScorer(folds=folds, algorithm=item.algorithm, problem_type="binary_classification", seed=5))

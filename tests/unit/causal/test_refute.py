@@ -128,6 +128,21 @@ def test_halves_are_not_compared_when_an_arm_is_too_small() -> None:
     assert subset_stability(few, FIT, estimator=least_squares, seed=1) is None
 
 
+def test_large_samples_are_refitted_on_part_of_each_arm() -> None:
+    rows = 16_000
+    treatment = (np.arange(rows) % 8 == 0).astype(float)
+    covariates = replace(SAMPLE.covariates, matrix=np.random.default_rng(0).normal(size=(rows, 3)))
+    large = replace(SAMPLE, outcome=treatment, treatment=treatment, covariates=covariates, groups=np.arange(rows))
+    seen: list[tuple[float, float]] = []
+
+    def watch(outcome: FloatArray, treatment: FloatArray, covariates: FloatArray, *, groups: IntArray, seed: int) -> Fit:
+        seen.append((float((treatment == 0).sum()), float(treatment.sum())))
+        return fit_of(1.0, 0.1)
+
+    random_common_cause(large, FIT, estimator=watch, seed=1)
+    assert seen == [(5_000, 2_000), (5_000, 2_000)]
+
+
 def test_halves_keep_copies_together() -> None:
     copied = replace(SAMPLE, groups=np.arange(N) // 4)
     sizes: list[IntArray] = []
