@@ -149,27 +149,12 @@ def test_a_wrong_setting_is_an_error_of_every_command(tmp_path: Path) -> None:
     assert "E2I_LOG_LEVEL" in result.err
 
 
-def test_a_run_without_a_terminal_tells_plain_lines_and_keeps_standard_output_for_json(fresh_database: str, tmp_path: Path) -> None:
-    content = study()
-    del content["prediction"]
-    without_overlap = visits(600).with_columns(program=(pl.col("decile") > 5).cast(pl.Int64))
-    result = e2i(
-        "run", write(tmp_path, without_overlap, content), "--json", home=tmp_path / "state", DATABASE_URL=fresh_database, NO_COLOR=""
-    )
-    assert result.code == 3, result.err
-    assert result.json["status"] == "blocked"
-    assert result.json["effect"]["estimate"] is None
-    lines = result.err.splitlines()
-    assert any(line.startswith("done   data_preparer.load_data ") for line in lines)
-    assert ESCAPE not in result.err + result.out
-
-
-def test_ctrl_c_says_that_the_run_can_go_on(fresh_database: str, tmp_path: Path) -> None:
+def test_a_run_tells_plain_lines_and_ctrl_c_says_that_it_can_go_on(fresh_database: str, tmp_path: Path) -> None:
     path = write(tmp_path, visits(600), study())
     with subprocess.Popen(
         [sys.executable, "-m", "e2i", "run", str(path)],
         cwd=ROOT,
-        env=environment(tmp_path / "state", DATABASE_URL=fresh_database),
+        env=environment(tmp_path / "state", DATABASE_URL=fresh_database, NO_COLOR=""),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -179,8 +164,12 @@ def test_ctrl_c_says_that_the_run_can_go_on(fresh_database: str, tmp_path: Path)
         process.send_signal(signal.SIGINT)
         seen += process.stderr.readlines()
         assert process.wait(timeout=60) == 130
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
     assert seen[-1] == "Stopped. Finished steps are kept: run the same command again to go on.\n"
+    assert "done   scope_definer.classify_problem" in seen[0]
     assert "Traceback" not in "".join(seen)
+    assert ESCAPE not in "".join(seen), "no colours and no bars without a terminal"
     with psycopg.connect(fresh_database) as connection:
         assert connection.execute("select status from study_runs").fetchall() == [("running",)]
 
