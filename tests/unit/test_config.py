@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,11 @@ def test_every_key_of_the_shipped_files_has_its_file_as_origin() -> None:
 def test_standard_variables_are_honoured_under_their_own_names(monkeypatch: pytest.MonkeyPatch, variable: str, key: str) -> None:
     toml(f'{key} = "postgresql://weaker/x"')
     monkeypatch.setenv(variable, "postgresql://user:secret@host/db")
-    node: Any = config.load()
-    for part in key.split("."):
-        node = getattr(node, part)
-    assert node.get_secret_value() == "postgresql://user:secret@host/db"
+    assert attrgetter(key)(config.load()).get_secret_value() == "postgresql://user:secret@host/db"
     assert origin(key) == f"environment {variable}"
     monkeypatch.setenv(f"E2I_{key.upper().replace('.', '__')}", "postgresql://mine/x")
     assert origin(key) == f"environment E2I_{key.upper().replace('.', '__')}"
+    assert attrgetter(key)(config.load()).get_secret_value() == "postgresql://mine/x", "our own name is the stronger one"
 
 
 def test_an_empty_standard_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,7 +195,9 @@ async def test_a_column_from_after_the_event_leaks_unless_the_study_says_so(benc
 
 
 async def test_findings_of_the_gate_survive_the_later_steps(bench: Bench) -> None:
-    done = await bench.prepare(good().with_columns(pl.col("converted").alias("won"), pl.col("index_date").dt.strftime("%d.%m.%Y").alias("seen")))
+    done = await bench.prepare(
+        good().with_columns(pl.col("converted").alias("won"), pl.col("index_date").dt.strftime("%d.%m.%Y").alias("seen"))
+    )
     assert done.qc is not None
     assert ("date_as_text", "seen") in {(issue.check, issue.column) for issue in done.qc.issues}
     assert ("target_copy", "won") in blocking(done)
