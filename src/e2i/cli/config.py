@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import Annotated
 
 import typer
@@ -26,7 +27,7 @@ def show(
     if as_json:
         print_json({key: {"value": value, "origin": source} if origin else value for key, (value, source) in table.items()})
         return
-    rows = [{"key": key, "value": str(value), "origin": source} for key, (value, source) in table.items()]
+    rows = [{"key": key, "value": shorten(str(value), 60, placeholder=" …"), "origin": source} for key, (value, source) in table.items()]
     print_table(rows, ["key", "value", "origin"] if origin else ["key", "value"])
 
 

@@ -96,7 +96,7 @@ READERS: dict[str, tuple[Split, ...]] = {
 }
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", sorted(READERS))
 def test_each_agent_sees_its_splits_and_no_other(frames: RunFrames, reader: str) -> None:
     for place, split in enumerate(SPLITS):
         if split in READERS[reader]:

@@ -19,7 +19,7 @@ from e2i.ml.features import FeaturePlan
 from e2i.ports.compute import Executor, Progress
 from e2i.ports.data import FrameStore
 from e2i.ports.models import HyperparameterSearch, ModelStore, SearchDefaults, Tracker, TrialRecord
-from e2i.ports.records import ModelRecords, TrainingRunRecords
+from e2i.ports.records import ExperimentRecords, ModelRecords, TrainingRunRecords
 
 READER = "model_trainer"
 
@@ -34,6 +34,7 @@ class Deps:
     optimizer: HyperparameterSearch
     store: ModelStore
     tracker: Tracker
+    experiments: ExperimentRecords
     training_runs: TrainingRunRecords
     models: ModelRecords
     search: SearchDefaults

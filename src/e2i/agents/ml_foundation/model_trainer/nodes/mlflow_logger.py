@@ -73,4 +73,7 @@ async def log_run(state: State, deps: Deps, *, fitted: FitResult, judgement: Jud
             await run.log_artifact(Path(judgement.curves_path))
         await deps.tracker.log_trials(run, state.trials)
         uri = await run.log_model(model, "model", example=example.select(model.features))
+        mlflow_id = await deps.tracker.get_or_create_experiment(experiment)
+        if mlflow_id is not None:
+            await deps.experiments.set_mlflow_id(state.scope.experiment_id, mlflow_id)
         return Logged(run_id=run.run_id, model_uri=uri)
