@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/speaker_program.yaml
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 .PHONY: help setup run test check bench lock clean
 
@@ -27,13 +29,13 @@ run: setup
 	@$(BIN)/e2i run $(STUDY)
 
 test: setup
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/python -m pytest -q tests/unit tests/habits -m "not slow"
+	@$(PYTEST) tests/unit tests/habits -m "not slow"
 
 bench: setup
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
