@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+# As in e2i.config: spinning BLAS threads cost six times the CPU on small matrices. Set before anybody imports numpy.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
