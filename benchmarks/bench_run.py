@@ -87,8 +87,7 @@ def measure(command: list[str], environment: dict[str, str]) -> Run:
 
 def _listen(process: subprocess.Popen[str], lines: list[tuple[float, str]]) -> None:
     assert process.stderr is not None
-    for line in process.stderr:
-        lines.append((time.perf_counter(), line.rstrip()))
+    lines.extend((time.perf_counter(), line.rstrip()) for line in process.stderr)
 
 
 def _reap() -> tuple[int, int, Any]:

@@ -5,7 +5,7 @@ and the report's writer, so the fits are the same and only the governance differ
 processes, PostgreSQL, our registry, outbox, audit trail, resumption, pattern memory, budgets. Cheaper here, as a plain script
 would have it: the folds' matrices are made once for all algorithms, and the model is never read back from the disk.
 
-python benchmarks/lean_run.py STATE_FOLDER [--study FILE] [--trials N]    prints report.json
+python benchmarks/lean_run.py STATE_FOLDER [--trials N]    prints report.json
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ import argparse
 import json
 import math
 import time
+import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mlflow
 import mlflow.sklearn
@@ -57,7 +58,7 @@ from e2i.ml.calibration import fit_calibration
 from e2i.ml.columns import level_codes, target_values
 from e2i.ml.evaluation import choose_threshold, curves, evaluate, judge, point_metrics
 from e2i.ml.fairness import fairness
-from e2i.ml.features import FeaturePlan, apply_features, plan_features
+from e2i.ml.features import apply_features, plan_features
 from e2i.ml.folds import CrossValidation, Fold, FoldScorer, cross_validate, prepare_folds
 from e2i.ml.leakage import LeakageRoles, find_leakage
 from e2i.ml.selection import select_features
@@ -72,14 +73,9 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-ROOT = Path(__file__).parents[1]
+STUDY = Path(__file__).parents[1] / "studies" / "speaker_program.yaml"
 NAMES = ("logistic_regression", "random_forest", "xgboost", "lightgbm")
 BINARY = "binary_classification"
-KINDS = {
-    "int": optuna.distributions.IntDistribution,
-    "float": optuna.distributions.FloatDistribution,
-    "categorical": optuna.distributions.CategoricalDistribution,
-}
 TRIAL_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 TIMINGS: dict[str, float] = {}
 
@@ -91,8 +87,7 @@ def timed(name: str) -> Iterator[None]:
     TIMINGS[name] = round(time.perf_counter() - started, 3)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
+class Prepared(NamedTuple):
     """The table after the gate, and the four splits with the columns that a model may use."""
 
     table: pl.DataFrame
@@ -100,23 +95,18 @@ class Prepared:
     qc: QCReport
     splits: SplitPlan
     parts: dict[str, pl.DataFrame]
-    plan: FeaturePlan
+    fits: dict[str, Any]
+    """what every fit is told: target, features, kind of problem, seed"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Chosen:
-    """What cross-validation said of each algorithm, and the one that goes on with its prepared folds."""
-
+class Chosen(NamedTuple):
     name: str
     scores: dict[str, CrossValidation]
     baseline: dict[str, float]
     folds: tuple[Fold, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """What test, validation and train said of the model."""
-
+class Judged(NamedTuple):
     metrics: dict[str, Any]
     train: dict[str, float]
     validation: dict[str, float]
@@ -126,14 +116,14 @@ class Judged:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description="The same work as `e2i run`, as a plain script.")
     parser.add_argument("state", type=Path, help="folder for MLflow's database and the report")
-    parser.add_argument("--study", type=Path, default=ROOT / "studies" / "speaker_program.yaml")
     parser.add_argument("--trials", type=int)
     asked = parser.parse_args()
     asked.state.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    report = run(asked.study, asked.state, trials=asked.trials)
+    warnings.filterwarnings("ignore", module=r"mlflow(\.|$)")
+    report = run(STUDY, asked.state, trials=asked.trials)
     print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
 
 
@@ -169,17 +159,9 @@ def prepare(study: Study, *, base: Path) -> Prepared:
     qc = DataQualityValidator().validate(table, study=study, table=snapshot.table, data_sha256=snapshot.sha256)
     excluded = excluded_features(study, table.columns)
     features = sorted(name for name in table.columns if name not in excluded)
-    group = asked.group or study.unit
-    splits, labels = plan_splits(table, time=asked.event_time, group=group, target=asked.target, seed=study.seed)
-    roles = LeakageRoles(
-        target=asked.target,
-        problem_type=BINARY,
-        time=asked.event_time,
-        event_time=asked.event_time,
-        unit=study.unit,
-        group=asked.group,
-        after_event=asked.after_event,
-    )
+    splits, labels = plan_splits(table, time=asked.event_time, group=study.unit, target=asked.target, seed=study.seed)
+    moment = {"time": asked.event_time, "event_time": asked.event_time}
+    roles = LeakageRoles(target=asked.target, problem_type=BINARY, unit=study.unit, after_event=asked.after_event, **moment)
     leaks = find_leakage(table, features=features, roles=roles, labels=labels, plan=splits)
     qc = replace(qc, issues=(*qc.issues, *leaks))
     if not qc.gate_passed:
@@ -189,24 +171,14 @@ def prepare(study: Study, *, base: Path) -> Prepared:
     plan = plan_features(parts["train"], features=features, unit=study.unit, time=study.time, event_time=asked.event_time)
     plan = select_features(parts["train"], plan, target=asked.target, problem_type=BINARY, seed=study.seed)
     parts = {name: apply_features(part, plan) for name, part in parts.items()}
-    return Prepared(table=table, sha256=snapshot.sha256, qc=qc, splits=splits, parts=parts, plan=plan)
+    fits = {"target": asked.target, "features": plan.selected, "problem_type": BINARY, "seed": study.seed}
+    return Prepared(table=table, sha256=snapshot.sha256, qc=qc, splits=splits, parts=parts, fits=fits)
 
 
 def choose(study: Study, prepared: Prepared, *, folds: int) -> Chosen:
     """Cross-validate the four algorithms with their defaults; the most interpretable one within a standard error of the best wins."""
-    matrices = {
-        scale: prepare_folds(
-            prepared.parts["train"],
-            study.prediction.target,
-            features=prepared.plan.selected,
-            problem_type=BINARY,
-            seed=study.seed,
-            folds=folds,
-            scale=scale,
-            group=study.prediction.group or study.unit,
-        )
-        for scale in (True, False)
-    }
+    rows = prepared.parts["train"]
+    matrices = {scale: prepare_folds(rows, **prepared.fits, folds=folds, scale=scale, group=study.unit) for scale in (True, False)}
     parts = {name: matrices[ALGORITHMS[name].needs_scaling] for name in NAMES}
     scores = {name: cross_validate(FoldScorer(folds=parts[name], algorithm=name, problem_type=BINARY, seed=study.seed)) for name in NAMES}
     leader = max(scores.values(), key=lambda score: score.mean)
@@ -220,7 +192,8 @@ def tune(study: Study, chosen: Chosen, settings: dict[str, Any], *, trials: int)
     """TPE with hyperband over the folds, in memory; the defaults go first, each trial has its own seed, as in E2I."""
     presets = settings["search_space_presets"]
     space = presets.get(f"{chosen.name}_classifier") or presets[chosen.name]
-    distributions = {name: KINDS[spec["type"]](**{key: spec[key] for key in spec if key != "type"}) for name, spec in space.items()}
+    kinds = {name: getattr(optuna.distributions, f"{spec.pop('type').title()}Distribution") for name, spec in space.items()}
+    distributions = {name: kinds[name](**spec) for name, spec in space.items()}
     defaults = ALGORITHMS[chosen.name].defaults
     scorer = FoldScorer(folds=chosen.folds, algorithm=chosen.name, problem_type=BINARY, seed=study.seed)
     folds = len(chosen.folds)
@@ -264,18 +237,9 @@ def search_result(search: optuna.Study, algorithm: str, defaults: dict[str, Any]
 def train(study: Study, prepared: Prepared, algorithm: str, params: dict[str, Any]) -> tuple[FittedModel, float]:
     """Fit on train; validation stops, calibrates and sets the threshold."""
     started = time.perf_counter()
-    target, validation = study.prediction.target, prepared.parts["validation"]
-    model = fit(
-        algorithm,
-        prepared.parts["train"],
-        target,
-        params,
-        problem_type=BINARY,
-        features=prepared.plan.selected,
-        seed=study.seed,
-        validation=validation,
-    )
-    y, score = target_values(validation[target], BINARY), model.raw_score(validation)
+    validation = prepared.parts["validation"]
+    model = fit(algorithm, prepared.parts["train"], params=params, **prepared.fits, validation=validation)
+    y, score = target_values(validation[study.prediction.target], BINARY), model.raw_score(validation)
     calibration = fit_calibration(y, score, seed=study.seed)
     model = model.with_calibration(calibration, threshold=choose_threshold(y, calibration.apply(score)))
     return model, time.perf_counter() - started
@@ -285,34 +249,30 @@ def judge_model(study: Study, prepared: Prepared, model: FittedModel, folder: Pa
     """Test with intervals, train and validation as points, the baseline on the same rows, fairness, curves."""
     asked, test = study.prediction, prepared.parts["test"]
     y, p = target_values(test[asked.target], BINARY), model.predict(test)
-    group = asked.group or study.unit
 
-    def points(name: str) -> dict[str, float]:
-        part = prepared.parts[name]
+    def points(part: pl.DataFrame) -> dict[str, float]:
         return point_metrics(target_values(part[asked.target], BINARY), model.predict(part), problem_type=BINARY, threshold=model.threshold)
 
     path = folder / "curves.json"
     path.write_text(json.dumps(curves(y, p).to_dict()), encoding="utf-8")
     decisions = (p >= model.threshold).astype(np.int64)
+    people = test[study.unit]
     return Judged(
-        metrics=evaluate(
-            y, p, problem_type=BINARY, seed=study.seed, threshold=model.threshold, groups=level_codes(test[group])[0] if group else None
-        ),
-        train=points("train"),
-        validation=points("validation"),
+        metrics=evaluate(y, p, problem_type=BINARY, seed=study.seed, threshold=model.threshold, groups=level_codes(people)[0]),
+        train=points(prepared.parts["train"]),
+        validation=points(prepared.parts["validation"]),
         baseline=point_metrics(y, baseline(study, prepared, model), problem_type=BINARY),
-        fairness={name: fairness(y, decisions, test[name], people=test[group]).to_dict() for name in asked.protected},
+        fairness={name: fairness(y, decisions, test[name], people=people).to_dict() for name in asked.protected},
         curves=path,
     )
 
 
 def baseline(study: Study, prepared: Prepared, model: FittedModel) -> Any:
     """What the simple rule says of test: the linear model with its defaults, or, for a linear model, the mean of train."""
-    target, rows, selected = study.prediction.target, prepared.parts["train"], prepared.plan.selected
+    rows, test = prepared.parts["train"], prepared.parts["test"]
     if model.algorithm == "logistic_regression":
-        return np.full(prepared.parts["test"].height, target_values(rows[target], BINARY).mean())
-    rule = fit("logistic_regression", rows, target, {}, problem_type=BINARY, features=selected, seed=study.seed)
-    return rule.predict(prepared.parts["test"])
+        return np.full(test.height, target_values(rows[study.prediction.target], BINARY).mean())
+    return fit("logistic_regression", rows, params={}, **prepared.fits).predict(test)
 
 
 def log(
@@ -326,7 +286,7 @@ def log(
     state: Path,
 ) -> TrainedModel:
     """Two runs with parameters and metrics, the trials as nested runs, curves, the model with its signature, a registered version."""
-    (search, trials), (model, seconds) = searched, fitted
+    (search, trials), (model, seconds), name = searched, fitted, f"lean_{study.name}_{chosen.name}"
     mlflow.set_tracking_uri(f"sqlite:///{state.absolute() / 'mlflow.db'}")
     location = (state.absolute() / "mlartifacts").as_uri()
     client = mlflow.MlflowClient()
@@ -337,15 +297,17 @@ def log(
         mlflow.log_metrics({**scores, **{f"baseline_{name}": value for name, value in chosen.baseline.items()}})
     experiment = client.create_experiment(f"training_{stamp}", location)
     with mlflow.start_run(experiment_id=experiment, tags={"data_sha256": prepared.sha256}) as run:
-        mlflow.log_params(parameters(model, prepared))
+        told = {name: getattr(model, name) for name in ("algorithm", "framework", "threshold", "training_samples", "seed")}
+        told |= {"calibration": model.calibration.method, "features": len(model.features)}
+        mlflow.log_params({f"hp_{name}": value for name, value in model.params.items()} | told)
         mlflow.log_metrics(metric_values(judged, search, seconds))
         mlflow.log_artifact(str(judged.curves))
         for trial in trials:
             log_trial(client, experiment, run.info.run_id, trial)
-        logged = log_model(model, prepared, name=f"lean_{study.name}_{model.algorithm}")
+        logged = log_model(model, prepared, name=name)
     success = judge(study.success.model_dump(exclude_none=True), judged.metrics, baseline=judged.baseline)
     if all(result.met for result in success.values()):
-        client.set_registered_model_alias(f"lean_{study.name}_{model.algorithm}", "staging", logged.registered_model_version)
+        client.set_registered_model_alias(name, "staging", logged.registered_model_version)
     return TrainedModel(
         algorithm=model.algorithm,
         framework=model.framework,
@@ -369,18 +331,6 @@ def log(
         training_run_id=None,
         curves_ref=str(judged.curves),
     )
-
-
-def parameters(model: FittedModel, prepared: Prepared) -> dict[str, Any]:
-    return {f"hp_{name}": value for name, value in model.params.items()} | {
-        "algorithm": model.algorithm,
-        "framework": model.framework,
-        "threshold": model.threshold,
-        "calibration": model.calibration.method,
-        "training_samples": prepared.splits.rows["train"],
-        "features": len(model.features),
-        "seed": model.seed,
-    }
 
 
 def metric_values(judged: Judged, search: SearchResult, seconds: float) -> dict[str, float]:

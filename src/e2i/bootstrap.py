@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from e2i.storage.postgres import Database
 
 BUNDLED_STUDY = Path("studies") / "speaker_program.yaml"
-WORKER_IMPORTS = ("polars", "sklearn.linear_model", "sklearn.compose", "lightgbm", "xgboost", "pandera.polars", "great_expectations")
+WORKER_IMPORTS = ("polars", "pandera.polars", "great_expectations")
+"""what the quality gate needs; the effect waits for the gate, so what only the model needs is imported later"""
 CAUSAL_IMPORTS = ("polars", "sklearn.linear_model", "lightgbm")
 
 
@@ -224,25 +225,37 @@ def _install_spans() -> None:
 
 async def run_study(path: Path, settings: Settings, *, on_step: Callable[[Signal], None], progress: Progress) -> StudyResult:
     """Load a study file and take it through the chain. Raises E2IError."""
-    from e2i.app.study import run_study as run
     from e2i.data.sources import LocalFrameSource
     from e2i.data.study_file import check_roles, load_study
     from e2i.engine.executor import LocalExecutor
 
     study = load_study(path)
     base = path.parent
-    check_roles(study, LocalFrameSource().columns(study.data, base=base), path=path)
-    _install_spans()
-    model_worker, causal_worker = LocalExecutor(preload=WORKER_IMPORTS), LocalExecutor(preload=CAUSAL_IMPORTS)
+    worker, causal_worker = LocalExecutor(preload=WORKER_IMPORTS), LocalExecutor(preload=CAUSAL_IMPORTS)
     async with AsyncExitStack() as stack:
-        for worker in (model_worker, causal_worker):
-            stack.callback(worker.close)
-        if study.prediction is not None:
-            model_worker.start()
+        for each in (worker, causal_worker):
+            stack.callback(each.close)
+        worker.start()  # it imports its libraries while we import ours and open the database
+        check_roles(study, LocalFrameSource().columns(study.data, base=base), path=path)
+        from e2i.app.study import run_study as run
+
+        _install_spans()
         platform = await stack.enter_async_context(Platform.open(settings))
-        ports = await _study_ports(stack, platform, (model_worker, causal_worker), on_step=on_step, progress=progress)
+        ports = await _study_ports(stack, platform, (worker, causal_worker), on_step=on_step, progress=progress)
+        if study.effect is not None:
+            causal_worker.start()
+        if study.prediction is not None:
+            _import_mlflow_beside(stack)
         await platform.tracker.drain()
         return await run(study, base=base, ports=ports)
+
+
+def _import_mlflow_beside(stack: AsyncExitStack) -> None:
+    """Import MLflow in a thread while the worker prepares the data; it is needed seconds later. Nothing is connected."""
+    from e2i.mlops.mlflow_operations import quieten
+
+    task = asyncio.create_task(asyncio.to_thread(quieten))
+    stack.push_async_callback(asyncio.wait, [task])
 
 
 async def _study_ports(
