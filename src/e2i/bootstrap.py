@@ -52,21 +52,12 @@ class Platform:
             The database cannot be started, reached or migrated; each says how to mend it.
         """
         from e2i.storage import migrate
-        from e2i.storage.postgres import Database
 
-        async with AsyncExitStack() as stack:
-            server = _server(settings)
-            url = settings.database.url.get_secret_value()
-            if not url:
-                _check_disk(settings.home)
-                url = await asyncio.to_thread(server.start)
-                stack.callback(server.release)
-            database = Database(url)
-            await database.open()
-            stack.push_async_callback(database.close)
+        async with _database(settings) as database:
             await migrate.upgrade(database)
             records = _records(settings, database)
-            yield cls(settings=settings, url=url, database=database, records=records, tracker=_tracker(settings, url, records))
+            tracker = _tracker(settings, database.url, records)
+            yield cls(settings=settings, url=database.url, database=database, records=records, tracker=tracker)
 
     def fill(self, deps_type: type[Any], more: Mapping[Any, Any]) -> Any:
         """An agent's Deps, every field by its type. Raises ConfigError for a type that nothing stands behind."""

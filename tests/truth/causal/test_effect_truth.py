@@ -16,10 +16,13 @@ from e2i.causal.analysis import Estimation, analyse, estimate, refute
 from e2i.causal.design import identify, prepare
 from e2i.causal.estimators.doubly_robust import DoublyRobust
 from e2i.causal.worlds import WORLDS, World
+from e2i.data.study_file import load_study
+from e2i.data.synthetic import study_world
 from e2i.domain.evidence import CausalFinding
 from e2i.domain.study import EffectSpec
 
 SEEDS = 100
+STUDY = Path(__file__).parents[3] / "studies" / "speaker_program.yaml"
 PUBLISHED_WEIGHTING, PUBLISHED_STANDARDISATION, PUBLISHED_NAIVE = 3.44, 3.52, 2.54
 
 
@@ -37,6 +40,7 @@ def errors_and_standard_errors(world: World, *, rows: int, estimand: str, seeds:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_95_percent_interval_covers_at_the_nominal_rate_over_100_seeds() -> None:
     """World `curved` (squares and products confound), n = 1,000, one partition: the hardest of the smooth worlds.
 
@@ -128,3 +132,28 @@ def test_quitting_smoking_adds_the_published_weight() -> None:
     assert max(abs(row.smd_after) for row in found.balance) < 0.1
     failed = [r.test for r in refute(frame, found, identification=identification, unit="seqn", seed=42) if not r.passed]
     assert failed == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_in_the_pharma_world_the_95_percent_interval_covers_the_truth_over_100_seeds() -> None:
+    """The bundled study's own question on worlds of about 1,140 HCPs, another world for every seed.
+
+    The truth is the average over the very units of the table, so coverage may lie above 95 %; 88 of 100 is what 95 % coverage
+    reaches with 99.8 % probability.
+    """
+    study = load_study(STUDY)
+    assert study.effect is not None
+    covered, errors, naive = [], [], []
+    for seed in range(SEEDS):
+        drawn = study_world(seed=seed, size=1_500)
+        frame = drawn.tables["hcp_speaker_study"]
+        truth = drawn.truth.effect(table="hcp_speaker_study", outcome="nrx").att
+        sample = prepare(frame, identify(study.effect, columns=frame.columns, unit=study.unit), unit=study.unit)
+        fit = DoublyRobust(estimand="ATT")(sample.outcome, sample.treatment, sample.covariates.matrix, groups=sample.groups, seed=seed)
+        errors.append(fit.estimate - truth)
+        covered.append(abs(errors[-1]) < 1.96 * fit.standard_error)
+        naive.append(sample.outcome[sample.treatment == 1].mean() - sample.outcome[sample.treatment == 0].mean() - truth)
+    print(f"covered {np.mean(covered):.2f}, bias {np.mean(errors):.3f}, naive bias {np.mean(naive):.2f}")  # noqa: T201 - what was measured, with -s
+    assert np.mean(covered) >= 0.88
+    assert abs(np.mean(errors)) < 0.05 * abs(np.mean(naive))
