@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,8 +37,10 @@ def run(
     if not path.is_file():
         raise ConfigError("no such study file.", where=str(path), advice="Give its path, or write one with `e2i init DATA`.")
     chosen = settings(home)
+    gc.set_threshold(100_000, 20, 100)  # thousands of modules are imported; each full collection would go through all of them
     with progress_display(quiet=quiet) as display:
         result = asyncio.run(bootstrap.run_study(path.absolute(), chosen, on_step=display.step, progress=display))
+    gc.freeze()  # nor does the interpreter go through them when it ends
     if as_json:
         print_json(result.report.to_dict())
     else:

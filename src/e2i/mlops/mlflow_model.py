@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2i.mlops.mlflow_operations import DIGEST, MODEL_FOLDER, quieten
-from e2i.mlops.model_store import NativeModelStore, libraries_of
+from e2i.mlops.model_store import NativeModelStore, libraries_of, read_manifest
+from e2i.ports.models import StoredModel
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
     import polars as pl
     from mlflow.models import ModelSignature
@@ -20,33 +24,45 @@ _EXAMPLE_ROWS = 5
 _SERVING_CODE = Path(__file__).with_name("serving_model.py")
 
 
-def write_mlflow_model(model: FittedModel, folder: Path, *, example: pl.DataFrame) -> str:
-    """Write `folder/model` (ours) and `folder/mlflow` (MLflow's, with ours inside); returns our digest.
+def write_mlflow_model(model: FittedModel | StoredModel, folder: Path, *, example: pl.DataFrame) -> tuple[str, str]:
+    """Write `folder/model` (ours) and `folder/mlflow` (MLflow's, with ours inside); returns our digest and the framework.
 
-    Requirements are given, not inferred: inference starts a process and takes 13 s.
+    Requirements are given, not inferred: inference starts a process and takes 13 s. A stored model is verified and copied, not
+    built: that would load its libraries, seconds of work here.
 
     Raises
     ------
     DataError, SchemaMismatch
         The model cannot be kept without pickle, or the example lacks a feature.
+    BackendRejected
+        The stored model is not the one of its digest.
     """
     quieten()
     import mlflow.pyfunc
 
-    digest = NativeModelStore().save(model, folder / MODEL_FOLDER)
-    rows = to_pandas(example.select(model.features).head(_EXAMPLE_ROWS))
+    digest = _place(model, folder / MODEL_FOLDER)
+    facts = read_manifest(folder / MODEL_FOLDER, expected_digest=digest)["model"]
+    framework: str = facts["framework"]
+    rows = to_pandas(example.select(name for name, _ in facts["columns"]).head(_EXAMPLE_ROWS))
     mlflow.pyfunc.save_model(
         str(folder / "mlflow"),
         python_model=str(_SERVING_CODE),
         artifacts={MODEL_FOLDER: str(folder / MODEL_FOLDER)},
         model_config={"digest": digest},
-        signature=_signature(model, rows),
+        signature=_signature(facts, rows),
         input_example=rows,
-        pip_requirements=[f"{name}=={version(name)}" for name in ("e2i", "mlflow", "pandas", *libraries_of(model.framework))],
-        metadata={DIGEST: digest, "e2i.algorithm": model.algorithm},
+        pip_requirements=[f"{name}=={version(name)}" for name in ("e2i", "mlflow", "pandas", *libraries_of(framework))],
+        metadata={DIGEST: digest, "e2i.algorithm": facts["algorithm"]},
     )
     _forget_paths(folder / "mlflow" / "MLmodel")
-    return digest
+    return digest, framework
+
+
+def _place(model: FittedModel | StoredModel, folder: Path) -> str:
+    if isinstance(model, StoredModel):
+        shutil.copytree(model.folder, folder)
+        return model.digest
+    return NativeModelStore().save(model, folder)
 
 
 def _forget_paths(card: Path) -> None:
@@ -79,12 +95,12 @@ def to_pandas(frame: pl.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({series.name: column(series) for series in frame})
 
 
-def _signature(model: FittedModel, rows: pd.DataFrame) -> ModelSignature:
+def _signature(facts: Mapping[str, Any], rows: pd.DataFrame) -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    output = "value" if model.problem_type == "regression" else "probability"
-    columns = [ColSpec(_mlflow_type(rows[name].dtype, kind), name) for name, kind in ((c.name, c.kind) for c in model.columns)]
+    output = "value" if facts["problem_type"] == "regression" else "probability"
+    columns = [ColSpec(_mlflow_type(rows[name].dtype, kind), name) for name, kind in facts["columns"]]
     return ModelSignature(inputs=Schema(columns), outputs=Schema([ColSpec("double", output)]))
 
 

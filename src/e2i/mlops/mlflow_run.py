@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from e2i.ml.training import FittedModel
+    from e2i.ports.models import StoredModel
 
 
 class Sender(Protocol):
@@ -67,17 +68,17 @@ class MLflowRun:
         digest = await asyncio.to_thread(_copy, path, staged / path.name)
         await self.send("log_artifact", {"staged": str(staged), "name": path.name, "sha256": digest, "folder": folder})
 
-    async def log_model(self, model: FittedModel, name: str, *, example: pl.DataFrame) -> str | None:
-        """Log a fitted model with signature, input example and digest; its URI, None until MLflow has confirmed."""
+    async def log_model(self, model: FittedModel | StoredModel, name: str, *, example: pl.DataFrame) -> str | None:
+        """Log a model with signature, input example and digest; its URI, None until MLflow has confirmed."""
         from e2i.mlops.mlflow_model import write_mlflow_model
 
         staged = self._new_folder()
-        digest = await asyncio.to_thread(write_mlflow_model, model, staged, example=example)
+        digest, framework = await asyncio.to_thread(write_mlflow_model, model, staged, example=example)
         payload = {
             "staged": str(staged),
             "name": name,
             "digest": digest,
-            "framework": model.framework,
+            "framework": framework,
             "sha256": await asyncio.to_thread(content_digest, staged / "mlflow"),
         }
         results = await self.send("log_model", payload)

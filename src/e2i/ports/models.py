@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from e2i.ports.compute import Executor
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredModel:
+    """A model that a ModelStore has saved; whoever passes it on need not build it."""
+
+    folder: Path
+    digest: str
+
+
 class TrackedRun(Protocol):
     """One run in the tracker; usable inside its `async with` only."""
 
@@ -44,8 +52,8 @@ class TrackedRun(Protocol):
         """Log a file or a folder."""
         ...
 
-    async def log_model(self, model: FittedModel, name: str, *, example: pl.DataFrame) -> str | None:
-        """Log a fitted model with signature, input example and digests; its URI, None until the tracker has confirmed."""
+    async def log_model(self, model: FittedModel | StoredModel, name: str, *, example: pl.DataFrame) -> str | None:
+        """Log a model with signature, input example and digests; its URI, None until the tracker has confirmed."""
         ...
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from e2i.agents.ml_foundation.model_trainer.state import READER, Deps, FitResult, Judgement, State
 from e2i.domain.experiments import SearchResult
 from e2i.ml.features import apply_features
+from e2i.ports.models import StoredModel
 
 EXAMPLE_ROWS = 5
 _UNFIT = re.compile(r"[^\w .:/-]")
@@ -52,7 +53,6 @@ async def log_run(state: State, deps: Deps, *, fitted: FitResult, judgement: Jud
         "e2i.model_sha256": fitted.digest,
         "e2i.registry_id": state.candidate.registry_id,
     }
-    model = deps.store.load(Path(fitted.folder), expected_digest=fitted.digest)
     example = apply_features(deps.frames.read_split("train", reader=READER, purpose="example"), state.plan).head(EXAMPLE_ROWS)
     async with deps.tracker.start_run(experiment_name=experiment, run_name=state.run_id, key=run_key(state.run_id), tags=tags) as run:
         await run.log_params({f"hp_{name}": value for name, value in fitted.params.items()})
@@ -72,7 +72,7 @@ async def log_run(state: State, deps: Deps, *, fitted: FitResult, judgement: Jud
         if judgement.curves_path is not None:
             await run.log_artifact(Path(judgement.curves_path))
         await deps.tracker.log_trials(run, state.trials)
-        uri = await run.log_model(model, "model", example=example.select(model.features))
+        uri = await run.log_model(StoredModel(folder=Path(fitted.folder), digest=fitted.digest), "model", example=example)
         mlflow_id = await deps.tracker.get_or_create_experiment(experiment)
         if mlflow_id is not None:
             await deps.experiments.set_mlflow_id(state.scope.experiment_id, mlflow_id)
