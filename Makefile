@@ -42,7 +42,7 @@ bench: setup
 
 lock: setup
 	@$(BIN)/uv lock --upgrade
-	@$(BIN)/uv export --frozen --no-emit-project --all-groups --format requirements-txt --no-header --no-annotate | sed "/sys_platform == 'never'/d" > requirements.lock
+	@$(BIN)/uv export --frozen --no-emit-project --all-groups --format requirements-txt --no-header --no-annotate | awk '/^[^ ]/ {never = /sys_platform == .never./} !never' > requirements.lock
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

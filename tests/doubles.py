@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from e2i.engine.hooks import StepAttempt
 from e2i.errors import BackendUnavailable, StorageError
+from e2i.ports.language import Completion
 
 T = TypeVar("T")
 
@@ -49,9 +50,24 @@ class ScriptedLanguage:
     answer: str
     asked: list[str] = field(default_factory=list)
 
-    async def complete(self, prompt: str, *, max_tokens: int) -> str:
+    async def complete(self, prompt, *, max_tokens, temperature=None, schema=None) -> Completion:
         self.asked.append(prompt)
-        return self.answer
+        return Completion(
+            text=self.answer,
+            model="scripted",
+            provider="test",
+            input_tokens=len(prompt) // 4,
+            output_tokens=len(self.answer) // 4,
+            cost_usd=None,
+            latency_ms=0.0,
+            finish_reason="stop",
+            fallback_chain=("scripted",),
+        )
+
+    async def stream(self, prompt, *, max_tokens, temperature=None) -> AsyncIterator[str]:
+        self.asked.append(prompt)
+        for word in self.answer.split(" "):
+            yield word
 
 
 @dataclass(frozen=True)

@@ -13,132 +13,59 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from e2i.errors import ConfigError
+from e2i.settings.sections import (
+    AgentSection,
+    DatabaseSection,
+    DataQualitySection,
+    LlmSection,
+    MlflowSection,
+    ObservabilitySection,
+    OptunaSection,
+)
 
 SETTINGS = Path(__file__).parent / "settings"
-FILES = {"": "e2i.yaml", "mlflow": "mlflow.yaml", "optuna": "optuna_config.yaml", "data_quality": "data_quality.yaml"}
+FILES = {
+    "": "e2i.yaml",
+    "mlflow": "mlflow.yaml",
+    "optuna": "optuna_config.yaml",
+    "data_quality": "data_quality.yaml",
+    "observability": "observability.yaml",
+    "llm": "llm.yaml",
+    **{f"agents.{path.stem}": f"agents/{path.name}" for path in sorted((SETTINGS / "agents").glob("*.yaml"))},
+}
 STANDARD = {
     "DATABASE_URL": "database.url",
     "MLFLOW_TRACKING_URI": "mlflow.tracking.uri",
     "OPTUNA_STORAGE_URL": "optuna.storage.url",
+    "OPIK_URL_OVERRIDE": "observability.opik.endpoint",
+    "OPIK_API_KEY": "observability.opik.api_key",
+    "OPIK_WORKSPACE": "observability.opik.workspace",
+    "OPIK_PROJECT_NAME": "observability.opik.project_name",
+    "OTEL_SERVICE_NAME": "observability.service_name",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "observability.otlp.endpoint",
+    "OTEL_EXPORTER_OTLP_HEADERS": "observability.otlp.headers",
+    "ANTHROPIC_API_KEY": "llm.anthropic_api_key",
+    "OPENAI_API_KEY": "llm.openai_api_key",
 }
 VENDOR_ENVIRONMENT = {
     "GX_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # An MLflow server waits for ever when litellm is installed and its price list cannot be fetched.
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "OPIK_SENTRY_ENABLE": "false",
+    "OPIK_ANALYTICS_ENABLE": "false",
     # Spinning BLAS threads cost six times the CPU on small matrices, and their sums differ from run to run.
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
 }
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DatabaseSection(_Section):
-    url: SecretStr
-    port: int = Field(ge=0, le=65535)
-
-
-class RetrySection(_Section):
-    max_attempts: int = Field(gt=0)
-    backoff_factor: float = Field(ge=0)
-    max_backoff: float = Field(ge=0)
-
-
-class TrackingSection(_Section):
-    uri: SecretStr
-    artifact_location: str
-    request_timeout: float = Field(gt=0)
-    retry: RetrySection
-
-
-class ExperimentsSection(_Section):
-    default_tags: dict[str, str]
-
-
-class RegistrySection(_Section):
-    naming_pattern: str
-
-
-class CircuitBreakerSection(_Section):
-    failure_threshold: int = Field(gt=0)
-    reset_timeout_seconds: float = Field(gt=0)
-    half_open_max_calls: int = Field(gt=0)
-    success_threshold: int = Field(gt=0)
-
-
-class MlflowSection(_Section):
-    tracking: TrackingSection
-    experiments: ExperimentsSection
-    registry: RegistrySection
-    circuit_breaker: CircuitBreakerSection
-
-
-class OptunaStorageSection(_Section):
-    url: SecretStr
-
-
-class TpeSection(_Section):
-    n_startup_trials: int = Field(ge=0)
-    multivariate: bool
-    prior_weight: float = Field(gt=0)
-
-
-class SamplerSection(_Section):
-    tpe: TpeSection
-
-
-class HyperbandSection(_Section):
-    min_resource: int = Field(gt=0)
-    reduction_factor: int = Field(gt=1)
-
-
-class PrunerSection(_Section):
-    hyperband: HyperbandSection
-
-
-class OptimizationSection(_Section):
-    default_n_trials: int = Field(gt=0)
-
-
-class WarmstartSection(_Section):
-    enabled: bool
-    min_similarity: float = Field(ge=0, le=1)
-    max_import_trials: int = Field(ge=0)
-    enqueue_trials: int = Field(ge=0)
-
-
-class ProblemTypeSection(_Section):
-    default_metric: str
-    cv_folds: int = Field(ge=2)
-
-
-class OptunaSection(_Section):
-    storage: OptunaStorageSection
-    sampler: SamplerSection
-    pruner: PrunerSection
-    optimization: OptimizationSection
-    warmstart: WarmstartSection
-    problem_types: dict[str, ProblemTypeSection]
-    search_space_presets: dict[str, dict[str, dict[str, Any]]]
-
-
-class AlertingSection(_Section):
-    minimum_severity: Literal["info", "warning", "error", "critical"]
-    webhook_url: SecretStr
-    webhook_timeout_seconds: float = Field(gt=0)
-    max_listed_expectations: int = Field(gt=0)
-
-
-class DataQualitySection(_Section):
-    alerting: AlertingSection
 
 
 class Settings(BaseSettings):
@@ -156,6 +83,9 @@ class Settings(BaseSettings):
     mlflow: MlflowSection
     optuna: OptunaSection
     data_quality: DataQualitySection
+    observability: ObservabilitySection
+    llm: LlmSection
+    agents: dict[str, AgentSection]
 
     @field_validator("home", mode="after")
     @classmethod
@@ -221,7 +151,10 @@ class _Shipped(_Layer):
         merged: dict[str, Any] = {}
         for section, name in FILES.items():
             content = _substitute(yaml.safe_load((SETTINGS / name).read_text(encoding="utf-8")), f"settings/{name}")
-            merged |= {section: content} if section else content
+            if section:
+                _put(merged, section, content)
+            else:
+                merged |= content
         return merged
 
 
@@ -359,7 +292,10 @@ def _put(target: dict[str, Any], key: str, value: Any) -> None:
 
 def _keys(section: str, name: str) -> list[str]:
     content = yaml.safe_load((SETTINGS / name).read_text(encoding="utf-8"))
-    return list(_flat({section: content} if section else content))
+    nested: dict[str, Any] = {}
+    if section:
+        _put(nested, section, content)
+    return list(_flat(nested if section else content))
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

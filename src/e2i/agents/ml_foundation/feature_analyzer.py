@@ -137,7 +137,7 @@ async def narrate_importance(state: State, deps: Deps) -> State:
         "Explain in at most five sentences, for a brand analyst, which features move the model's predictions. "
         f"Use only these facts and no other number. Target: {target}.\n{listed}"
     )
-    text = await deps.language.complete(prompt, max_tokens=300)
+    text = (await deps.language.complete(prompt, max_tokens=300)).text
     names = (target, *(item.feature for item in explanation.top_features))
     told, removed = without_foreign_numbers(text, names=names, numbers={_shown(item.importance) for item in explanation.top_features})
     return replace(state, explanation=replace(explanation, narrative=told or None), removed_sentences=removed)

@@ -1,0 +1,243 @@
+"""The shape of every settings file beside this one: one class per section, one row per key."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+Share = Field(ge=0, le=1)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatabaseSection(Section):
+    url: SecretStr
+    port: int = Field(ge=0, le=65535)
+
+
+class RetrySection(Section):
+    max_attempts: int = Field(gt=0)
+    backoff_factor: float = Field(ge=0)
+    max_backoff: float = Field(ge=0)
+
+
+class TrackingSection(Section):
+    uri: SecretStr
+    artifact_location: str
+    request_timeout: float = Field(gt=0)
+    retry: RetrySection
+
+
+class ExperimentsSection(Section):
+    default_tags: dict[str, str]
+
+
+class RegistrySection(Section):
+    naming_pattern: str
+
+
+class CircuitBreakerSection(Section):
+    failure_threshold: int = Field(gt=0)
+    reset_timeout_seconds: float = Field(gt=0)
+    half_open_max_calls: int = Field(gt=0)
+    success_threshold: int = Field(gt=0)
+
+
+class MlflowSection(Section):
+    tracking: TrackingSection
+    experiments: ExperimentsSection
+    registry: RegistrySection
+    circuit_breaker: CircuitBreakerSection
+
+
+class OptunaStorageSection(Section):
+    url: SecretStr
+
+
+class TpeSection(Section):
+    n_startup_trials: int = Field(ge=0)
+    multivariate: bool
+    prior_weight: float = Field(gt=0)
+
+
+class SamplerSection(Section):
+    tpe: TpeSection
+
+
+class HyperbandSection(Section):
+    min_resource: int = Field(gt=0)
+    reduction_factor: int = Field(gt=1)
+
+
+class PrunerSection(Section):
+    hyperband: HyperbandSection
+
+
+class OptimizationSection(Section):
+    default_n_trials: int = Field(gt=0)
+
+
+class WarmstartSection(Section):
+    enabled: bool
+    min_similarity: float = Field(ge=0, le=1)
+    max_import_trials: int = Field(ge=0)
+    enqueue_trials: int = Field(ge=0)
+
+
+class ProblemTypeSection(Section):
+    default_metric: str
+    cv_folds: int = Field(ge=2)
+
+
+class OptunaSection(Section):
+    storage: OptunaStorageSection
+    sampler: SamplerSection
+    pruner: PrunerSection
+    optimization: OptimizationSection
+    warmstart: WarmstartSection
+    problem_types: dict[str, ProblemTypeSection]
+    search_space_presets: dict[str, dict[str, dict[str, Any]]]
+
+
+class AlertingSection(Section):
+    minimum_severity: Literal["info", "warning", "error", "critical"]
+    webhook_url: SecretStr
+    webhook_timeout_seconds: float = Field(gt=0)
+    max_listed_expectations: int = Field(gt=0)
+
+
+class DataQualitySection(Section):
+    alerting: AlertingSection
+
+
+class OpikSection(Section):
+    enabled: bool
+    endpoint: str
+    api_key: SecretStr
+    workspace: str
+    project_name: str
+
+
+class OtlpSection(Section):
+    enabled: bool
+    endpoint: str
+    headers: SecretStr
+
+
+class MlflowTracesSection(Section):
+    enabled: bool
+    experiment: str
+
+
+class SamplingSection(Section):
+    default_rate: float = Share
+    production_rate: float = Share
+    environment_aware: bool
+    always_sample_errors: bool
+    always_sample_agents: tuple[str, ...]
+    agent_overrides: dict[str, float]
+    decision_wait_seconds: float = Field(ge=0)
+
+
+class SpoolSection(Section):
+    max_bytes: int = Field(ge=1_048_576)
+    segment_bytes: int = Field(ge=65_536)
+    fsync_interval_seconds: float = Field(ge=0)
+    quarantine_after: int = Field(gt=0)
+
+
+class DeliveryRetrySection(Section):
+    retry_delay_seconds: float = Field(gt=0)
+    max_delay_seconds: float = Field(gt=0)
+
+
+class BatchingSection(Section):
+    max_batch_size: int = Field(gt=0, le=10_000)
+    max_wait_seconds: float = Field(gt=0)
+    flush_timeout_seconds: float = Field(ge=0)
+    retry: DeliveryRetrySection
+
+
+class CacheSection(Section):
+    ttl: dict[str, float]
+    max_entries: int = Field(ge=0)
+
+
+class ArchiveSection(Section):
+    enabled: bool
+    destination: str
+
+
+class RetentionSection(Section):
+    span_ttl_days: int = Field(gt=0)
+    archive: ArchiveSection
+
+
+class SpanDatabaseSection(Section):
+    insert_batch_size: int = Field(gt=0, le=10_000)
+
+
+class SpanLimitsSection(Section):
+    include_input: bool
+    include_output: bool
+    max_input_size_bytes: int = Field(gt=0)
+    max_output_size_bytes: int = Field(gt=0)
+    max_metadata_size_bytes: int = Field(gt=0)
+    redact_patterns: tuple[str, ...]
+
+
+class ReceiverSection(Section):
+    host: str
+    port: int = Field(ge=0, le=65535)
+    api_key: SecretStr
+    max_body_bytes: int = Field(gt=0)
+    max_in_flight: int = Field(gt=0)
+
+
+class ObservabilitySection(Section):
+    service_name: str
+    opik: OpikSection
+    otlp: OtlpSection
+    mlflow: MlflowTracesSection
+    sampling: SamplingSection
+    spool: SpoolSection
+    batching: BatchingSection
+    circuit_breaker: CircuitBreakerSection
+    cache: CacheSection
+    retention: RetentionSection
+    database: SpanDatabaseSection
+    spans: SpanLimitsSection
+    receiver: ReceiverSection
+
+
+class ChainEntry(Section):
+    provider: Literal["anthropic", "openai_compatible", "local"]
+    model: str
+    base_url: str = ""
+    api_key: SecretStr = SecretStr("")
+
+
+class PriceSection(Section):
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class LlmSection(Section):
+    chain: tuple[ChainEntry, ...]
+    timeout_seconds: float = Field(gt=0)
+    max_retries: int = Field(ge=0)
+    temperature: float = Field(ge=0, le=2)
+    anthropic_api_key: SecretStr
+    openai_api_key: SecretStr
+    prices: dict[str, PriceSection]
+
+
+class AgentSection(Section):
+    tier: Literal["ml_foundation", "coordination", "causal_analytics", "monitoring", "ml_predictions", "self_improvement"]
+    budget_s: float = Field(gt=0)
+    mlflow_experiment: str
+    log_prompts: bool
+    log_artifacts: bool
