@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -111,9 +112,8 @@ def test_every_setting_is_read_by_code() -> None:
     def leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
         found: list[str] = []
         for name, field in model.model_fields.items():
-            kind = field.annotation
-            nested = isinstance(kind, type) and issubclass(kind, BaseModel)
-            found += leaves(kind, f"{prefix}{name}.") if nested and isinstance(kind, type) else [f"{prefix}{name}"]
+            inside = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+            found += leaves(inside[0], f"{prefix}{name}.") if inside else [f"{prefix}{name}"]
         return found
 
     unread = [key for key in leaves(config.Settings) if key.rsplit(".", 1)[-1] not in attributes]

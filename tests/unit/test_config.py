@@ -67,7 +67,7 @@ def test_layers_are_merged_key_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (retry.max_attempts, retry.backoff_factor, retry.max_backoff) == (7, 0.25, 10)
     assert (settings.database.port, settings.database.url.get_secret_value()) == (6000, "postgresql://h/d")
     shown = config.origins(settings, database={"url": "postgresql://h/d"})
-    assert {key: shown[key][1] for key in shown if "retry" in key or key.startswith("database")} == {
+    assert {key: shown[key][1] for key in shown if key.startswith(("mlflow.tracking.retry", "database"))} == {
         "mlflow.tracking.retry.max_attempts": "e2i.toml",
         "mlflow.tracking.retry.backoff_factor": "environment E2I_MLFLOW__TRACKING__RETRY__BACKOFF_FACTOR",
         "mlflow.tracking.retry.max_backoff": "settings/mlflow.yaml",
@@ -150,7 +150,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_one(text: str, unknown: str,
 
 
 def test_an_unknown_key_without_a_neighbour_gets_the_list(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Keys: data_quality, database, environment"):
+    with pytest.raises(ConfigError, match="Keys: agents, data_quality, database, environment"):
         config.load(toml=toml("zzz = 1", "mine.toml"))
 
 
@@ -234,5 +234,16 @@ def test_what_libraries_send_home_is_off_and_a_users_own_value_stays(monkeypatch
 def test_the_shipped_files_hold_no_key_that_is_not_a_setting() -> None:
     for section, name in config.FILES.items():
         content = yaml.safe_load((config.SETTINGS / name).read_text())
-        config._refuse_unknown({section: content} if section else content, config.Settings, where=name)
-    assert {path.name for path in config.SETTINGS.iterdir() if path.is_file()} == set(config.FILES.values())
+        for part in reversed(section.split(".") if section else []):
+            content = {part: content}
+        config._refuse_unknown(content, config.Settings, where=name)
+    shipped = {path.relative_to(config.SETTINGS).as_posix() for path in config.SETTINGS.rglob("*.yaml")}
+    assert shipped == set(config.FILES.values())
+
+
+def test_eighteen_agents_have_a_file_and_those_that_exist_agree_with_it() -> None:
+    from e2i.agents.registry import AGENTS
+
+    sections = config.load().agents
+    assert len(sections) == 18
+    assert {name: spec.tier.value for name, spec in AGENTS.items()} == {name: sections[name].tier for name in AGENTS}
