@@ -347,7 +347,7 @@ def workshop_on(database: Database, folder: Path, url: str, tracking_uri: str, *
         database={"url": url},
         mlflow={"tracking": {"uri": tracking_uri, "retry": {"max_attempts": 1}}},
     )
-    known = bootstrap._records(settings, database)
-    tracker = bootstrap._tracker(settings, url, known)
+    known = bootstrap.platform.standing_records(settings, database)
+    tracker = bootstrap.platform.make_tracker(settings, url, known)
     platform = Platform(settings=settings, url=url, database=database, records=known, tracker=tracker)
     return Workshop(folder=folder, url=url, platform=platform, **more)

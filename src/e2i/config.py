@@ -41,6 +41,9 @@ FILES = {
 STANDARD = {
     "DATABASE_URL": "database.url",
     "MLFLOW_TRACKING_URI": "mlflow.tracking.uri",
+    "MLFLOW_TRACKING_USERNAME": "mlflow.tracking.username",
+    "MLFLOW_TRACKING_PASSWORD": "mlflow.tracking.password",
+    "MLFLOW_TRACKING_TOKEN": "mlflow.tracking.token",
     "OPTUNA_STORAGE_URL": "optuna.storage.url",
     "OPIK_URL_OVERRIDE": "observability.opik.endpoint",
     "OPIK_API_KEY": "observability.opik.api_key",
@@ -208,7 +211,40 @@ def origins(settings: Settings, **arguments: Any) -> dict[str, tuple[Any, str]]:
     return table
 
 
+def as_arguments(settings: Settings) -> dict[str, Any]:
+    """All values as JSON types, secrets in clear: for `load` in a process of our own. Never to be shown or kept."""
+    return _revealed(settings.model_dump())  # type: ignore[no-any-return]
+
+
+def secrets(settings: Settings) -> tuple[str, ...]:
+    """Every secret that is set, so that it can be kept out of spans and logs."""
+    found: set[str] = set()
+
+    def collect(value: Any) -> None:
+        if isinstance(value, SecretStr):
+            found.add(value.get_secret_value())
+        for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
+            collect(item)
+
+    collect(settings.model_dump())
+    return tuple(sorted(found - {""}))
+
+
+def _revealed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _revealed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_revealed(item) for item in value]
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return str(value) if isinstance(value, Path) else value
+
+
 def _shown(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _shown(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(item) for item in value]
     if isinstance(value, SecretStr):
         return "**********" if value.get_secret_value() else ""
     return str(value) if isinstance(value, Path) else value

@@ -66,6 +66,10 @@ def test_broad_excepts_stand_where_the_decision_record_says() -> None:
         "engine/graph.py": 1,
         "mlops/data_quality.py": 1,
         "agents/ml_foundation/data_preparer.py": 1,
+        "telemetry/processor.py": 2,
+        "telemetry/shipper.py": 1,
+        "telemetry/sinks/opik.py": 1,
+        "telemetry/sinks/otlp.py": 1,
     }
     found: dict[str, int] = {}
     for path in SOURCES:
@@ -92,7 +96,8 @@ def test_every_module_is_imported_by_another() -> None:
     # A module may also be named by a pyfunc's "model from code" or be the entry point of the command line.
     texts = {path: path.read_text() for path in SOURCES}
     named = {name for name, path in modules.items() if any(path.name in text for other, text in texts.items() if other.stem != path.stem)}
-    named |= {"e2i.cli.main", "e2i.causal.worlds"}  # the entry point; the ground that tests and benchmarks stand on
+    # the entry point; the ground that tests and benchmarks stand on; what is there for code outside our engine
+    named |= {"e2i.cli.main", "e2i.causal.worlds", "e2i.mlops.experiment_tracker", "e2i.mlops.mlflow_callback"}
     assert not sorted(set(modules) - used - named)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import json
 import re
 from operator import attrgetter
 from pathlib import Path
@@ -247,3 +248,13 @@ def test_eighteen_agents_have_a_file_and_those_that_exist_agree_with_it() -> Non
     sections = config.load().agents
     assert len(sections) == 18
     assert {name: spec.tier.value for name, spec in AGENTS.items()} == {name: sections[name].tier for name in AGENTS}
+
+
+def test_settings_travel_to_a_process_of_our_own_whole_and_secrets_are_known_and_never_shown() -> None:
+    toml('[[llm.chain]]\nprovider = "anthropic"\nmodel = "m"\napi_key = "chain-secret"\n[observability.opik]\napi_key = "opik-secret"\n')
+    settings = config.load(database={"url": "postgresql://u:p@h/d"})
+    again = config.load(**json.loads(json.dumps(config.as_arguments(settings))))
+    assert again.model_dump() == settings.model_dump()
+    assert config.secrets(settings) == ("chain-secret", "opik-secret", "postgresql://u:p@h/d")
+    shown = json.dumps(config.origins(settings))
+    assert not [secret for secret in config.secrets(settings) if secret in shown]

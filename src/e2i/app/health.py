@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from e2i.domain.telemetry import SinkAccount
 from e2i.errors import E2IError
 from e2i.ports.records import Outbox, RunRecords
+from e2i.ports.telemetry import SinkAccounts
 
 MINIMUM_FREE_BYTES = 500 * 1024**2
 
@@ -55,6 +57,7 @@ class HealthPorts:
     free_bytes: Callable[[], int]
     outbox: Outbox
     runs: RunRecords
+    sinks: SinkAccounts
 
 
 async def examine(ports: HealthPorts) -> list[Check]:
@@ -76,8 +79,23 @@ async def examine(ports: HealthPorts) -> list[Check]:
             detail=f"{audit.entries} entries" if audit.ok else f"broken at entry {audit.first_bad_sequence}: {audit.reason}",
             advice=None if audit.ok else "Somebody changed the audit trail: keep a copy of the database, and find out who.",
         ),
+        *[_examine_sink(account) for account in await ports.sinks.accounts()],
         *await _examine_tracker(ports),
     ]
+
+
+def _examine_sink(account: SinkAccount) -> Check:
+    """A sink that is away is no fault of ours as long as nothing is lost; a loss, or a span that nothing explains, is."""
+    lost = sum(account.dropped.values())
+    detail = f"{account.delivered} delivered, {account.in_spool} waiting, {account.sampled_out} sampled out, {lost} lost"
+    if account.last_error is not None:
+        detail += f"; {account.last_error}"
+    return Check(
+        check=f"spans to {account.sink}",
+        ok=account.unexplained == 0 and lost == 0,
+        detail=detail,
+        advice="`e2i status --json` says how they were lost." if lost else None,
+    )
 
 
 async def _examine_tracker(ports: HealthPorts) -> list[Check]:
@@ -108,6 +126,7 @@ async def overview(ports: HealthPorts, *, limit: int = 10) -> dict[str, Any]:
         "database": ports.where,
         "schema": await ports.schema(),
         "outbox": await ports.outbox.counts("mlflow"),
+        "sinks": [{**asdict(account), "unexplained": account.unexplained} for account in await ports.sinks.accounts()],
         "runs": [
             {
                 "run_id": run.run_id,

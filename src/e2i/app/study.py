@@ -38,7 +38,8 @@ from e2i.domain.study import Study
 from e2i.engine.graph import Engine
 from e2i.engine.spec import AgentSpec
 from e2i.errors import BackendUnavailable, BudgetExceeded, E2IError, NotFound, SpecError
-from e2i.observability.spans import new_trace_id, trace_of
+from e2i.observability import attributes as names
+from e2i.observability.spans import new_trace_id, span, trace_of
 from e2i.ports.data import FrameSource, FrameStore
 from e2i.ports.records import AuditTrail, RunRecords, TrainingRunRecords
 from e2i.ports.reporting import ReportWriter
@@ -123,8 +124,9 @@ async def run_study(study: Study, *, base: Path, ports: StudyPorts) -> StudyResu
     progress = _Progress(run=run, study=study, frames=ports.frames(run.run_id), base=base)
     resumed = run.run_id != wanted.run_id
     try:
-        with trace_of(run.trace_id or new_trace_id()):
+        with trace_of(run.trace_id or new_trace_id()), span(f"run {study.name}", _span_attributes(run, study)) as root:
             await _chain(progress, ports)
+            root.set("e2i.run.status", _status(progress))
     except (BackendUnavailable, BudgetExceeded):
         raise
     except E2IError as error:
@@ -132,6 +134,17 @@ async def run_study(study: Study, *, base: Path, ports: StudyPorts) -> StudyResu
         await _finish(progress, ports, status="failed", error=error)
         raise
     return replace(await _finish(progress, ports, status=_status(progress)), resumed=resumed)
+
+
+def _span_attributes(run: StudyRun, study: Study) -> dict[str, str | int | float | bool]:
+    known = {
+        names.OPERATION: "run",
+        names.RUN_ID: run.run_id,
+        names.STUDY: study.name,
+        names.EXPERIMENT_ID: run.experiment_id,
+        names.BRAND: study.brand,
+    }
+    return {name: value for name, value in known.items() if value}
 
 
 async def _chain(progress: _Progress, ports: StudyPorts) -> None:

@@ -22,6 +22,14 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
     print_line(f"database  {found['database']}")
     print_line(f"schema    {found['schema']}")
     print_line("outbox    " + ", ".join(f"{name} {count}" for name, count in found["outbox"].items()))
+    for sink in found["sinks"]:
+        lost = "".join(f", {count} lost ({reason})" for reason, count in sink["dropped"].items())
+        print_line(
+            f"spans     {sink['sink']}: {sink['delivered']} of {sink['emitted']} delivered, {sink['in_spool']} waiting, "
+            f"{sink['sampled_out']} sampled out{lost}; lag {sink['lag_s']:.1f} s, breaker {sink['breaker']}"
+        )
+        if sink["last_error"]:
+            print_line(f"          {sink['last_error']}")
     print_line()
     print_table(found["runs"])
 

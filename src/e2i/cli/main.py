@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from e2i import __version__
-from e2i.cli import admin, audit, config, data, db, init, run
+from e2i.cli import admin, audit, config, data, db, init, retention, run, serve, ship, trace
 from e2i.cli.output import print_json, print_line, print_note
 from e2i.errors import E2IError
 
@@ -31,6 +31,10 @@ app.command("doctor")(admin.doctor)
 app.command("up")(admin.up)
 app.command("down")(admin.down)
 app.command("agents")(admin.agents)
+app.command("serve")(serve.serve)
+trace.app.command("ship")(ship.ship)
+app.add_typer(trace.app, name="trace")
+app.add_typer(retention.app, name="retention")
 app.add_typer(db.app, name="db")
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

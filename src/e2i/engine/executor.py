@@ -13,6 +13,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from e2i.errors import BackendUnavailable, E2IError, StepFailed
+from e2i.observability import attributes as names
+from e2i.observability.propagation import attached, carrier
+from e2i.observability.spans import span
 
 T = TypeVar("T")
 _GOODBYE_S = 5
@@ -21,11 +24,18 @@ _GOODBYE_S = 5
 class LocalExecutor:
     """One worker process, started on first use (or by `start`), kept warm, killed on cancellation and then replaced.
 
-    Calls are served one after the other: two numeric libraries on two cores slow each other down.
+    Calls are served one after the other: two numeric libraries on two cores slow each other down. A call continues the caller's
+    trace: the worker's spans hang below the span in which `run` was called.
+
+    Parameters
+    ----------
+    preload : modules that the worker imports when it starts
+    initialize : what the worker calls once before its first call; it must be picklable
     """
 
-    def __init__(self, *, preload: tuple[str, ...] = ()) -> None:
+    def __init__(self, *, preload: tuple[str, ...] = (), initialize: Callable[[], object] | None = None) -> None:
         self._preload = preload
+        self._initialize = initialize
         self._lock = asyncio.Lock()
         self._process: BaseProcess | None = None
         self._pipe: Connection[Any, Any] | None = None
@@ -39,7 +49,7 @@ class LocalExecutor:
             return
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._preload), daemon=True, name="e2i-worker")
+        process = context.Process(target=_serve, args=(theirs, self._preload, self._initialize), daemon=True, name="e2i-worker")
         process.start()
         theirs.close()
         self._process, self._pipe, self._sent = process, ours, None
@@ -49,7 +59,7 @@ class LocalExecutor:
         async with self._lock:
             loop = asyncio.get_running_loop()
             try:
-                return await loop.run_in_executor(self._thread, self._call, function, args, kwargs)
+                return await loop.run_in_executor(self._thread, self._call, function, args, kwargs, carrier())
             except asyncio.CancelledError:
                 self.stop()
                 raise
@@ -77,13 +87,13 @@ class LocalExecutor:
             self._process.join(timeout=_GOODBYE_S)
         self.stop()
 
-    def _call(self, function: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object]) -> T:
+    def _call(self, function: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object], trace: dict[str, str]) -> T:
         self.start()
         pipe, process = self._pipe, self._process
         if pipe is None or process is None:
             raise BackendUnavailable("the worker process was stopped.", where="executor")
         try:
-            pipe.send((None if function is self._sent else function, args, kwargs))
+            pipe.send((None if function is self._sent else function, args, kwargs, trace))
             self._sent = function
             succeeded, value = pipe.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
@@ -104,7 +114,7 @@ def _name(function: Callable[..., object]) -> str:
     return getattr(function, "__qualname__", type(function).__name__)
 
 
-def _serve(pipe: Connection[Any, Any], preload: tuple[str, ...]) -> None:
+def _serve(pipe: Connection[Any, Any], preload: tuple[str, ...], initialize: Callable[[], object] | None) -> None:
     """The worker's loop: one of the four places where everything is caught, because it must answer whatever happened."""
     import importlib
 
@@ -112,18 +122,20 @@ def _serve(pipe: Connection[Any, Any], preload: tuple[str, ...]) -> None:
     gc.disable()  # a fifth of the time of large imports goes into looking for garbage that is not there
     for module in preload:
         importlib.import_module(module)
+    if initialize is not None:
+        initialize()
     gc.freeze()
     gc.enable()
     held: Any = None
     while True:
         try:
-            function, args, kwargs = pipe.recv()
+            function, args, kwargs, trace = pipe.recv()
             held = function = held if function is None else function
         except (EOFError, OSError):
             gc.freeze()  # or the interpreter would go through everything that was imported once more before it ends
             return
         try:
-            answer = (True, function(*args, **kwargs))
+            answer = (True, _traced(function, args, kwargs, trace))
         except E2IError as error:
             answer = (False, error)
         except Exception as error:  # noqa: BLE001
@@ -133,6 +145,14 @@ def _serve(pipe: Connection[Any, Any], preload: tuple[str, ...]) -> None:
             failure.__notes__ = [_traceback(error)]
             answer = (False, failure)
         pipe.send(answer)
+
+
+def _traced(function: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object], trace: dict[str, str]) -> T:
+    """Inside the caller's trace; without one there is nothing to continue."""
+    if not trace:
+        return function(*args, **kwargs)
+    with attached(trace), span(f"worker {_name(function)}", {names.OPERATION: "worker"}):
+        return function(*args, **kwargs)
 
 
 def _traceback(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -12,7 +12,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
 from e2i.engine.checkpoint import StateCodec
-from e2i.engine.hooks import Hook, StepAttempt
+from e2i.engine.hooks import AgentCall, AgentHook, Hook, StepAttempt
 from e2i.engine.spec import FINISH, AgentSpec, Step
 from e2i.errors import BackendUnavailable, BudgetExceeded, CircuitOpen, E2IError, StepFailed
 
@@ -51,16 +51,26 @@ class Engine:
     Parameters
     ----------
     hooks : entered in order around every attempt of every step
+    agent_hooks : entered in order around every call of an agent that has steps left to run
     saver : LangGraph checkpointer; None keeps nothing, so nothing resumes
     retry : for transient faults of backends
+    budgets_s : agent -> seconds, instead of its spec's
     """
 
     def __init__(
-        self, hooks: Sequence[Hook] = (), *, saver: BaseCheckpointSaver[str] | None = None, retry: RetryPolicy | None = None
+        self,
+        hooks: Sequence[Hook] = (),
+        *,
+        agent_hooks: Sequence[AgentHook] = (),
+        saver: BaseCheckpointSaver[str] | None = None,
+        retry: RetryPolicy | None = None,
+        budgets_s: Mapping[str, float] | None = None,
     ) -> None:
         self._hooks = tuple(hooks)
+        self._agent_hooks = tuple(agent_hooks)
         self._saver = saver
         self._retry = retry or RetryPolicy()
+        self._budgets_s = dict(budgets_s or {})
         self._compiled: dict[str, tuple[Any, StateCodec]] = {}
 
     async def run(self, spec: AgentSpec, state: Any, deps: Any, *, run_id: str, part: str | None = None) -> Any:
@@ -73,7 +83,7 @@ class Engine:
         Raises
         ------
         BudgetExceeded
-            The steps took longer than `spec.budget_s`; the work is stopped, not left running.
+            The steps took longer than the agent's budget; the work is stopped, not left running.
         E2IError
             What a step raised. Anything else that a step raises becomes StepFailed.
         """
@@ -82,7 +92,8 @@ class Engine:
             "configurable": {"thread_id": "/".join(filter(None, (run_id, spec.name, part)))},
             "recursion_limit": 10 * len(spec.steps) + 25,
         }
-        start: dict[str, str] | None = {"state": codec.dump(state)}
+        before = codec.dump(state)
+        start: dict[str, str] | None = {"state": before}
         if self._saver is not None:
             snapshot = await graph.aget_state(config)
             if snapshot.values:
@@ -90,18 +101,29 @@ class Engine:
                     return codec.load(snapshot.values["state"])
                 start = None
         invocation = _Invocation(run_id=run_id, deps=deps)
+        call = AgentCall(run_id=run_id, agent=spec.name, tier=spec.tier, before=before)
+        async with AsyncExitStack() as stack:
+            for hook in self._agent_hooks:
+                await stack.enter_async_context(hook.around_agent(call))
+            call.after = await self._invoke(spec, graph, start, config, invocation)
+        return codec.load(call.after)
+
+    async def _invoke(
+        self, spec: AgentSpec, graph: Any, start: dict[str, str] | None, config: dict[str, Any], invocation: _Invocation
+    ) -> str:
+        budget_s = self._budgets_s.get(spec.name, spec.budget_s)
         try:
-            async with asyncio.timeout(spec.budget_s) as budget:
+            async with asyncio.timeout(budget_s) as budget:
                 result = await graph.ainvoke(start, config, context=invocation, durability="sync" if self._saver is not None else None)
         except TimeoutError as error:
             if not budget.expired():
                 raise StepFailed(f"a call timed out: {error}", where=f"agent {spec.name}") from error
             raise BudgetExceeded(
-                f"used up its {spec.budget_s:g} s.",
+                f"used up its {budget_s:g} s.",
                 where=f"agent {spec.name}",
                 advice="Finished steps are kept; run again to go on, or lower the work.",
             ) from error
-        return codec.load(result["state"])
+        return str(result["state"])
 
     def _graph(self, spec: AgentSpec) -> tuple[Any, StateCodec]:
         if spec.name not in self._compiled:

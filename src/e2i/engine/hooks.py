@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -42,6 +42,25 @@ class StepAttempt:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(kw_only=True)
+class AgentCall:
+    """One call of one agent; states are canonical JSON, `after` stays empty until it succeeded."""
+
+    run_id: str
+    agent: str
+    tier: Tier
+    before: str
+    after: str = ""
+
+
+class AgentHook(Protocol):
+    """Something that happens around a whole call of an agent."""
+
+    def around_agent(self, call: AgentCall) -> AbstractAsyncContextManager[None]:
+        """Enter before the first step, leave after the last; exceptions pass through."""
+        ...
+
+
 class Hook(Protocol):
     """Something that happens around a step."""
 
@@ -60,12 +79,29 @@ def status_of(error: BaseException | None) -> StepStatus:
 
 
 class TraceHook:
-    """One OpenTelemetry span per attempt."""
+    """One OpenTelemetry span per call of an agent, and below it one per attempt of a step."""
+
+    @asynccontextmanager
+    async def around_agent(self, call: AgentCall) -> AsyncIterator[None]:
+        """A span with the state before and after as its input and output."""
+        attributes: dict[str, str | int | float | bool] = {
+            names.OPERATION: "agent",
+            names.GEN_AI_OPERATION: "invoke_agent",
+            names.GEN_AI_AGENT_NAME: call.agent,
+            names.RUN_ID: call.run_id,
+            names.AGENT: call.agent,
+            names.TIER: call.tier.value,
+            names.INPUT: call.before,
+        }
+        with spans.span(f"invoke_agent {call.agent}", attributes) as current:
+            yield
+            current.set(names.OUTPUT, call.after)
 
     @asynccontextmanager
     async def around(self, attempt: StepAttempt) -> AsyncIterator[None]:
         """Open the span and note its ids."""
-        attributes: Mapping[str, str | int] = {
+        attributes: dict[str, str | int | float | bool] = {
+            names.OPERATION: "step",
             names.RUN_ID: attempt.run_id,
             names.AGENT: attempt.agent,
             names.TIER: attempt.tier.value,

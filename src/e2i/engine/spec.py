@@ -50,6 +50,8 @@ class AgentSpec:
             raise SpecError("an agent needs at least one step.", where=f"agent {self.name}")
         if len(set(names)) != len(names):
             raise SpecError(f"step names repeat: {', '.join(names)}.", where=f"agent {self.name}", advice="Name each step once.")
+        if FINISH in names:
+            raise SpecError(f"a step is named {FINISH!r}, which ends an agent.", where=f"agent {self.name}", advice="Name it otherwise.")
         if self.budget_s <= 0:
             raise SpecError(f"budget_s is {self.budget_s}.", where=f"agent {self.name}", advice="Give seconds above zero.")
         kinds = {self._types(step) for step in self.steps}

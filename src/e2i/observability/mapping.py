@@ -87,7 +87,7 @@ def _text(found: Mapping[str, Any], *keys: str) -> str | None:
 def _texts(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
-    return (value,) if isinstance(value, str) else tuple(str(item) for item in value)
+    return tuple(str(item) for item in value) if isinstance(value, list | tuple) else (str(value),)
 
 
 def _number(found: Mapping[str, Any], *keys: str) -> float | None:

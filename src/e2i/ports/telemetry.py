@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Protocol
 
-from e2i.domain.telemetry import LatencyStats, SpanPage, SpanQuery, SpanRecord, StoredSpan, TraceSummary
+from e2i.domain.telemetry import LatencyStats, SinkAccount, SpanPage, SpanQuery, SpanRecord, StoredSpan, TraceSummary
 
 
 class SpanRecords(Protocol):
@@ -78,12 +78,16 @@ class SpanRetention(Protocol):
         """Oldest first, without the default partition."""
         ...
 
+    async def strays(self) -> list[Partition]:
+        """Days without a partition of their own, whose spans share the default one; oldest first."""
+        ...
+
     def read_day(self, day: date, *, batch: int = 5000) -> AsyncIterator[list[StoredSpan]]:
         """Every span of a day, by start, in batches; for the archive."""
         ...
 
     async def drop_day(self, day: date) -> None:
-        """Drop the partition; rollups stay. Raises Conflict when a legal hold covers the day, NotFound when there is none."""
+        """Drop the partition, or the day's spans in the default one; rollups stay. Raises Conflict when a legal hold covers the day, NotFound when there is none."""
         ...
 
     async def hold(self, name: str, *, first: date, last: date, reason: str, actor: str) -> None:
@@ -92,6 +96,29 @@ class SpanRetention(Protocol):
 
     async def release(self, name: str) -> None:
         """End a legal hold. Raises NotFound."""
+        ...
+
+
+class SpanArchive(Protocol):
+    """Where days of spans are kept after they left the database."""
+
+    async def exists(self, day: date) -> bool:
+        """Whether the day's archive is there and whole. Raises StorageError when it is damaged."""
+        ...
+
+    async def write(self, day: date, batches: AsyncIterator[list[StoredSpan]]) -> int:
+        """Have these spans in the day's archive beside those it holds; returns how many of `batches` it holds, read back and durable.
+
+        What it holds already is not written again. Raises StorageError; the archive is then as it was.
+        """
+        ...
+
+
+class SinkAccounts(Protocol):
+    """Where every span went, sink by sink."""
+
+    async def accounts(self) -> list[SinkAccount]:
+        """Also while nothing ships."""
         ...
 
 

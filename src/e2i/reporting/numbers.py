@@ -145,3 +145,39 @@ def criterion_label(name: str) -> tuple[str, str]:
     sense, _, metric = name.partition("_")
     known = {"auc": "ROC-AUC", "precision_at_k": "Precision, top tenth", "fpr": "False positive rate", "lift": "Gain over the baseline"}
     return known.get(metric, metric_label(metric)[0]), {"minimum": "at least", "maximum": "at most"}.get(sense, "")
+
+
+def format_duration(milliseconds: float | None) -> str:
+    """A length of time for people; `open` for None, a span that has not ended.
+
+    >>> [format_duration(x) for x in (None, 0, 0.0123, 1.234, 45.67, 999.6, 12_345, 254_000, 7_322_000, 180_000_000)]
+    ['open', '0 ms', '12 µs', '1.23 ms', '45.7 ms', '1.00 s', '12.3 s', '4 min 14 s', '2 h 02 min', '2 d 2 h']
+    """
+    if milliseconds is None:
+        return "open"
+    if milliseconds == 0:
+        return "0 ms"
+    if milliseconds < 0.9995:
+        return f"{max(1, round(milliseconds * 1000)):.0f} µs"
+    for limit, size, unit in ((999.5, 1, "ms"), (59_950, 1000, "s")):
+        if milliseconds < limit:
+            value = milliseconds / size
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+    seconds = round(milliseconds / 1000)
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s" if seconds % 60 else f"{seconds // 60} min"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes < 48 * 60 else f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def format_cost(dollars: float | None) -> str:
+    """US dollars, with as many digits as a small amount needs; a dash for None.
+
+    >>> [format_cost(x) for x in (None, 0, 0.000123, 0.0456, 12.3, 1234.5)]
+    ['-', '$0', '$0.00012', '$0.046', '$12.30', '$1,234.50']
+    """
+    if dollars is None:
+        return "-"
+    if dollars == 0:
+        return "$0"
+    return f"${dollars:,.2f}" if abs(dollars) >= 1 else f"${float(f'{dollars:.2g}'):.10f}".rstrip("0")

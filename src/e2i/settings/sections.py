@@ -26,6 +26,9 @@ class RetrySection(Section):
 
 class TrackingSection(Section):
     uri: SecretStr
+    username: str
+    password: SecretStr
+    token: SecretStr
     artifact_location: str
     request_timeout: float = Field(gt=0)
     retry: RetrySection

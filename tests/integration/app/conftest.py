@@ -40,7 +40,7 @@ def opened(fresh_database: str, store: str, tmp_path: Path) -> Callable[..., Ope
         async with AsyncExitStack() as stack:
             platform = await stack.enter_async_context(Platform.open(settings))
             workers = (worker or Inline(), Inline())
-            ports = await bootstrap._study_ports(stack, platform, workers, on_step=lambda signal: None, progress=Counter())
+            ports = await bootstrap.study.study_ports(stack, platform, workers, on_step=lambda signal: None, progress=Counter())
             impatient = Engine(ports.engine._hooks, saver=ports.engine._saver, retry=RetryPolicy(attempts=1))
             yield replace(ports, engine=impatient), platform
 

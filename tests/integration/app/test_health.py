@@ -16,7 +16,7 @@ from e2i.domain.runs import AuditEntry, StudyRun
 from e2i.ports.records import AuditTrail
 from tracking import AWAY
 
-MIGRATIONS = Path(bootstrap.__file__).parent / "storage" / "sql" / "migrations"
+MIGRATIONS = Path(bootstrap.__file__).parent.parent / "storage" / "sql" / "migrations"
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
@@ -25,15 +25,16 @@ def by_name(checks: list[Check]) -> dict[str, Check]:
 
 async def test_a_new_platform_is_in_order(opened: Callable[..., Any]) -> None:
     async with opened() as (_, platform):
-        found = by_name(await examine(bootstrap._health_ports(platform)))
-    assert list(found) == ["database", "schema", "disk", "audit", "mlflow"]
+        found = by_name(await examine(bootstrap.operations.health_ports(platform)))
+    assert list(found) == ["database", "schema", "disk", "audit", "spans to postgres", "mlflow"]
     assert all(check.ok and check.advice is None for check in found.values())
     assert found["mlflow"].detail == "0 delivered, 0 waiting, 0 refused"
+    assert found["spans to postgres"].detail == "0 delivered, 0 waiting, 0 sampled out, 0 lost"
 
 
 async def test_a_disk_that_is_nearly_full_is_told(opened: Callable[..., Any]) -> None:
     async with opened() as (_, platform):
-        ports = replace(bootstrap._health_ports(platform), free_bytes=lambda: 100 * 1024**2)
+        ports = replace(bootstrap.operations.health_ports(platform), free_bytes=lambda: 100 * 1024**2)
         disk = by_name(await examine(ports))["disk"]
     assert (disk.ok, disk.detail) == (False, "100 MB free")
     assert disk.advice is not None
@@ -49,7 +50,7 @@ async def test_an_audit_trail_that_somebody_changed_is_told_with_its_first_bad_e
         with psycopg.connect(fresh_database) as connection:
             connection.execute("alter table audit_log disable trigger user")
             connection.execute("update audit_log set actor = 'b' where sequence = 2")
-        audit = by_name(await examine(bootstrap._health_ports(platform)))["audit"]
+        audit = by_name(await examine(bootstrap.operations.health_ports(platform)))["audit"]
     assert not audit.ok
     assert "entry 2" in audit.detail
     assert audit.advice
@@ -59,14 +60,14 @@ async def test_what_waits_for_mlflow_is_told_and_delivered_when_it_is_back(opene
     async with opened(uri=AWAY) as (_, platform):
         async with platform.tracker.start_run(experiment_name="e2i_model_trainer_x", run_name="r", key="r/model_trainer") as run:
             await run.log_metrics({"roc_auc": 0.7})
-        away = by_name(await examine(bootstrap._health_ports(platform)))["mlflow"]
-        owed = await overview(bootstrap._health_ports(platform))
+        away = by_name(await examine(bootstrap.operations.health_ports(platform)))["mlflow"]
+        owed = await overview(bootstrap.operations.health_ports(platform))
     assert not away.ok
     assert away.detail.endswith("3 messages wait.")
     assert away.advice
     assert owed["outbox"] == {"pending": 3, "delivered": 0, "quarantined": 0}
     async with opened() as (_, platform):
-        back = await examine(bootstrap._health_ports(platform))
+        back = await examine(bootstrap.operations.health_ports(platform))
         logged = await platform.tracker.search_runs("e2i_model_trainer_x")
     assert by_name(back)["mlflow"].detail == "3 delivered, 0 waiting, 0 refused"
     assert by_name(back)["mlflow"].ok
@@ -82,7 +83,7 @@ async def test_the_overview_names_the_latest_runs_first(opened: Callable[..., An
             )
             await ports.runs.claim(run)
             await ports.runs.finish(replace(run, status="blocked", finished_at=started, report_path=f"{name}.html"))
-        shown = await overview(bootstrap._health_ports(platform))
+        shown = await overview(bootstrap.operations.health_ports(platform))
     assert [(run["run_id"], run["status"], run["report"]) for run in shown["runs"]] == [
         ("late", "blocked", "late.html"),
         ("early", "blocked", "early.html"),

@@ -14,10 +14,11 @@ from pathlib import Path
 
 
 class TrackingServer:
-    """SQLite behind it, artifacts through it; the same port for its whole life."""
+    """Artifacts through it; the same port for its whole life. `store` is the database behind it, by default SQLite."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, store: str | None = None) -> None:
         self._folder = folder
+        self._store = store or f"sqlite:///{folder}/mlflow.db"
         self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -28,7 +29,7 @@ class TrackingServer:
         """Start, and wait until it answers."""
         command = [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"),
-            *("--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db", "--artifacts-destination", str(self._folder / "artifacts")),
+            *("--backend-store-uri", self._store, "--artifacts-destination", str(self._folder / "artifacts")),
         ]
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=self._folder)

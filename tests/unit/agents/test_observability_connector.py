@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest_asyncio
 
 from e2i.agents.ml_foundation.observability_connector import SPEC, Deps, State
 from e2i.domain.runs import StepRecord, StudyRun, Tier
+from e2i.domain.telemetry import SinkAccount, SpanRecord
 from e2i.engine.graph import Engine
+from e2i.observability import attributes as names
 from e2i.storage.postgres import Database
 from e2i.storage.repositories.runs import RunRepository
+from e2i.storage.repositories.spans import ObservabilitySpanRepository
 from workshop import Chain
 
 
@@ -35,6 +39,33 @@ async def runs(database: Database) -> Any:
         await repository.finish(replace(run, status="completed", finished_at=datetime.now(UTC)))
 
 
+@dataclass(frozen=True)
+class Sinks:
+    """SinkAccounts that are what they are."""
+
+    found: tuple[SinkAccount, ...] = ()
+
+    async def accounts(self) -> list[SinkAccount]:
+        return list(self.found)
+
+
+def deps(runs: RunRepository, *sinks: SinkAccount) -> Deps:
+    return Deps(runs=runs, spans=ObservabilitySpanRepository(runs._db), sinks=Sinks(sinks))
+
+
+def event(number: int, milliseconds: float, **attributes: Any) -> SpanRecord:
+    started = time.time_ns() - 60_000_000_000
+    return SpanRecord(
+        trace_id=f"{number + 1:032x}",
+        span_id=f"{number + 1:016x}",
+        parent_span_id=None,
+        name="invoke_agent",
+        started_ns=started,
+        ended_ns=started + int(milliseconds * 1e6),
+        attributes={names.AGENT: "gap_analyzer", names.TIER: "causal_analytics", names.OPERATION: "agent", **attributes},
+    )
+
+
 def step(milliseconds: float, **changes: Any) -> StepRecord:
     record = StepRecord(
         run_id="run_1",
@@ -52,7 +83,7 @@ def step(milliseconds: float, **changes: Any) -> StepRecord:
 async def observe(runs: RunRepository, *records: StepRecord) -> State:
     for record in records:
         await runs.record_step(record)
-    done = await Engine().run(SPEC, State(run_id="run_1"), Deps(runs=runs), run_id="run_1")
+    done = await Engine().run(SPEC, State(run_id="run_1"), deps(runs), run_id="run_1")
     assert isinstance(done, State)
     return done
 
@@ -102,3 +133,31 @@ def test_a_chain_is_summarised_from_its_own_rows(chain: Chain) -> None:
     assert {item.agent: item.p95_ms for item in chain.observed.agents}["model_trainer"] == pytest.approx(np.percentile(times, 95))
     assert slowest >= max(np.percentile(times, 95), 0) - 1e-6
     assert chain.observed.success_rate == 1.0
+
+
+async def test_spans_handed_in_are_written_once_and_the_window_is_summarised_from_the_rollups(runs: RunRepository) -> None:
+    events = tuple(
+        event(number, 100.0 * (number + 1), **({names.FALLBACK_CHAIN: ["a", "b"]} if number == 0 else {})) for number in range(4)
+    )
+    first = await Engine().run(SPEC, State(events_to_log=events), deps(runs), run_id="run_1")
+    assert (first.events_logged, first.span_ids_logged) == (4, tuple(item.span_id for item in events))
+    assert first.trace_ids_logged == tuple(item.trace_id for item in events)
+    again = await Engine().run(SPEC, State(events_to_log=events), deps(runs), run_id="run_2")
+    assert again.events_logged == 0
+    (stats,) = again.latency_by_agent
+    assert (stats.agent_name, stats.agent_tier, stats.calls, stats.fallback_rate) == ("gap_analyzer", "causal_analytics", 4, 0.25)
+    assert stats.p50_ms == pytest.approx(250, rel=0.01)
+    assert again.success_rate == 1.0
+    assert again.quality_score == pytest.approx(0.6 + 0.3 + 0.1 * 0.75)
+    assert {item.part for item in again.self_monitoring} == {"emit", "database"}
+
+
+async def test_a_sink_that_is_behind_is_reported_by_how_far(runs: RunRepository) -> None:
+    behind = [
+        SinkAccount(sink=name, emitted=9, delivered=4, in_spool=5, sampled_out=0, dropped={}, breaker="open", lag_s=lag)
+        for name, lag in (("postgres", 0.1), ("opik", 12.0), ("otlp", 600.0))
+    ]
+    done = await Engine().run(SPEC, State(), deps(runs, *behind), run_id="run_1")
+    assert done.sinks == tuple(behind)
+    levels = {item.part: (item.level, item.unit) for item in done.self_monitoring if item.part.startswith("lag")}
+    assert levels == {"lag of postgres": ("ok", "s"), "lag of opik": ("warning", "s"), "lag of otlp": ("critical", "s")}

@@ -87,6 +87,14 @@ def test_a_step_that_is_not_async_fails_when_the_agent_is_described() -> None:
         spec(plain)
 
 
+def test_a_step_with_the_name_that_ends_an_agent_is_refused() -> None:
+    async def finish(state: State, deps: Deps) -> State:
+        return state
+
+    with pytest.raises(SpecError, match="'finish'"):
+        spec(first, finish)
+
+
 async def test_a_transient_fault_is_tried_again_and_a_refusal_is_not() -> None:
     deps = Deps(failures=[BackendUnavailable("down"), BackendUnavailable("down")])
     done = await Engine(retry=FAST).run(spec(first, second), State(), deps, run_id="r")

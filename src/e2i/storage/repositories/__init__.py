@@ -9,6 +9,9 @@ from e2i.storage.repositories.outbox import OutboxRepository
 from e2i.storage.repositories.quality import DataQualityRepository
 from e2i.storage.repositories.runs import RunRepository
 from e2i.storage.repositories.search import HpoRepository
+from e2i.storage.repositories.span_retention import SpanRetentionRepository
+from e2i.storage.repositories.span_shipments import SpanShipmentRepository
+from e2i.storage.repositories.spans import ObservabilitySpanRepository
 from e2i.storage.repositories.training_runs import TrainingRunRepository
 
 __all__ = [
@@ -18,8 +21,11 @@ __all__ = [
     "ExperimentRepository",
     "HpoRepository",
     "MLModelRegistryRepository",
+    "ObservabilitySpanRepository",
     "OutboxRepository",
     "RunRepository",
     "ShapAnalysisRepository",
+    "SpanRetentionRepository",
+    "SpanShipmentRepository",
     "TrainingRunRepository",
 ]

@@ -1,0 +1,348 @@
+"""Spans: what a process needs to emit them, the process that ships them, and what answers questions about them."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from e2i import config
+from e2i.bootstrap.platform import open_database
+from e2i.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from e2i.app.retention import RetentionPorts
+    from e2i.config import Settings
+    from e2i.domain.telemetry import SinkAccount, SpanRecord
+    from e2i.mlops.circuit_breaker import CircuitBreaker
+    from e2i.ports.telemetry import SpanRecords
+    from e2i.storage.postgres import Database
+    from e2i.telemetry.delivery import Route, ShipperSettings
+    from e2i.telemetry.pipeline import Pipeline, PipelineSettings
+    from e2i.telemetry.redaction import Redactor, SpanLimits
+    from e2i.telemetry.sink import Exporter, Sink
+
+_GOODBYE_S = 2.0
+_LOG = "shipper.log"
+
+
+def spool_folder(settings: Settings) -> Path:
+    """Where this home's spans wait."""
+    return settings.home.absolute() / "spool"
+
+
+def span_limits(settings: Settings) -> SpanLimits:
+    """What may be kept of a span."""
+    from e2i.telemetry.redaction import SpanLimits
+
+    spans = settings.observability.spans
+    return SpanLimits(
+        include_input=spans.include_input,
+        include_output=spans.include_output,
+        max_input_size_bytes=spans.max_input_size_bytes,
+        max_output_size_bytes=spans.max_output_size_bytes,
+        max_metadata_size_bytes=spans.max_metadata_size_bytes,
+        redact_patterns=spans.redact_patterns,
+        secrets=config.secrets(settings),
+    )
+
+
+def redactor(settings: Settings) -> Redactor:
+    """For spans that come from elsewhere."""
+    from e2i.telemetry.redaction import Redactor
+
+    return Redactor(span_limits(settings))
+
+
+def pipeline_settings(settings: Settings) -> PipelineSettings:
+    """What a process needs to emit spans."""
+    from e2i.telemetry.pipeline import PipelineSettings
+    from e2i.telemetry.sampling import SamplingRules
+    from e2i.telemetry.spool import SpoolSettings
+
+    observability, sampling = settings.observability, settings.observability.sampling
+    is_production = sampling.environment_aware and settings.environment == "production"
+    return PipelineSettings(
+        service=observability.service_name,
+        spool=SpoolSettings(
+            folder=spool_folder(settings), max_bytes=observability.spool.max_bytes, segment_bytes=observability.spool.segment_bytes
+        ),
+        limits=span_limits(settings),
+        rules=SamplingRules(
+            rate=sampling.production_rate if is_production else sampling.default_rate,
+            agent_rates=sampling.agent_overrides,
+            always_agents=frozenset(sampling.always_sample_agents),
+            always_errors=sampling.always_sample_errors,
+        ),
+        silent_agents=frozenset(name for name, agent in settings.agents.items() if not agent.log_prompts),
+    )
+
+
+@contextmanager
+def observing(settings: Settings, *, deliver: bool = True) -> Iterator[Pipeline]:
+    """Spans that end inside go to the spool; with `deliver` a shipper process brings them to the sinks meanwhile.
+
+    At the end the shipper is given `batching.flush_timeout_seconds` for what is left; what it does not manage stays in the spool.
+    """
+    from e2i.telemetry.pipeline import install
+
+    with _telling_disk_faults(settings):
+        pipeline = install(pipeline_settings(settings))
+    shipper = _start_shipper(settings) if deliver else None
+    try:
+        yield pipeline
+    finally:
+        pipeline.close()
+        if shipper is not None:
+            _end_shipper(shipper, settings.observability.batching.flush_timeout_seconds)
+
+
+@contextmanager
+def _telling_disk_faults(settings: Settings) -> Iterator[None]:
+    from e2i.errors import StorageError
+
+    try:
+        yield
+    except OSError as error:
+        advice = "Make the folder writable, or set E2I_HOME to another place."
+        raise StorageError(f"the spool cannot be written: {error}.", where=str(spool_folder(settings)), advice=advice) from error
+
+
+def _start_shipper(settings: Settings) -> subprocess.Popen[str]:
+    """A process of its own, which outlives a kill of this one: it ends when its standard input does."""
+    folder = spool_folder(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "e2i", "trace", "ship", "--settings-on-stdin"]
+    with (folder / _LOG).open("w") as log:
+        shipper = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, text=True, start_new_session=True
+        )
+    assert shipper.stdin is not None
+    with suppress(BrokenPipeError):  # it ended at once; its log says why, and the spool keeps everything
+        shipper.stdin.write(json.dumps(config.as_arguments(settings)) + "\n")
+        shipper.stdin.flush()
+    return shipper
+
+
+def _end_shipper(shipper: subprocess.Popen[str], patience_s: float) -> None:
+    assert shipper.stdin is not None
+    with suppress(BrokenPipeError):
+        shipper.stdin.close()
+    try:
+        shipper.wait(patience_s + _GOODBYE_S)
+    except subprocess.TimeoutExpired:
+        shipper.terminate()
+
+
+async def ship(settings: Settings, *, stop: asyncio.Event) -> dict[str, int]:
+    """Ship this home's spool until `stop`, then drain; spans delivered, by sink.
+
+    Raises
+    ------
+    Conflict
+        Another process ships it.
+    """
+    from e2i.telemetry.shipper import Shipper
+
+    async with open_database(settings) as database:
+        async with Shipper(spool_folder(settings), routes(settings, database), shipper_settings(settings)) as shipper:
+            await shipper.run(stop)
+        return {account.sink: account.delivered for account in await Accounts(settings, database).accounts()}
+
+
+def shipper_settings(settings: Settings) -> ShipperSettings:
+    """How the spool is emptied."""
+    from e2i.telemetry.delivery import ShipperSettings
+
+    observability, batching = settings.observability, settings.observability.batching
+    return ShipperSettings(
+        max_bytes=observability.spool.max_bytes,
+        fsync_interval_s=observability.spool.fsync_interval_seconds,
+        quarantine_after=observability.spool.quarantine_after,
+        decision_wait_s=observability.sampling.decision_wait_seconds,
+        max_wait_s=batching.max_wait_seconds,
+        retry_delay_s=batching.retry.retry_delay_seconds,
+        max_delay_s=batching.retry.max_delay_seconds,
+        drain_s=batching.flush_timeout_seconds,
+    )
+
+
+def sink_names(settings: Settings) -> list[str]:
+    """The sinks that the settings ask for."""
+    return ["postgres", *(exporter.name for exporter in _exporters(settings))]
+
+
+def routes(settings: Settings, database: Database) -> list[Route]:
+    """The sinks that the settings ask for, each with its breaker."""
+    from e2i.telemetry.cursor import CursorFile
+    from e2i.telemetry.delivery import Route
+    from e2i.telemetry.sink import ForeignSink
+    from e2i.telemetry.sinks.postgres import PostgresSink
+
+    folder = spool_folder(settings)
+    table = PostgresSink(
+        MigratedShipments(database), CursorFile(folder, "postgres"), batch_size=settings.observability.database.insert_batch_size
+    )
+    sinks: list[Sink] = [table, *(ForeignSink(exporter, CursorFile(folder, exporter.name)) for exporter in _exporters(settings))]
+    return [Route(sink=sink, breaker=breaker(settings, sink.name)) for sink in sinks]
+
+
+def breaker(settings: Settings, name: str) -> CircuitBreaker:
+    """A circuit breaker as `observability.circuit_breaker` says."""
+    from e2i.mlops.circuit_breaker import BreakerSettings, CircuitBreaker
+
+    section = settings.observability.circuit_breaker
+    return CircuitBreaker(
+        name,
+        BreakerSettings(
+            failure_threshold=section.failure_threshold,
+            reset_timeout_s=section.reset_timeout_seconds,
+            half_open_max_calls=section.half_open_max_calls,
+            success_threshold=section.success_threshold,
+        ),
+    )
+
+
+def _exporters(settings: Settings) -> list[Exporter]:
+    from e2i.telemetry.sinks.mlflow import MlflowExporter
+    from e2i.telemetry.sinks.opik import OpikExporter
+    from e2i.telemetry.sinks.otlp import OtlpExporter
+
+    observability, size = settings.observability, settings.observability.batching.max_batch_size
+    found: list[Exporter] = []
+    opik, otlp = observability.opik, observability.otlp
+    if opik.enabled and opik.endpoint:
+        found.append(
+            OpikExporter(
+                opik.endpoint,
+                project_name=opik.project_name,
+                workspace=opik.workspace,
+                api_key=opik.api_key.get_secret_value(),
+                batch_size=size,
+            )
+        )
+    if otlp.enabled and otlp.endpoint:
+        headers = _headers(otlp.headers.get_secret_value())
+        found.append(OtlpExporter(f"{otlp.endpoint.rstrip('/')}/v1/traces", headers=headers, batch_size=size))
+    uri = settings.mlflow.tracking.uri.get_secret_value()
+    if observability.mlflow.enabled and uri.startswith(("http://", "https://")):
+        tracking = settings.mlflow.tracking
+        found.append(
+            MlflowExporter(
+                uri,
+                experiment=observability.mlflow.experiment,
+                user=(tracking.username, tracking.password.get_secret_value()),
+                token=tracking.token.get_secret_value(),
+                batch_size=size,
+            )
+        )
+    return found
+
+
+def _headers(text: str) -> dict[str, str]:
+    """`name=value,name=value` with percent-encoded values, as OTEL_EXPORTER_OTLP_HEADERS is written."""
+    from urllib.parse import unquote
+
+    found = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError("a header is not `name=value`.", where="observability.otlp.headers", advice="Write name=value,name=value.")
+        found[name.strip().lower()] = unquote(value.strip())
+    return found
+
+
+class MigratedShipments:
+    """`SpanShipments` on a database that may be away, or be without our tables, when shipping begins."""
+
+    def __init__(self, database: Database) -> None:
+        from e2i.storage.repositories.span_shipments import SpanShipmentRepository
+
+        self._database = database
+        self._repository = SpanShipmentRepository(database)
+        self._is_ready = False
+
+    async def ship(self, spans: Sequence[SpanRecord], *, spool_id: str, state: Mapping[str, Any]) -> int:
+        """See the port."""
+        await self._prepare()
+        return await self._repository.ship(spans, spool_id=spool_id, state=state)
+
+    async def shipped(self, spool_id: str) -> dict[str, Any] | None:
+        """See the port."""
+        await self._prepare()
+        return await self._repository.shipped(spool_id)
+
+    async def _prepare(self) -> None:
+        from e2i.storage import migrate
+
+        if not self._is_ready:
+            await migrate.upgrade(self._database)
+            self._is_ready = True
+
+
+class Accounts:
+    """`SinkAccounts` of this home."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+
+    async def accounts(self) -> list[SinkAccount]:
+        """See the port."""
+        from e2i.storage.repositories.span_shipments import SpanShipmentRepository
+        from e2i.telemetry.account import accounts
+
+        return await accounts(
+            spool_folder(self._settings),
+            sink_names(self._settings),
+            shipments=SpanShipmentRepository(self._database),
+            decision_wait_s=self._settings.observability.sampling.decision_wait_seconds,
+        )
+
+    async def metrics(self) -> str:
+        """The accounts for Prometheus."""
+        from e2i.telemetry.account import metrics_text, spool_bytes
+
+        return metrics_text(await self.accounts(), bytes_on_disk=spool_bytes(spool_folder(self._settings)))
+
+
+@asynccontextmanager
+async def span_records(settings: Settings) -> AsyncIterator[SpanRecords]:
+    """The span table of this home."""
+    from e2i.storage import migrate
+    from e2i.storage.repositories.spans import ObservabilitySpanRepository
+
+    async with open_database(settings) as database:
+        await migrate.upgrade(database)
+        yield ObservabilitySpanRepository(database)
+
+
+@asynccontextmanager
+async def retention(settings: Settings) -> AsyncIterator[RetentionPorts]:
+    """What retention needs."""
+    from pathlib import Path
+
+    from e2i.app.retention import RetentionPorts
+    from e2i.bootstrap.platform import Platform
+    from e2i.data.span_archive import ParquetSpanArchive
+    from e2i.ports.records import AuditTrail
+    from e2i.storage.repositories.span_retention import SpanRetentionRepository
+
+    section = settings.observability.retention
+    folder = Path(section.archive.destination) if section.archive.destination else settings.home.absolute() / "archive"
+    async with Platform.open(settings) as platform:
+        yield RetentionPorts(
+            retention=SpanRetentionRepository(platform.database),
+            archive=ParquetSpanArchive(folder) if section.archive.enabled else None,
+            audit=platform.records[AuditTrail],
+            ttl_days=section.span_ttl_days,
+            actor=getpass.getuser(),
+        )

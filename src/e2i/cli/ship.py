@@ -1,0 +1,65 @@
+"""`e2i trace ship`: the process that brings spans from the spool to the sinks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from e2i.cli.options import Home, settings
+from e2i.cli.output import print_note
+
+if TYPE_CHECKING:
+    from e2i.config import Settings
+
+
+def ship(
+    home: Home = None,
+    once: Annotated[bool, typer.Option("--once", help="Deliver what can be delivered now, then stop.")] = False,
+    settings_on_stdin: Annotated[bool, typer.Option("--settings-on-stdin", hidden=True)] = False,
+) -> None:
+    """Deliver spans from the spool to PostgreSQL, Opik and OpenTelemetry collectors until stopped.
+
+    `e2i run` and `e2i serve` do this by themselves; one process per home is enough, a second one says so and stops.
+    """
+    from e2i import config
+    from e2i.errors import Conflict
+
+    if not settings_on_stdin:
+        delivered = asyncio.run(_until_stopped(settings(home), once=once))
+        print_note(f"Delivered: {', '.join(f'{name} {count}' for name, count in delivered.items()) or 'nothing'}.")
+        return
+    config.set_vendor_environment()
+    try:
+        asyncio.run(_until_parent_ends(config.load(**json.loads(sys.stdin.readline()))))
+    except Conflict as conflict:
+        print_note(conflict.what)  # somebody else delivers, which is as good
+
+
+async def _until_stopped(chosen: Settings, *, once: bool) -> dict[str, int]:
+    from e2i import bootstrap
+
+    stop = asyncio.Event()
+    if once:
+        stop.set()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return await bootstrap.ship(chosen, stop=stop)
+
+
+async def _until_parent_ends(chosen: Settings) -> None:
+    """The parent holds the other end of our standard input, also when it is killed."""
+    from e2i import bootstrap
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sys.stdin.fileno(), stop.set)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    try:
+        await bootstrap.ship(chosen, stop=stop)
+    finally:
+        loop.remove_reader(sys.stdin.fileno())

@@ -1,0 +1,135 @@
+"""How spans come into ml_observability_spans from a spool, and in pieces."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from psycopg import errors
+from psycopg.types.json import Json, set_json_loads
+
+from e2i.domain.telemetry import SpanRecord
+from e2i.errors import BackendUnavailable
+from e2i.storage.postgres import json_text
+from e2i.storage.span_rows import measure_of, row_of, stored_span
+from e2i.storage.span_writer import Arrivals, SpanWriter
+from e2i.storage.sql import load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from psycopg import AsyncConnection
+
+    from e2i.domain.telemetry import StoredSpan
+    from e2i.storage.postgres import Database, Row
+
+_SQL = load("spans")
+_ATTEMPTS = 3
+_NOTHING_SAID: Mapping[str, object] = {
+    "parent_span_id": None,
+    "name": "",
+    "started_ns": 0,
+    "ended_ns": None,
+    "status": "unset",
+    "status_message": None,
+    "kind": "internal",
+    "service": "e2i",
+    "scope": "",
+    "origin": "e2i",
+}
+
+
+class SpanShipmentRepository:
+    """`SpanShipments` and `SpanMerges` on PostgreSQL."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._writer = SpanWriter()
+
+    async def ship(self, spans: Sequence[SpanRecord], *, spool_id: str, state: Mapping[str, Any]) -> int:
+        """Insert what is new and keep `state` for `spool_id`, in one transaction; how many were new.
+
+        Raises
+        ------
+        BackendRejected
+            A span is no span; nothing is written.
+        """
+        kept = Json(dict(state), dumps=json_text)
+        async with self._db.transaction() as connection:
+            new = await self._writer.insert(connection, spans)
+            await connection.execute(_SQL["keep_state"], {"spool_id": spool_id, "state": kept})
+        return new
+
+    async def shipped(self, spool_id: str) -> dict[str, Any] | None:
+        """The state kept by the latest `ship`; None for a spool that never shipped."""
+        row = await self._db.row(_SQL["state"], spool_id=spool_id)
+        return None if row is None else dict(row["state"])
+
+    async def merge(self, spans: Sequence[SpanRecord]) -> int:
+        """Insert or update by (trace_id, span_id); how many were new.
+
+        What is set in the newer piece replaces, attributes are united, an ended span stays ended; a start of 0 is not known yet.
+        A span whose start is corrected moves to its day. The rollups lose what the old span added and gain what the new one adds.
+
+        Raises
+        ------
+        BackendRejected
+            A span is no span; nothing is written.
+        """
+        pieces: dict[tuple[str, str], SpanRecord] = {}
+        for span in spans:
+            row_of(span)  # refuses what is no span before anything is locked
+            pieces[span.key] = united(pieces[span.key], span) if span.key in pieces else span
+        for _ in range(_ATTEMPTS):
+            try:
+                async with self._db.transaction() as connection:
+                    return await self._merge(connection, pieces)
+            except _Overtaken:
+                continue
+        raise BackendUnavailable("others write the same spans all the time", where="ml_observability_spans", advice="Try again.")
+
+    async def _merge(self, connection: AsyncConnection[Row], pieces: Mapping[tuple[str, str], SpanRecord]) -> int:
+        keys = {"trace_ids": [trace for trace, _ in pieces], "span_ids": [span for _, span in pieces]}
+        await connection.execute(_SQL["lock_traces"], keys)
+        stored = await _stored(connection, keys)
+        olds = {old.span.key: old.span for old in stored}
+        whole = [united(olds[key], piece) if key in olds else piece for key, piece in pieces.items()]
+        changed = {span.key: span for span in whole if span != olds.get(span.key)}
+        gone = [old for old in stored if old.span.key in changed]
+        arrivals = Arrivals(changed.values())
+        if not arrivals:
+            return 0
+        await connection.execute(
+            _SQL["delete_pieces"], {"trace_ids": [old.span.trace_id for old in gone], "span_ids": [old.span.span_id for old in gone]}
+        )
+        try:
+            await self._writer.copy(connection, arrivals)
+        except errors.UniqueViolation:
+            raise _Overtaken from None
+        removed = [measure for old in gone if (measure := measure_of(old.span, old.columns))]
+        await self._writer.roll_up(connection, arrivals.measures(), removed)
+        return len(changed.keys() - olds.keys())
+
+
+class _Overtaken(Exception):
+    """Somebody inserted one of the spans after we had looked."""
+
+
+def united(old: SpanRecord, new: SpanRecord) -> SpanRecord:
+    """One span from two pieces; the newer one wins where it says something."""
+    said = {name: value for name, nothing in _NOTHING_SAID.items() if (value := getattr(new, name)) != nothing}
+    return replace(
+        old,
+        **said,
+        attributes={**old.attributes, **new.attributes},
+        events=old.events + tuple(event for event in new.events if event not in old.events),
+        links=old.links + tuple(link for link in new.links if link not in old.links),
+    )
+
+
+async def _stored(connection: AsyncConnection[Row], keys: Mapping[str, list[str]]) -> list[StoredSpan]:
+    async with connection.cursor() as cursor:
+        set_json_loads(orjson.loads, cursor)
+        rows = await (await cursor.execute(_SQL["stored_pieces"], keys)).fetchall()
+    return [stored_span(row) for row in rows]

@@ -1,0 +1,150 @@
+"""Writes spans and their rollups: rows, rollups and whatever else belongs to them commit together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from psycopg import errors
+
+from e2i.storage.latency import Histograms, HistogramsDumper, rollup_parameters
+from e2i.storage.span_rows import HEADER, TRAILER, day_of, row_of
+from e2i.storage.sql import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import date
+    from typing import LiteralString
+
+    from psycopg import AsyncConnection
+
+    from e2i.domain.telemetry import SpanRecord
+    from e2i.storage.latency import Measure
+    from e2i.storage.postgres import Row
+    from e2i.storage.span_rows import SpanRow
+
+_SQL = load("spans")
+_BREATH = 200
+"""rows that are made and sent before other tasks of the loop get their turn"""
+
+
+class Arrivals:
+    """Spans in the order in which they are written: by day, trace and span, so that writers never wait in a circle.
+
+    Of several with the same key the first counts. They are encoded when they are asked for: while the server reads some, the
+    next ones are made.
+
+    Raises
+    ------
+    BackendRejected
+        A span is no span; `rows` may raise it, too.
+    """
+
+    def __init__(self, spans: Iterable[SpanRecord]) -> None:
+        first: dict[tuple[str, str], SpanRecord] = {}
+        for span in spans:
+            first.setdefault(span.key, span)
+        order = sorted((day_of(span), *key) for key, span in first.items())
+        self._spans = [first[trace_id, span_id] for _, trace_id, span_id in order]
+        self._days = [day for day, _, _ in order]
+        self._rows: list[SpanRow] = []
+        self.days = frozenset(self._days)
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def rows(self, start: int = 0, stop: int | None = None) -> list[SpanRow]:
+        """Some rows, by default all."""
+        self._rows += [row_of(span) for span in self._spans[len(self._rows) : stop]]
+        return self._rows[start:stop]
+
+    def data(self, start: int, stop: int, strays: frozenset[date]) -> bytes:
+        """The tuples of some rows."""
+        rows = self.rows(start, stop)
+        if not strays:
+            return b"".join([row.data for row in rows])
+        return b"".join([row.as_stray() if day in strays else row.data for row, day in zip(rows, self._days[start:stop], strict=True)])
+
+    def measures(self, among: frozenset[tuple[str, str]] | None = None) -> list[Measure]:
+        """What they, or only those with one of these keys, add to the rollups."""
+        rows = zip(self.rows(), self._spans, strict=True)
+        return [row.measure for row, span in rows if row.measure and (among is None or span.key in among)]
+
+
+_Write = Callable[["AsyncConnection[Row]", Arrivals, "frozenset[date]"], Awaitable[frozenset[tuple[str, str]]]]
+
+
+class SpanWriter:
+    """Writes in the transaction of its caller. Remembers which days have a partition."""
+
+    def __init__(self) -> None:
+        self._days: set[date] = set()
+
+    async def insert(self, connection: AsyncConnection[Row], spans: Iterable[SpanRecord]) -> int:
+        """How many were new; the others are there already and stay as they are. The last step but one of its transaction."""
+        arrivals = Arrivals(spans)
+        if not arrivals:
+            return 0
+        try:
+            await self.copy(connection, arrivals)
+        except errors.UniqueViolation:
+            new = await self._placed(connection, arrivals, _sift)
+            await self.roll_up(connection, arrivals.measures(new))
+            return len(new)
+        await self.roll_up(connection, arrivals.measures())
+        return len(arrivals)
+
+    async def copy(self, connection: AsyncConnection[Row], arrivals: Arrivals) -> None:
+        """Straight into the table, all or nothing; the transaction can go on. Raises UniqueViolation when a span is there already."""
+        await self._placed(connection, arrivals, _copy)
+
+    async def roll_up(self, connection: AsyncConnection[Row], added: Iterable[Measure], removed: Iterable[Measure] = ()) -> None:
+        """Last in a transaction, because other writers wait for these rows until it ends."""
+        kind = await (await connection.execute(_SQL["vector_oid"])).fetchone()
+        assert kind is not None
+        parameters = rollup_parameters(added, removed, vector_oid=kind["oid"])
+        if parameters is not None:
+            async with connection.cursor() as cursor:
+                cursor.adapters.register_dumper(Histograms, HistogramsDumper)
+                await cursor.execute(_SQL["roll_up"], parameters)
+
+    async def _placed(self, connection: AsyncConnection[Row], arrivals: Arrivals, write: _Write) -> frozenset[tuple[str, str]]:
+        strays = await self._strays(connection, arrivals.days)
+        try:
+            async with connection.transaction():
+                return await write(connection, arrivals, strays)
+        except errors.CheckViolation:  # no such partition: the day was dropped, or the transaction that made it was undone
+            self._days.clear()
+        strays = await self._strays(connection, arrivals.days)
+        async with connection.transaction():
+            return await write(connection, arrivals, strays)
+
+    async def _strays(self, connection: AsyncConnection[Row], days: frozenset[date]) -> frozenset[date]:
+        """Days without a partition of their own. When there are some, nobody makes days until the transaction ends."""
+        if days <= self._days:
+            return frozenset()
+        found = await (await connection.execute(_SQL["ensure_days"], {"days": sorted(days - self._days)})).fetchall()
+        self._days |= {row["day"] for row in found}
+        return days - self._days
+
+
+async def _copy(connection: AsyncConnection[Row], arrivals: Arrivals, strays: frozenset[date]) -> frozenset[tuple[str, str]]:
+    await _send(connection, _SQL["copy_spans"], arrivals, strays)
+    return frozenset()
+
+
+async def _sift(connection: AsyncConnection[Row], arrivals: Arrivals, strays: frozenset[date]) -> frozenset[tuple[str, str]]:
+    await connection.execute(_SQL["make_arrivals"])
+    await _send(connection, _SQL["copy_arrivals"], arrivals, strays)
+    new = await (await connection.execute(_SQL["insert_arrivals"])).fetchall()
+    return frozenset((row["trace_id"], row["span_id"]) for row in new)
+
+
+async def _send(connection: AsyncConnection[Row], statement: LiteralString, arrivals: Arrivals, strays: frozenset[date]) -> None:
+    async with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        await copy.write(HEADER)
+        for start in range(0, len(arrivals), _BREATH):
+            await copy.write(arrivals.data(start, start + _BREATH, strays))
+            await asyncio.sleep(0)
+        await copy.write(TRAILER)

@@ -1,0 +1,363 @@
+"""Whether a candidate really is an identifier: check digits, neighbours, labels.
+
+Every check gets folded text (ASCII bytes) and a match of its pattern, and gives the part to replace, or None.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+from e2i.telemetry.sensitive_keys import Label, words_of
+
+Part = tuple[int, int]
+Check = Callable[[bytes, Any], Part | None]
+
+EMAIL = r"[A-Za-z0-9_.+%'~&-]+(?:@|%40)(?:[A-Za-z0-9_-]{1,63}\.){1,8}[A-Za-z]{2,24}"
+EMAIL_IN_WORDS = (
+    r"(?i)[a-z0-9_.+-]+ ?[\[({] ?at ?[\])}] ?[a-z0-9-]+(?: ?(?:[\[({] ?dot ?[\])}]|\.) ?[a-z0-9-]+){1,6}"
+)  # fmt: skip
+PHONE = (
+    r"(?i)(?:\+?0{0,2}1[-. ]{1,2})?(?:\([0-9]{3}\)[-. /]{0,3}[0-9]{3}[-. ]{0,3}[0-9]{4}|[0-9]{3}[-. /]{1,3}[0-9]{3}[-. ]{1,3}[0-9]{4}"
+    r"|[0-9]{3}-[0-9]{7}|[0-9]{10})(?:[ ,]{0,2}(?:x|ext\.?) ?[0-9]{1,6})?"
+)
+PHONE_ABROAD = r"\+ ?[1-9][0-9]{0,14}(?:[ ./()-]{1,3}[0-9]{1,12}){0,7}"
+MEDICARE = r"[1-9][AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9][0-9]-[AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9][0-9]-[AC-HJKMNP-RT-Y]{2}[0-9]{2}"
+SCHEME = r"(?i)(bearer|basic)\s{1,3}([A-Za-z0-9+/_~.=-]+)"
+PRIVATE_KEY = r"(?s)-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?(?:-----.*?-----END [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----|.*)"
+ADDRESS = r"""://([^\s/?#@:"'<>]*):([^\s"'<>]+)@"""
+ASSIGNED = r"""[:=]["'\\ ]{0,5}([A-Za-z0-9+/_=-]{32}[A-Za-z0-9+/_=-]*)"""
+
+_MARKER = re.compile(rb"\[(?:email|phone|ssn|npi|mrn|dob|card|secret|not logged)\]|.{0,3}\[truncated ")
+_MEASURE = re.compile(rb"([A-Za-z_][A-Za-z0-9_.]{0,40})[\"'\\]*\s{0,2}[:=]?\s{0,2}[\"'\\]*$")
+_UNIT = re.compile(
+    rb"\s?(?:%|(?:bytes?|[kmg]i?b|[num]?s|sec|seconds|rows?|usd|eur|dollars?|[tn]b?rx|units?|scripts?|tokens?|prescriptions)\b)",
+    re.IGNORECASE,
+)
+
+
+def _set(words: str) -> frozenset[bytes]:
+    return frozenset(words.encode().split())
+
+
+_MEASURES = _set(
+    "time timestamp ts epoch seed hash bytes size count counts rows volume total sum amount sales revenue units trx nrx "
+    "nbrx ns us ms seconds started ended start end created updated finished observed offset port pid usd cost budget"
+)
+_DATA_TYPES = re.compile(rb"(?i)^(?:u?int|float|decimal|utf|varchar|str|string|bool)[0-9]{0,3}$")
+_STOPS = re.compile(rb"[\s\"'<>&;]")
+_LINE_END = re.compile(rb"[\r\n\"'<>\x1e]")
+_NO_VALUE = _set(
+    "none null nil true false undefined str int float bool bytes string optional any secretstr required missing empty unset yes no"
+)
+_WHOLE_LINE = frozenset(("authorization", "cookie"))
+_FILES = (b".png", b".jpg", b".jpeg", b".gif", b".svg", b".webp", b".json", b".yaml", b".csv", b".parquet")
+
+
+_SIGNED = (b"$", b"#", b"-", b"+", b"@")
+
+
+def _left(data: bytes, at: int) -> bytes:
+    return data[at - 1 : at]
+
+
+def _stands_alone(data: bytes, start: int, end: int) -> bool:
+    """No digit, letter or underscore touches it, and it is no part of a decimal number or of a longer dashed number."""
+    before, after = data[max(0, start - 2) : start], data[end : end + 2]
+    if before[-1:].isalnum() or before[-1:] == b"_" or after[:1].isalnum() or after[:1] == b"_":
+        return False
+    if before[:1].isdigit() and before[-1:] in (b".", b"-"):
+        return False
+    return not (after[:1] in (b".", b"-") and after[1:].isdigit())
+
+
+def _is_counted(data: bytes, start: int, end: int) -> bool:
+    """It is an amount, a time or a count by the word before it or the unit after it."""
+    if _UNIT.match(data, end) or data[max(0, start - 2) : start].strip() == b"$":
+        return True
+    word = _MEASURE.search(data[max(0, start - 48) : start])
+    return word is not None and any(part.encode() in _MEASURES for part in words_of(word.group(1).decode()))
+
+
+def _luhn(digits: bytes) -> bool:
+    total = 0
+    for index, digit in enumerate(reversed(digits)):
+        value = digit - 48
+        if index % 2:
+            value = value * 2 - 9 if value > 4 else value * 2
+        total += value
+    return total % 10 == 0
+
+
+def is_npi(digits: bytes) -> bool:
+    """Ten digits, the first 1 or 2, whose check digit is right with the prefix 80840 (CMS, ISO 7812)."""
+    return len(digits) == 10 and digits[:1] in (b"1", b"2") and _luhn(b"80840" + digits)
+
+
+def _is_card(digits: bytes) -> bool:
+    size, two, four = len(digits), int(digits[:2]), int(digits[:4])
+    known = (
+        (digits[:1] == b"4" and size in (13, 16, 19))
+        or (size == 16 and (51 <= two <= 55 or 2221 <= four <= 2720))
+        or (size == 15 and two in (34, 37))
+        or (size == 14 and (two in (36, 38, 39) or 300 <= four // 10 <= 305))
+        or (16 <= size <= 19 and (four == 6011 or two in (62, 65) or 644 <= four // 10 <= 649 or 3528 <= four <= 3589))
+        or (13 <= size <= 19 and two in (50, 56, 57, 58, 63, 67, 68, 69))
+    )
+    return known and _luhn(digits)
+
+
+def _digits(value: bytes) -> bytes:
+    return bytes(c for c in value if 48 <= c <= 57)
+
+
+def whole(_data: bytes, match: Any) -> Part:
+    """The pattern says it all."""
+    return match.span()  # type: ignore[no-any-return]
+
+
+def alone(data: bytes, match: Any) -> Part | None:
+    """The pattern says it all, unless it is a piece of something longer."""
+    start, end = match.span()
+    return (start, end) if _stands_alone(data, start, end) else None
+
+
+def email(_data: bytes, match: Any) -> Part | None:
+    """Not `image@2x.png`."""
+    start, end = match.span()
+    value = match.group()
+    if value.lower().endswith(_FILES):
+        return None
+    return start + len(value) - len(value.lstrip(b"'.&%-")), end
+
+
+def phone(data: bytes, match: Any) -> Part | None:
+    """Three groups with the same separator; spaces only where no other numbers stand beside it."""
+    start, end = match.span()
+    value = match.group()
+    if not _stands_alone(data, start + value.startswith(b"("), end):
+        return None
+    if value.isdigit():
+        alone_in_value = (start == 0 or data[start - 1] == 0x1E) and (end == len(data) or data[end] == 0x1E)
+        return (start, end) if alone_in_value and len(value) == 10 and value[0] > 49 and value[3] > 49 else None
+    body = value.lstrip(b"+").lstrip(b"0")
+    has_prefix = body[:1] == b"1" and body[1:2] in (b"-", b".", b" ")
+    groups = re.findall(rb"[^0-9()]+", body[1:].lstrip(b"-. ") if has_prefix else body)
+    if b"(" not in value and len(groups) >= 2 and (b"." in groups[0]) != (b"." in groups[1]):
+        return None
+    if has_prefix or b"(" in value or any(group.strip() for group in groups[:2]):
+        return start, end
+    area, exchange = value[0], value[4:].lstrip()[0]
+    return (start, end) if area > 49 and exchange > 49 and not _has_number_beside(data, start, end) else None
+
+
+def _has_number_beside(data: bytes, start: int, end: int) -> bool:
+    before, after = data[max(0, start - 3) : start], data[end : end + 3]
+    return bool(re.search(rb"[0-9][ ,]{1,2}$", before) or re.match(rb"[ ,]{1,2}[0-9]", after))
+
+
+def phone_abroad(data: bytes, match: Any) -> Part | None:
+    """A plus and 8 to 15 digits that are no signed number."""
+    start, end = match.span()
+    if _left(data, start).isalnum() or _left(data, start) in (b")", b"_") or data[end : end + 1].isalnum():
+        return None
+    value = match.group()
+    digits = _digits(value)
+    groups = re.findall(rb"[0-9]+", value)
+    gaps = re.findall(rb"[^0-9]+", value[1:].lstrip())
+    if not 8 <= len(digits) <= 15:
+        return None
+    if len(groups) == 1:
+        return (start, end) if len(digits) >= 10 and not _is_counted(data, start, end) else None
+    if any(gap.strip(b" ") == b"." for gap in gaps) and not (len(gaps) >= 2 and set(gaps) == {b"."}):
+        return None
+    is_grouped_number = all(gap == b" " for gap in gaps) and all(len(group) == 3 for group in groups[1:]) and len(digits) < 11
+    return None if is_grouped_number else (start, end)
+
+
+def _follows_label(data: bytes, match: Any) -> bool:
+    return not _left(data, match.start(1)).isalpha() or _left(data, match.start(1)) == b""
+
+
+def _in_list(data: bytes, match: Any) -> Part | None:
+    """`npis: [1234567893, 1679576722]`: everything between the brackets."""
+    start = match.start(3) + 1
+    end = data.find(b"]", start, start + 4096)
+    end = min(len(data), start + 4096) if end < 0 else end
+    content = data[start:end]
+    return (start, end) if any(48 <= c <= 57 for c in content) and not _MARKER.match(data, start) else None
+
+
+def digits_labelled(data: bytes, match: Any) -> Part | None:
+    """All digits that the label promises."""
+    if not _follows_label(data, match):
+        return None
+    if match.group(3)[:1] == b"[":
+        return _in_list(data, match)
+    start, end = match.span(3)
+    return None if data[end : end + 1].isdigit() else (start, end)
+
+
+def phone_labelled(data: bytes, match: Any) -> Part | None:
+    """Seven to fifteen digits after a word for a telephone."""
+    if not _follows_label(data, match):
+        return None
+    start, end = match.span(3)
+    if match.group(3)[:1] == b"[":
+        return _in_list(data, match)
+    if data[end : end + 1].isalnum() or re.match(rb"\d{4}-\d{2}-\d{2}", match.group(3)):
+        return None
+    return None if data[end : end + 1] == b"." and data[end + 1 : end + 2].isdigit() else (start, end)
+
+
+def ssn(data: bytes, match: Any) -> Part | None:
+    """With hyphens or dots always; with spaces when it can be one and stands by itself."""
+    start, end = match.span()
+    first, second = (match.group(index).strip() for index in (1, 2))
+    if first != second or not _stands_alone(data, start, end):
+        return None
+    if first:
+        return start, end
+    area, group, serial = match.group()[:3], re.split(rb"\s+", match.group())[1], match.group()[-4:]
+    can_be = area not in (b"000", b"666") and area[:1] != b"9" and group != b"00" and serial != b"0000"
+    return (start, end) if can_be and not _has_number_beside(data, start, end) else None
+
+
+def solid_npi(data: bytes, match: Any) -> Part | None:
+    """Ten digits with the right check digit that nothing calls an amount or a time."""
+    start, end = match.span()
+    if end - start != 10 or not is_npi(match.group()) or not _stands_alone(data, start, end):
+        return None
+    return None if _left(data, start) in _SIGNED or _is_counted(data, start, end) else (start, end)
+
+
+def card(data: bytes, match: Any) -> Part | None:
+    """A known issuer's prefix and length, and the check digit."""
+    start, end = match.span()
+    if not _stands_alone(data, start, end) or not _is_card(_digits(match.group())):
+        return None
+    return None if _is_counted(data, start, end) and match.group().isdigit() else (start, end)
+
+
+def record_number(data: bytes, match: Any) -> Part | None:
+    """A token with digits; a short number only after `:`, `=` or `#`."""
+    if not _follows_label(data, match):
+        return None
+    if match.group(3)[:1] == b"[":
+        return _in_list(data, match)
+    value = match.group(3)
+    digits = _digits(value)
+    is_assigned = any(sign in match.group(2) for sign in (b":", b"=", b"#"))
+    if len(digits) < (1 if is_assigned else 3) or _DATA_TYPES.match(value):
+        return None
+    return match.span(3)  # type: ignore[no-any-return]
+
+
+def date_labelled(data: bytes, match: Any) -> Part | None:
+    """A date after a word for birth."""
+    return match.span(3) if _follows_label(data, match) else None
+
+
+def vendor_key(data: bytes, match: Any) -> Part | None:
+    """The prefix of a key that a vendor gives out, at the start of a word; `risk-adjusted-…` holds no `sk-` key."""
+    start, end = match.span()
+    value = match.group()
+    if _left(data, start).isalnum() or not any(48 <= c <= 57 for c in value):
+        return None
+    return start, end
+
+
+def scheme(data: bytes, match: Any) -> Part | None:
+    """`Bearer x` and `Basic x`, not `basic statistics`."""
+    value = match.group(2)
+    if _left(data, match.start()).isalpha():
+        return None
+    if match.group(1).lower() == b"basic":
+        try:
+            looks_right = b":" in base64.b64decode(value.rstrip(b".") + b"=" * (-len(value.rstrip(b".")) % 4), validate=True)
+        except (binascii.Error, ValueError):
+            looks_right = False
+    else:
+        looks_right = len(value) >= 24 or any(48 <= c <= 57 for c in value) or (not value.islower() and not value.istitle())
+    return match.span(2) if looks_right else None
+
+
+def address(_data: bytes, match: Any) -> Part | None:
+    """The password in `scheme://user:password@host`; `host:8080/…@…` has none."""
+    return None if re.match(rb"[0-9]{1,5}(?:[/?]|$)", match.group(2)) and b"/" in match.group(2) else match.span(2)
+
+
+def assigned(_data: bytes, match: Any) -> Part | None:
+    """A long value without any pattern; hexadecimal ids, digests and names in words stay."""
+    value = match.group(1)
+    kinds = ["l" if 97 <= c <= 122 else "u" if 65 <= c <= 90 else "d" if 48 <= c <= 57 else "o" for c in value[:64]]
+    changes = sum(a != b for a, b in pairwise(kinds)) / (len(kinds) - 1)
+    is_random = changes >= 0.5 or (changes >= 0.38 and "lllll" not in "".join(kinds))
+    return match.span(1) if is_random and {"l", "u", "d"} <= set(kinds) and len(set(value[:64])) >= 16 else None
+
+
+def is_whole_or_long(text: str, start: int, end: int) -> bool:
+    """A configured secret counts wherever it is; one of up to seven characters only as a whole word."""
+    return end - start >= 8 or not (text[start - 1 : start].isalnum() or text[end : end + 1].isalnum())
+
+
+def assignment(label_of: Callable[[str], Label | None]) -> Check:
+    """The value after a key that is never kept: `password=x`, `"password": "x"`, `--password x`, `<password>x`, `password is x1`."""
+
+    def check(data: bytes, match: Any) -> Part | None:
+        key, between = match.group(1), match.group(2).strip(b"\"'\\ \t\r\n")
+        value = _value(data, match.end(), opened=match.group(2), is_line=bool(_WHOLE_LINE.intersection(words_of(key[-256:].decode()))))
+        if value is None or label_of(key[-256:].decode()) != "secret":
+            return None
+        text = data[value[0] : value[1]]
+        is_odd = any(48 <= c <= 57 or c in b"!@#$%^&*+/~" for c in text)
+        if between in (b"", b"-"):
+            return value if key.startswith(b"--") and not text.startswith(b"-") else None
+        if between == b",":
+            return value if is_odd and re.search(rb"[\"']\s*,\s*b?\\*[\"']$", match.group(2) + data[match.end() : value[0]]) else None
+        if between in (b"is", b"was"):
+            return value if is_odd and len(text) >= 6 else None
+        return value if between != b">" or b"<" in data[max(0, match.start() - 1) : match.start()] else None
+
+    return check
+
+
+def _value(data: bytes, at: int, *, opened: bytes, is_line: bool) -> Part | None:
+    """Where the value begins and ends; None when there is none, or only a placeholder."""
+    quote = re.compile(rb"(?:[brufBRUF]{0,2})(\\{0,8}[\"'])").match(data, at)
+    if quote is None and opened[-1:] in (b'"', b"'"):
+        mark = re.search(rb"\\{0,8}[\"']$", opened)
+        start, end = at, _closing(data, at, mark.group() if mark else opened[-1:])
+    elif quote is not None:
+        start, end = quote.end(), _closing(data, quote.end(), quote.group(1))
+    elif data[at : at + 1] in (b"[", b"{", b"("):
+        start, end = at, _balanced(data, at)
+    else:
+        found = (_LINE_END if is_line else _STOPS).search(data, at)
+        start, end = at, found.start() if found else len(data)
+        end = start + len(data[start:end].rstrip(b",.;)}]\\ "))
+    text = data[start:end]
+    if not text.strip() or _MARKER.match(data, start) or text.lower().strip() in _NO_VALUE or not text.strip(b"*"):
+        return None
+    return start, end
+
+
+def _closing(data: bytes, at: int, mark: bytes) -> int:
+    """The closing quote of the same spelling; an escaped one does not close."""
+    end = data.find(mark, at)
+    while end > at and data[end - 1 : end] == b"\\":
+        end = data.find(mark, end + 1)
+    return len(data) if end < 0 else end
+
+
+def _balanced(data: bytes, at: int) -> int:
+    depth = 0
+    for match in re.compile(rb"[\[\](){}]").finditer(data, at):
+        depth += 1 if match.group() in b"[({" else -1
+        if depth == 0:
+            return match.end()
+    return len(data)

@@ -1,0 +1,157 @@
+"""What the name of an attribute, a JSON key or an assignment says about its value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Literal
+
+from e2i.observability import attributes as names
+
+Label = Literal["secret", "ssn", "npi", "mrn", "phone", "dob", "card"]
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_MARKED = re.compile(r"\[(?:email|phone|ssn|npi|mrn|dob|card|secret|not logged)\]")
+"""what redaction left in a key says nothing about the value"""
+_ALWAYS = ("passwd", "pwd", "passphrase", "private_key", "access_key", "account_key", "secret_key", "credential", "cookie")
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_ABOUT_IT = _set(
+    "count counts usage limit limits budget cost price rate type types detail details length len policy name names size ttl "
+    "expiry expires valid required enabled present index position probability probs per latency time window"
+)
+"""`token_count` and `password_policy` are not the token and not the password"""
+_MODEL_TOKENS = _set(
+    "first next last input output prompt completion reasoning cached total max min num n per eos bos pad unk stop special time"
+)
+"""`time_to_first_token` counts a model's tokens"""
+_HOLDERS = _set("patient member subscriber beneficiary enrollee subject chart policy medicare medicaid insurance")
+_PRESCRIBERS = _set("hcp prescriber provider physician doctor")
+_IDENTIFIERS = _set("id ids identifier identifiers number numbers no nr num")
+_ID_OF: tuple[tuple[Label, frozenset[str]], ...] = (("npi", _PRESCRIBERS), ("mrn", _HOLDERS))
+_QUANTITIES = _set(
+    "count counts total share rate column columns col field format pattern type length size missing distinct unique calls call"
+)
+_LABELS: tuple[tuple[Label, set[str], set[tuple[str, str]]], ...] = (
+    ("npi", {"npi", "npis"}, set()),
+    ("ssn", {"ssn", "ssns", "itin"}, {("social", "security"), ("tax", "id")}),
+    ("mrn", {"mrn", "mrns", "mbi"}, {("medical", "record")}),
+    ("phone", {"phone", "phones", "telephone", "tel", "mobile", "fax", "cellphone", "msisdn"}, set()),
+    ("dob", {"dob", "birthdate", "birthday"}, {("birth", "date"), ("of", "birth")}),
+    ("card", {"ccn"}, {("card", "number"), ("card", "no"), ("credit", "card")}),
+)
+
+_INPUT_KEYS = (
+    *names.INPUTS,
+    "llm.input_messages",
+    "llm.prompts",
+    "llm.prompt_template",
+    "embedding.text",
+    "embedding.embeddings",
+    "reranker.query",
+    "reranker.input_documents",
+    "traceloop.entity.input",
+    "gen_ai.tool.call.arguments",
+    "gen_ai.event.content",
+    "tool.parameters",
+    "mlflow.spanInputs",
+    "langfuse.observation.input",
+    "langfuse.trace.input",
+    "input",
+    "inputs",
+    "prompt",
+    "prompts",
+    "messages",
+    "content",
+    "question",
+)
+_OUTPUT_KEYS = (
+    *names.OUTPUTS,
+    "llm.output_messages",
+    "retrieval.documents",
+    "reranker.output_documents",
+    "traceloop.entity.output",
+    "gen_ai.tool.call.result",
+    "gen_ai.response.content",
+    "mlflow.spanOutputs",
+    "langfuse.observation.output",
+    "langfuse.trace.output",
+    "output",
+    "outputs",
+    "completion",
+    "completions",
+    "answer",
+)
+_ABOUT_THE_TEXT = (".role", ".finish_reason", ".mime_type")
+"""parts of a message that are no free text"""
+
+
+def words_of(key: str) -> list[str]:
+    """`OPENAI_API_KEY`, `openai-api-key` and `openaiApiKey` have the same words."""
+    return [word.lower() for word in _WORDS.findall(key)]
+
+
+def text_of(key: str) -> Literal["input", "output", "metadata"]:
+    """Whether the value is what people or models wrote; also for flattened keys such as `gen_ai.prompt.0.content`."""
+    if key.endswith(_ABOUT_THE_TEXT):
+        return "metadata"
+    if _is_below(key, _INPUT_KEYS):
+        return "input"
+    return "output" if _is_below(key, _OUTPUT_KEYS) else "metadata"
+
+
+def _is_below(key: str, roots: tuple[str, ...]) -> bool:
+    return any(key == root or (key.startswith(root) and key[len(root)] in ".[") for root in roots)
+
+
+class KeyWords:
+    """Which keys have values that are never kept, or are kept only when they do not look like what the key says."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        found = (tuple(words_of(pattern)) for pattern in (*patterns, *_ALWAYS))
+        self.patterns: tuple[tuple[str, ...], ...] = tuple(dict.fromkeys(words for words in found if words))
+
+    def label_of(self, key: str) -> Label | None:
+        """None for most keys."""
+        words = words_of(_MARKED.sub(" ", key[:256]))
+        if not words:
+            return None
+        if any(self._has(words, pattern) for pattern in self.patterns):
+            return "secret"
+        if words[-1] in _QUANTITIES or words[0] in ("n", "count"):
+            return None
+        return _identifier_of(words)
+
+    @staticmethod
+    def _has(words: list[str], pattern: tuple[str, ...]) -> bool:
+        size, joined = len(pattern), "".join(pattern)
+        for at, word in enumerate(words):
+            last = at + size - 1
+            together = tuple(words[at : last + 1])
+            if together != pattern and (pattern == ("token",) or together != (*pattern[:-1], f"{pattern[-1]}s")):
+                last = at
+                if not (len(joined) >= 5 and word.removesuffix("" if joined == "token" else "s").endswith(joined)):
+                    continue
+            after = words[last + 1] if last + 1 < len(words) else ""
+            before = words[at - 1] if at else ""
+            if after in _ABOUT_IT or (joined == "token" and before in _MODEL_TOKENS):
+                continue
+            return True
+        return False
+
+
+def _identifier_of(words: list[str]) -> Label | None:
+    given = set(words)
+    pairs = set(pairwise(words))
+    for label, single, double in _LABELS:
+        if given & single or pairs & double:
+            return label
+    for label, holders in _ID_OF:
+        if any(first in holders and second in _IDENTIFIERS for first, second in pairs):
+            return label
+    return None

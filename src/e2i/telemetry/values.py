@@ -1,0 +1,289 @@
+"""The slow, exact way: any Python value becomes one that OpenTelemetry and JSON know, within its limit and with nothing to hide."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import math
+import numbers
+import pathlib
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import orjson
+
+from e2i.telemetry.folding import fold
+from e2i.telemetry.identifiers import Finder, Span
+from e2i.telemetry.sensitive_keys import KeyWords, Label
+
+_AHEAD = 512
+"""characters read beyond a limit, so that an identifier across the cut is seen as a whole"""
+_TAIL = 48
+"""bytes that the marker of a cut may need"""
+_MAX_ITEMS = 2000
+_MAX_DEPTH = 16
+_MAX_ROUNDS = 8
+"""identifiers without anything between them are found one after the other"""
+_TOLD = (
+    dt.datetime, dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID,
+    pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath,
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Cut:
+    """Whether something was cut, and the names of the attributes that were."""
+
+    happened: bool = False
+    names: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Room:
+    """What may still be added to one attribute."""
+
+    size: int
+    cut: Cut
+    items: int = _MAX_ITEMS
+
+
+def json_text(value: Any) -> str:
+    """Compact JSON of what `Cleaner` made."""
+    return orjson.dumps(value).decode()
+
+
+class Cleaner:
+    """Cleans single values.
+
+    Parameters
+    ----------
+    finder : knows identifiers in text
+    words : knows what a key says about its value
+    """
+
+    def __init__(self, finder: Finder, words: KeyWords) -> None:
+        self._finder = finder
+        self._words = words
+
+    def value(self, value: Any, label: Label | None, limit: int, cut: Cut) -> Any:
+        """An OpenTelemetry attribute value; nested values become JSON text.
+
+        Parameters
+        ----------
+        label : what the attribute's name says
+        limit : bytes
+        cut : told when something was left out for its size
+        """
+        if isinstance(value, str):
+            text = str.__str__(value)
+            if (marker := self._labelled(label, text)) is not None:
+                return marker
+            text = self.text(text, limit, cut)
+            return self._labelled(label, text) or text
+        plain = self._plain(value, label, "", _Room(limit, cut), 0)
+        if isinstance(plain, list):
+            plain = _one_type(plain)
+        if plain is None or isinstance(plain, dict) or (isinstance(plain, list) and not _is_attribute(plain)):
+            return self.text(json_text(plain), limit, cut)
+        return self.text(plain, limit, cut) if isinstance(plain, str) else plain
+
+    def text(self, text: str, limit: int, cut: Cut) -> str:
+        """`text` without identifiers, at most `limit` bytes of UTF-8."""
+        whole = text if _fits(text, limit) else text[: limit + _AHEAD]
+        whole = _sound(whole)
+        beyond = 0 if whole is text or _fits(text, limit) else len(text) - len(text[: limit + _AHEAD])
+        hit = self._finder.may_hold(whole)
+        if hit and not beyond and whole.lstrip()[:1] in ("{", "["):
+            whole = self._json(whole, limit, cut)
+        result = whole
+        for _ in range(_MAX_ROUNDS):
+            spans = self._finder.spans(result) if hit else []
+            if not spans and not beyond and _fits(result, limit):
+                break
+            result, was_cut = _replace(result, spans, limit, beyond, unit="bytes" if text.isascii() else "characters")
+            cut.happened |= was_cut
+            beyond, hit = 0, self._finder.may_hold(result)
+        return result
+
+    def _json(self, text: str, limit: int, cut: Cut) -> str:
+        try:
+            tree = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return text
+        clean = self._plain(tree, None, "-", _Room(4 * limit, cut, items=len(text)), 0)
+        return text if clean == tree else json_text(clean)
+
+    def _plain(self, value: Any, label: Label | None, key: str, room: _Room, depth: int) -> Any:  # noqa: PLR0911
+        """Strings, numbers, lists and dicts with text keys, cleaned; `key` is the word before a number."""
+        room.items -= 1
+        if value is None or isinstance(value, bool):
+            room.size -= 5
+            return value
+        if isinstance(value, numbers.Number) and not isinstance(value, decimal.Decimal):
+            return self._number(value, label, key, room)
+        if isinstance(value, str | bytes | bytearray):
+            return self._string(value, label, room)
+        if label == "secret":
+            return "[secret]"
+        if depth >= _MAX_DEPTH:
+            room.cut.happened = True
+            return "[too deep]"
+        if isinstance(value, Mapping):
+            return self._mapping(value, label, room, depth)
+        if isinstance(value, list | tuple | set | frozenset):
+            return self._list(value, label, key, room, depth)
+        if type(value).__module__ == "numpy" and getattr(value, "size", _MAX_ITEMS + 1) <= _MAX_ITEMS:
+            return self._plain(value.tolist(), label, key, room, depth + 1)
+        return self._string(_told(value), label, room)
+
+    def _number(self, value: Any, label: Label | None, key: str, room: _Room) -> Any:
+        room.size -= 8
+        try:
+            number = int(value) if isinstance(value, numbers.Integral) else float(value)
+        except (TypeError, ValueError, ArithmeticError):  # a complex number, or one beyond all bounds
+            return self._string(str(value) if type(value) is complex else _told(value), label, room)
+        if isinstance(number, float) and not math.isfinite(number):
+            return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+        if isinstance(number, int) and number.bit_length() > 63:
+            return self._string(str(number) if number.bit_length() <= 1024 else "[a number of more than 300 digits]", label, room)
+        as_text = str(int(number)) if number == int(number) else str(number)
+        if label is not None and (marker := self._labelled(label, as_text)):
+            return marker
+        if room.items < 0 or len(as_text) < 9 or isinstance(number, float):
+            return number
+        return number if not key else self._number_in_text(number, key)
+
+    def _number_in_text(self, number: int, key: str) -> Any:
+        spans = self._finder.spans(f"{key}: {number}")
+        return f"[{spans[-1].kind}]" if spans else number
+
+    def _string(self, value: str | bytes | bytearray, label: Label | None, room: _Room) -> str:
+        if not isinstance(value, str):
+            value = bytes(value[: max(0, room.size) + _AHEAD]).decode(errors="replace")
+        value = str.__str__(value)
+        if label is not None and (marker := self._labelled(label, value)):
+            room.size -= len(marker)
+            return marker
+        result = self.text(value, max(room.size, 64), room.cut)
+        result = self._labelled(label, result) or result
+        room.size -= len(result.encode())
+        return result
+
+    def _mapping(self, value: Mapping[Any, Any], label: Label | None, room: _Room, depth: int) -> Any:
+        try:
+            items = list(islice(value.items(), max(0, room.items) + 1))
+        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError):
+            return _told(value)
+        result: dict[str, Any] = {}
+        for given, item in items:
+            if room.size <= 0 or room.items <= 0:
+                room.cut.happened = True
+                break
+            name = _sound((given if type(given) is str else str(_told(given)))[: 256 + _AHEAD])
+            kind = self._words.label_of(name)
+            room.size -= len(name)
+            result[self.text(name, 256, Cut())] = self._plain(item, kind or label, name, room, depth + 1)
+        return result
+
+    def _list(self, value: Any, label: Label | None, key: str, room: _Room, depth: int) -> list[Any]:
+        items = list(islice(value, max(0, room.items) + 1))
+        result: list[Any] = []
+        for item in items:
+            if room.size <= 0 or room.items <= 0:
+                room.cut.happened = True
+                break
+            result.append(self._plain(item, label, key, room, depth + 1))
+        return result
+
+    def _labelled(self, label: Label | None, value: str) -> str | None:
+        """The marker for a value that looks like what its key says."""
+        if label is None or not value:
+            return None
+        if label == "secret":
+            return "[secret]"
+        if value.lstrip()[:1] in ("[", "{"):
+            return None
+        plain = fold(value[:80]).data.decode().strip()
+        digits = "".join(char for char in plain if char.isdigit())
+        is_spelled = not plain.strip("0123456789+-.() /x")
+        looks = {
+            "npi": plain == digits and len(digits) == 10,
+            "ssn": is_spelled and len(digits) == 9,
+            "phone": is_spelled and 7 <= len(digits) <= 15,
+            "card": is_spelled and 13 <= len(digits) <= 19,
+            "dob": len(digits) >= 4,
+            "mrn": bool(digits) and " " not in plain,
+        }
+        return f"[{label}]" if looks[label] else None
+
+
+def _told(value: Any) -> str:
+    """Text of a value whose type is known; of others the type's name only: their own text may fail, or tell too much."""
+    if isinstance(value, enum.Enum):
+        return str(value.name)
+    if type(value) in _TOLD or isinstance(value, str | int | float | type(None)):
+        return str(value)
+    return f"<{type(value).__name__}>"
+
+
+def _one_type(items: list[Any]) -> list[Any]:
+    """Whole numbers among decimals become decimals; OpenTelemetry's lists have one type."""
+    return [float(item) for item in items] if {*map(type, items)} == {int, float} else items
+
+
+def _is_attribute(items: list[Any]) -> bool:
+    kinds = {*map(type, items)}
+    return not kinds or (len(kinds) == 1 and kinds <= {str, int, float, bool})
+
+
+def _fits(text: str, limit: int) -> bool:
+    size = len(text)
+    return 4 * size <= limit or (size <= limit and (text.isascii() or len(text.encode(errors="replace")) <= limit))
+
+
+def _sound(text: str) -> str:
+    """Without what UTF-8 and PostgreSQL cannot hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.replace("\x00", "\ufffd")
+
+
+def _replace(text: str, spans: list[Span], limit: int, beyond: int, *, unit: str) -> tuple[str, bool]:
+    """`text` with markers for `spans`, cut so that it fits; `beyond` characters of the value were cut off before."""
+    pieces: list[tuple[str, int]] = []
+    done = 0
+    for span in spans:
+        pieces += ((text[done : span.start], span.start), (f"[{span.kind}]", span.end))
+        done = span.end
+    pieces.append((text[done:], len(text)))
+    result = "".join(piece for piece, _ in pieces)
+    if not beyond and _fits(result, limit):
+        return result, False
+    kept: list[str] = []
+    room, reached = limit - _TAIL, 0
+    for index, (piece, end) in enumerate(pieces):
+        size = len(piece.encode())
+        if size <= room:
+            kept.append(piece)
+            room, reached = room - size, end
+            continue
+        if index % 2 == 0:
+            part = _before_the_word(piece.encode()[:room].decode(errors="ignore"), piece)
+            kept.append(part)
+            reached += len(part)
+        break
+    return f"{''.join(kept)}…[truncated {len(text) - reached + beyond} {unit}]", True
+
+
+def _before_the_word(part: str, piece: str) -> str:
+    """A cut inside a word or number goes back to its start, if that is near: half a number could look like another one."""
+    if not part or not piece[len(part) : len(part) + 1].isalnum():
+        return part
+    shorter = part[-80:].rstrip("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    return part[: len(part) - len(part[-80:]) + len(shorter)] if shorter else part
