@@ -57,7 +57,7 @@ def emit(folder: Path, told: mmap.mmap, redactor: Redactor) -> None:
     """End spans for ever; after each the number of those that returned goes into shared memory."""
     writer = SpoolWriter(SpoolSettings(folder=folder, max_bytes=1 << 30, segment_bytes=1 << 19))
     provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SpoolProcessor(writer, redactor, Sampler(RULES), service="e2i", log_prompts=lambda agent: True))
+    provider.add_span_processor(SpoolProcessor(writer, redactor, Sampler(RULES), service="e2i", log_prompts=lambda _: True))
     tracer = provider.get_tracer("campaign")
     number = 0
     while True:

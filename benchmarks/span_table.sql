@@ -30,32 +30,32 @@ truncate agent_latency_rollup
 -- The hours, from the spans that are there.
 insert into agent_latency_rollup
 with binned as (
-    select date_trunc('hour', started_at, 'UTC') as bucket, agent_name, agent_tier, operation_type,
+    select date_trunc('hour', started_at, 'UTC') as bucket, agent_name, agent_tier,
         case when duration_ms < 0.001 then 0 else least(floor(ln(duration_ms / 0.001) / ln(1.02::double precision))::integer + 1, 1279) end as bin,
         count(*) as calls, count(*) filter (where status = 'error') as errors, sum(duration_ms) as duration_sum_ms,
         sum(input_tokens) as input_tokens, sum(output_tokens) as output_tokens, sum(total_cost) as total_cost
     from ml_observability_spans
-    group by 1, 2, 3, 4, 5
+    group by 1, 2, 3, 4
 ),
 running as (
-    select *, sum(calls) over w as up_to, coalesce(lead(bin) over w, 1280) as next_bin, row_number() over w as place
+    select *, sum(calls) over w as up_to, coalesce(lead(bin) over w, 1280) as next_bin
     from binned
-    window w as (partition by bucket, agent_name, agent_tier, operation_type order by bin)
+    window w as (partition by bucket, agent_name, agent_tier order by bin)
 )
-select 'hour', bucket, agent_name, agent_tier, operation_type, 0, sum(calls), sum(errors), 0, sum(duration_sum_ms), sum(input_tokens),
+select 'hour', bucket, agent_name, agent_tier, 0, sum(calls), sum(errors), 0, sum(duration_sum_ms), sum(input_tokens),
     sum(output_tokens), sum(total_cost),
     ('[' || repeat('0,', min(bin)) || rtrim(string_agg(repeat(up_to::text || ',', next_bin - bin), '' order by bin), ',') || ']')::vector
 from running
-group by bucket, agent_name, agent_tier, operation_type
+group by bucket, agent_name, agent_tier
 
 -- name: fill_days
 -- The days, from the hours.
 insert into agent_latency_rollup
-select 'day', date_trunc('day', bucket, 'UTC'), agent_name, agent_tier, operation_type, 0, sum(calls), sum(errors), 0, sum(duration_sum_ms),
+select 'day', date_trunc('day', bucket, 'UTC'), agent_name, agent_tier, 0, sum(calls), sum(errors), 0, sum(duration_sum_ms),
     sum(input_tokens), sum(output_tokens), sum(total_cost), sum(histogram)
 from agent_latency_rollup
 where level = 'hour'
-group by date_trunc('day', bucket, 'UTC'), agent_name, agent_tier, operation_type
+group by date_trunc('day', bucket, 'UTC'), agent_name, agent_tier
 
 -- name: tidy
 -- What autovacuum does in time.

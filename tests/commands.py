@@ -15,7 +15,7 @@ import polars as pl
 import yaml
 
 ROOT = Path(__file__).parents[1]
-CLEAN = ("E2I_", "DATABASE_URL", "MLFLOW_", "OPTUNA_", "OTEL_")
+CLEAN = ("E2I_", "DATABASE_URL", "MLFLOW_", "OPTUNA_", "OTEL_", "OPIK_", "TRACE", "ANTHROPIC_", "OPENAI_")
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,12 @@ def hour_ago(hours: float = 1.0) -> int:
     return time.time_ns() - int(hours * HOUR)
 
 
+_BASE = hour_ago()
+
+
 def a_span(number: int, **changes: Any) -> SpanRecord:
     """Span `number` of a trace of ten; an hour ago, 5 ms long, by an agent."""
-    start = changes.pop("started_ns", hour_ago() + number * 1_000_003)
+    start = changes.pop("started_ns", _BASE + number * 1_000_003)
     attributes = {"e2i.agent.name": "causal_impact", "e2i.agent.tier": "causal_analytics", "e2i.operation.type": "agent", "number": number}
     given: dict[str, Any] = {
         "trace_id": f"{number // 10 + 1:032x}",

@@ -50,6 +50,8 @@ STANDARD = {
     "OPIK_WORKSPACE": "observability.opik.workspace",
     "OPIK_PROJECT_NAME": "observability.opik.project_name",
     "OTEL_SERVICE_NAME": "observability.service_name",
+    "TRACEPARENT": "observability.caller.traceparent",
+    "TRACESTATE": "observability.caller.tracestate",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "observability.otlp.endpoint",
     "OTEL_EXPORTER_OTLP_HEADERS": "observability.otlp.headers",
     "ANTHROPIC_API_KEY": "llm.anthropic_api_key",

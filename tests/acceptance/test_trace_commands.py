@@ -40,7 +40,9 @@ def insert(home: Path, spans: list[SpanRecord]) -> None:
 
 def shifted(spans, by_ns: int) -> list[SpanRecord]:
     return [
-        replace(each.span, started_ns=each.span.started_ns + by_ns, ended_ns=None if each.span.ended_ns is None else each.span.ended_ns + by_ns)
+        replace(
+            each.span, started_ns=each.span.started_ns + by_ns, ended_ns=None if each.span.ended_ns is None else each.span.ended_ns + by_ns
+        )
         for each in spans
     ]
 
@@ -51,7 +53,10 @@ def filled(home: Path) -> Path:
     lately = NOW_NS - START_NS - 120 * 10**9
     large = [replace(each.span, trace_id=LARGE) for each in large_trace(30_000)]
     spans = [*shifted(study_trace(), lately), *shifted([stored("ask", trace_id=OTHER)], lately - 10**9)]
-    spans += [replace(each, started_ns=each.started_ns + lately - 3600 * 10**9, ended_ns=(each.ended_ns or 0) + lately - 3600 * 10**9) for each in large]
+    spans += [
+        replace(each, started_ns=each.started_ns + lately - 3600 * 10**9, ended_ns=(each.ended_ns or 0) + lately - 3600 * 10**9)
+        for each in large
+    ]
     for day in range(3):
         begun = int((LONG_AGO - timedelta(days=day)).timestamp()) * 10**9
         spans += [stored("old", number=n, trace_id=f"{day + 1:032x}", started_ns=begun + n).span for n in range(1, 41)]
@@ -144,7 +149,9 @@ def test_what_otlp_json_exports_our_own_receiver_takes(filled: Path):
 
 def test_spans_are_found_by_attribute_page_by_page(filled: Path):
     first = e2i("trace", "search", "--attribute", f"e2i.run.id={RUN}", "--limit", "6", "--json", home=filled).json
-    second = e2i("trace", "search", "--attribute", f"e2i.run.id={RUN}", "--limit", "6", "--cursor", first["next_cursor"], "--json", home=filled).json
+    second = e2i(
+        "trace", "search", "--attribute", f"e2i.run.id={RUN}", "--limit", "6", "--cursor", first["next_cursor"], "--json", home=filled
+    ).json
     assert len({each["span_id"] for each in [*first["spans"], *second["spans"]]}) == 10
     assert second["next_cursor"] is None
     slow = e2i("trace", "search", "--operation", "llm", "--slower-than", "10000", home=filled).out.splitlines()
@@ -168,12 +175,18 @@ def test_tail_tells_what_arrives_once_and_ends_quietly_on_ctrl_c(filled: Path):
         while not told and time.monotonic() < deadline:  # it may take a while to start; what ended before is not told
             number += 1
             sent.append(f"{number:016x}")
-            insert(filled, [stored("late", number=number, trace_id="bb" * 16, started_ns=time.time_ns() - 10**8, ms=100, attributes=explainer).span])
+            insert(
+                filled,
+                [stored("late", number=number, trace_id="bb" * 16, started_ns=time.time_ns() - 10**8, ms=100, attributes=explainer).span],
+            )
             if _readable(process.stdout, 0.5):
                 told.append(json.loads(process.stdout.readline())["span_id"])
         for number in range(1000, 1005):
             sent.append(f"{number:016x}")
-            insert(filled, [failed("more", number=number, trace_id="bb" * 16, started_ns=time.time_ns() - 10**8, ms=100, attributes=explainer).span])
+            insert(
+                filled,
+                [failed("more", number=number, trace_id="bb" * 16, started_ns=time.time_ns() - 10**8, ms=100, attributes=explainer).span],
+            )
         insert(filled, [stored("not mine", number=2000, trace_id="bb" * 16, started_ns=time.time_ns(), ms=1).span])
         while f"{1004:016x}" not in told and time.monotonic() < deadline:
             told.append(json.loads(process.stdout.readline())["span_id"])
@@ -193,12 +206,12 @@ def _readable(stream, seconds: float) -> bool:
 
 
 def test_colours_come_on_a_terminal_and_go_with_no_color(filled: Path):
-    for no_colour, expected in (("", True), ("1", False)):
+    for no_colour, expected in (({}, True), ({"NO_COLOR": "1"}, False)):
         main, other = pty.openpty()
         env = {**environment(filled), "TERM": "xterm-256color", "COLUMNS": "100"}
         env.pop("NO_COLOR")
         process = subprocess.Popen(
-            [sys.executable, "-m", "e2i", "trace", "show", RUN], stdout=other, stderr=other, cwd=ROOT, env={**env, **({"NO_COLOR": "1"} if no_colour else {})}
+            [sys.executable, "-m", "e2i", "trace", "show", RUN], stdout=other, stderr=other, cwd=ROOT, env=env | no_colour
         )  # fmt: skip
         os.close(other)
         seen = b""
@@ -225,10 +238,14 @@ def test_old_days_are_held_archived_dropped_and_audited(filled: Path, tmp_path: 
     assert not (tmp_path / "archive").exists()
     done = e2i("retention", "run", "--archive", tmp_path / "archive", "--json", home=filled)
     assert done.code == 0, done.err
-    assert [(each["day"], each["spans"]) for each in planned["dropped"]] == [(each["day"], each["archived"]) for each in done.json["dropped"]] == [
-        (str(days[1]), 40),
-        (str(days[2]), 40),
-    ]
+    assert (
+        [(each["day"], each["spans"]) for each in planned["dropped"]]
+        == [(each["day"], each["archived"]) for each in done.json["dropped"]]
+        == [
+            (str(days[1]), 40),
+            (str(days[2]), 40),
+        ]
+    )
     assert [each["held_by"] for each in done.json["kept"]] == [["case-7"]]
     assert sorted(each.name for each in (tmp_path / "archive").iterdir()) == [f"spans-{day}.parquet" for day in days[1:]]
     assert len(pd.read_parquet(tmp_path / "archive" / f"spans-{days[1]}.parquet")) == 40

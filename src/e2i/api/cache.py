@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,9 +53,14 @@ class LatencyCache:
         if task is None:
             task = asyncio.create_task(self._ask(question))
             self._asked[question] = task
-            task.add_done_callback(lambda _: self._asked.pop(question, None))
+            task.add_done_callback(partial(self._answered, question))
         # Shielded: a client that goes away must not take the answer from the others.
         return list(await asyncio.shield(task))
+
+    def _answered(self, question: Question, task: asyncio.Task[list[LatencyStats]]) -> None:
+        self._asked.pop(question, None)
+        if not task.cancelled():
+            task.exception()  # everybody who asked may have gone away meanwhile
 
     async def _ask(self, question: Question) -> list[LatencyStats]:
         stats = await self._records.get_latency_stats(*question)

@@ -42,6 +42,8 @@ class TracePiece(OpikBody):
     output: Any = None
     metadata: Any = None
     tags: list[str] | None = None
+    tags_to_add: list[str] | None = None
+    tags_to_remove: list[str] | None = None
     error_info: ErrorInfo | None = None
     ttft: FiniteFloat | None = None
     thread_id: str | None = None
@@ -78,6 +80,7 @@ class TraceChange(OpikBody):
 
     ids: list[UUID] = Field(max_length=MOST_ITEMS)
     update: TracePiece
+    merge_tags: bool | None = None
 
 
 class SpanChange(OpikBody):
@@ -85,6 +88,7 @@ class SpanChange(OpikBody):
 
     ids: list[UUID] = Field(max_length=MOST_ITEMS)
     update: SpanPiece
+    merge_tags: bool | None = None
 
 
 class Score(OpikBody):

@@ -18,6 +18,7 @@ from e2i.api import opik_bodies as bodies
 from e2i.api.opik_spans import score_record, span_record, trace_record
 from e2i.api.problems import Refused
 from e2i.api.whereabouts import Whereabouts
+from e2i.observability import attributes as names
 
 if TYPE_CHECKING:
     from e2i.api.receiver import Receiver
@@ -113,30 +114,20 @@ class OpikIngest:
     async def change_trace(self, request: Request, identifier: str) -> Response:
         """A piece of a trace; it may come before the trace."""
         trace = _uuid(identifier, "path")
-        return await self._take(request, lambda body: [trace_record(bodies.read(body, bodies.TracePiece), trace, self._redactor)])
+        return await self._change(request, lambda body: bodies.TraceChange(ids=[trace], update=bodies.read(body, bodies.TracePiece)))
 
     async def change_span(self, request: Request, identifier: str) -> Response:
         """A piece of a span; it may come before the span."""
         span = _uuid(identifier, "path")
-        return await self._change(request, lambda body: ([span], bodies.read(body, bodies.SpanPiece)))
+        return await self._change(request, lambda body: bodies.SpanChange(ids=[span], update=bodies.read(body, bodies.SpanPiece)))
 
     async def change_traces(self, request: Request) -> Response:
         """The same piece of several traces."""
-
-        def read(body: bytes) -> list[SpanRecord]:
-            change = bodies.read(body, bodies.TraceChange)
-            return [trace_record(change.update, trace, self._redactor) for trace in change.ids]
-
-        return await self._take(request, read)
+        return await self._change(request, lambda body: bodies.read(body, bodies.TraceChange))
 
     async def change_spans(self, request: Request) -> Response:
         """The same piece of several spans."""
-
-        def read(body: bytes) -> tuple[list[uuid.UUID], bodies.SpanPiece]:
-            change = bodies.read(body, bodies.SpanChange)
-            return change.ids, change.update
-
-        return await self._change(request, read)
+        return await self._change(request, lambda body: bodies.read(body, bodies.SpanChange))
 
     async def score_traces(self, request: Request) -> Response:
         """Feedback scores of traces."""
@@ -178,19 +169,43 @@ class OpikIngest:
             await self._receiver.merge(records)
         self._receiver.counters.spans("opik", accepted=len(records), rejected=0)
 
-    async def _change(self, request: Request, read: Callable[[bytes], tuple[list[uuid.UUID], bodies.SpanPiece]]) -> Response:
-        async with self._receiver.intake(request, read) as (spans, piece):
-            if piece.trace_id is not None:
-                traces = dict.fromkeys(spans, piece.trace_id.hex)
-            else:
-                traces = await self._whereabouts.traces_of(spans)
-            lost = [span for span in spans if span not in traces]
-            if lost:
-                raise Refused(f"the span {lost[0]} is not known.", status=404, where="id", advice="Name its trace_id, or send it first.")
-            await self._keep(
-                [span_record(piece, span, uuid.UUID(traces[span]), self._redactor, is_whole=False) for span in spans],
-            )
+    async def _change(self, request: Request, read: Callable[[bytes], bodies.TraceChange | bodies.SpanChange]) -> Response:
+        async with self._receiver.intake(request, read) as change:
+            traces = await self._traces_of(change)
+            await self._keep([await self._piece(change, identifier, trace) for identifier, trace in traces.items()])
         return Response(status_code=204)
+
+    async def _traces_of(self, change: bodies.TraceChange | bodies.SpanChange) -> dict[uuid.UUID, uuid.UUID]:
+        """The trace of everything that is changed. Raises Refused with 404 for a span that nobody knows."""
+        if isinstance(change, bodies.TraceChange):
+            return {trace: trace for trace in change.ids}
+        if change.update.trace_id is not None:
+            return dict.fromkeys(change.ids, change.update.trace_id)
+        found = await self._whereabouts.traces_of(change.ids)
+        lost = [span for span in change.ids if span not in found]
+        if lost:
+            raise Refused(f"the span {lost[0]} is not known.", status=404, where="id", advice="Name its trace_id, or send it first.")
+        return {span: uuid.UUID(trace_id) for span, trace_id in found.items()}
+
+    async def _piece(self, change: bodies.TraceChange | bodies.SpanChange, identifier: uuid.UUID, trace: uuid.UUID) -> SpanRecord:
+        tags = await self._tags(change, identifier, trace)
+        if isinstance(change, bodies.TraceChange):
+            return trace_record(change.update.model_copy(update=tags), identifier, self._redactor)
+        return span_record(change.update.model_copy(update=tags), identifier, trace, self._redactor, is_whole=False)
+
+    async def _tags(self, change: bodies.TraceChange | bodies.SpanChange, identifier: uuid.UUID, trace: uuid.UUID) -> dict[str, list[str]]:
+        """The new tags, where the change adds to those that are stored or takes some away."""
+        piece = change.update
+        added = [*((piece.tags or []) if change.merge_tags else []), *(piece.tags_to_add or [])]
+        if not added and not piece.tags_to_remove:
+            return {}
+        stored = await self._receiver.ports.spans.get_trace(trace.hex)
+        told = next((row.span.attributes.get(names.TAGS) for row in stored if row.span.span_id == identifier.hex), None)
+        before = told if isinstance(told, list) else []
+        if piece.tags is not None and not change.merge_tags:
+            before = piece.tags
+        gone = set(piece.tags_to_remove or ())
+        return {"tags": [str(tag) for tag in dict.fromkeys([*before, *added]) if tag not in gone]}
 
     async def _score(self, request: Request, read: Callable[[bytes], Iterable[tuple[bodies.Score, uuid.UUID]]]) -> Response:
         """A score whose span never came is kept under a trace of its own, named by the span's id."""

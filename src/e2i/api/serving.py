@@ -37,7 +37,11 @@ async def serve(settings: Settings, *, host: str | None, port: int | None, on_li
                 breaker=breaker(settings, "receiver"),
             )
             wanted = settings.observability.receiver.port if port is None else port
-            await run(create_app(ports, chosen), chosen.host, wanted, stop, started=lambda *at: on_listening(f"http://{at[0]}:{at[1]}"))
+            await run(create_app(ports, chosen), chosen.host, wanted, stop, started=lambda *at: on_listening(_address(*at)))
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def receiver_settings(settings: Settings, host: str | None) -> ReceiverSettings:

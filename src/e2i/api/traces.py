@@ -32,14 +32,27 @@ Moment = datetime | None
 def routes(receiver: Receiver) -> APIRouter:
     """The routes of questions."""
     router = APIRouter(prefix=PREFIX, tags=["query"])
-    records = receiver.ports.spans
+    questions = Questions(receiver)
+    router.add_api_route("/traces", questions.list_traces, methods=["GET"])
+    router.add_api_route("/traces/{trace_id}", questions.show_trace, methods=["GET"])
+    router.add_api_route("/spans", questions.search_spans, methods=["GET"])
+    router.add_api_route("/latency", questions.latency, methods=["GET"])
+    return router
 
-    async def list_traces(since: Moment = None, agent: Text = None, limit: Limit = 20, cursor: Text = None) -> TracePage:
+
+class Questions:
+    """Handlers."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._records = receiver.ports.spans
+        self._latency = receiver.latency
+
+    async def list_traces(self, since: Moment = None, agent: Text = None, limit: Limit = 20, cursor: Text = None) -> TracePage:
         """Traces, newest first."""
         passed, behind = _position(cursor)
         asked = passed + limit + 1
         while True:
-            found = await records.recent_traces(since=_aware(since), agent=_plain(agent), limit=asked)
+            found = await self._records.recent_traces(since=_aware(since), agent=_plain(agent), limit=asked)
             rest = sorted((trace for trace in found if behind is None or _order(trace) < behind), key=_order, reverse=True)
             if len(rest) > limit or len(found) < asked:
                 break
@@ -50,9 +63,9 @@ def routes(receiver: Receiver) -> APIRouter:
         token = _token(f"{passed + limit} {page[-1].started_at.isoformat()} {page[-1].trace_id}") if len(rest) > limit else None
         return TracePage(traces=[TraceLine.of(trace) for trace in page], next_cursor=token)
 
-    async def show_trace(trace_id: str, limit: SpanLimit = 1000, cursor: Text = None) -> TraceView:
+    async def show_trace(self, trace_id: str, limit: SpanLimit = 1000, cursor: Text = None) -> TraceView:
         """One trace by its id, or by the first six or more digits of it."""
-        spans = await records.get_trace(_identifier(trace_id))
+        spans = await self._records.get_trace(_identifier(trace_id))
         if not spans:
             raise Refused(f"no span of trace {trace_id} has arrived.", status=404, where="trace_id", advice="See /api/v1/traces.")
         first = _whole(_untoken(cursor)) if cursor else 0
@@ -62,6 +75,7 @@ def routes(receiver: Receiver) -> APIRouter:
         return TraceView(trace_id=spans[0].span.trace_id, total_spans=len(spans), spans=views, next_cursor=token)
 
     async def search_spans(  # noqa: PLR0917
+        self,
         agent: Text = None,
         tier: Text = None,
         operation: Text = None,
@@ -84,19 +98,13 @@ def routes(receiver: Receiver) -> APIRouter:
             limit=limit,
             cursor=_plain(cursor),
         )
-        page = await records.search(query)
+        page = await self._records.search(query)
         return SpanPageView(spans=[SpanView.of(stored) for stored in page.spans], next_cursor=page.next_cursor)
 
-    async def latency(window: Annotated[str, Query(max_length=20)] = "24h", agent: Text = None, tier: Text = None) -> LatencyView:
+    async def latency(self, window: Annotated[str, Query(max_length=20)] = "24h", agent: Text = None, tier: Text = None) -> LatencyView:
         """v_agent_latency_summary over a window such as 1h, 24h, 7d, 30d."""
-        stats = await receiver.latency.get_latency_stats(window, _plain(agent), _plain(tier))
+        stats = await self._latency.get_latency_stats(window, _plain(agent), _plain(tier))
         return LatencyView(window=window, agents=[LatencyLine.of(line) for line in stats])
-
-    router.add_api_route("/traces", list_traces, methods=["GET"])
-    router.add_api_route("/traces/{trace_id}", show_trace, methods=["GET"])
-    router.add_api_route("/spans", search_spans, methods=["GET"])
-    router.add_api_route("/latency", latency, methods=["GET"])
-    return router
 
 
 def _order(trace: TraceSummary) -> tuple[datetime, str]:

@@ -16,7 +16,8 @@ from e2i.domain.telemetry import SpanQuery
 if TYPE_CHECKING:
     from e2i.ports.telemetry import SpanRecords
 
-_AROUND = timedelta(days=1)
+_AROUND = timedelta(minutes=5)
+_LONGEST_SEARCH_S = 5.0
 _LATEST_MS = 4_102_444_800_000
 
 
@@ -47,14 +48,12 @@ class Whereabouts:
         found: dict[UUID, str] = {}
         missing = set(spans)
         self._recall(missing, found)
-        for span in tuple(missing):
-            await self._look_up(span, missing, found)
+        await self._look_up(missing, found)
         until = time.monotonic() + self._patience_s
         while missing and time.monotonic() < until:
             await asyncio.sleep(0.05)
             self._recall(missing, found)
-        for span in tuple(missing):
-            await self._look_up(span, missing, found)
+        await self._look_up(missing, found)
         return found
 
     def _recall(self, missing: set[UUID], found: dict[UUID, str]) -> None:
@@ -64,19 +63,24 @@ class Whereabouts:
                 found[span] = trace.hex()
                 missing.discard(span)
 
-    async def _look_up(self, span: UUID, missing: set[UUID], found: dict[UUID, str]) -> None:
-        since, until = _around(span)
-        page = await self._records.search(SpanQuery(attributes={OPIK_ID: str(span)}, limit=1, since=since, until=until))
-        if page.spans:
-            trace_id = page.spans[0].span.trace_id
-            found[span] = trace_id
-            missing.discard(span)
-            self.note(span, UUID(trace_id))
+    async def _look_up(self, missing: set[UUID], found: dict[UUID, str]) -> None:
+        """Ask the table, for a limited time: a search by id reads every span around the moment that the id names."""
+        last = time.monotonic() + _LONGEST_SEARCH_S
+        for span in tuple(missing):
+            if time.monotonic() > last:
+                return
+            moment = _moment(span)
+            query = SpanQuery(attributes={OPIK_ID: str(span)}, limit=1, since=moment - _AROUND, until=moment + _AROUND)
+            page = await self._records.search(query)
+            if page.spans:
+                trace_id = page.spans[0].span.trace_id
+                found[span] = trace_id
+                missing.discard(span)
+                self.note(span, UUID(trace_id))
 
 
-def _around(span: UUID) -> tuple[datetime, datetime] | tuple[None, None]:
-    """The days around the moment that a UUID of version 7 names, so that few partitions are searched."""
+def _moment(span: UUID) -> datetime:
+    """When the span was made: Opik's ids are UUIDs of version 7 and begin with it. Others are looked for among the newest."""
     if span.version != 7:
-        return None, None
-    moment = datetime.fromtimestamp(min(span.int >> 80, _LATEST_MS) / 1000, UTC)
-    return moment - _AROUND, moment + _AROUND
+        return datetime.now(UTC)
+    return datetime.fromtimestamp(min(span.int >> 80, _LATEST_MS) / 1000, UTC)

@@ -39,7 +39,7 @@ from e2i.engine.graph import Engine
 from e2i.engine.spec import AgentSpec
 from e2i.errors import BackendUnavailable, BudgetExceeded, E2IError, NotFound, SpecError
 from e2i.observability import attributes as names
-from e2i.observability.spans import new_trace_id, span, trace_of
+from e2i.observability.spans import current_trace_id, new_trace_id, span, trace_of
 from e2i.ports.data import FrameSource, FrameStore
 from e2i.ports.records import AuditTrail, RunRecords, TrainingRunRecords
 from e2i.ports.reporting import ReportWriter
@@ -117,7 +117,7 @@ async def run_study(study: Study, *, base: Path, ports: StudyPorts) -> StudyResu
         fingerprint=fingerprint,
         status="running",
         experiment_id=None,
-        trace_id=new_trace_id(),
+        trace_id=current_trace_id() or new_trace_id(),
         started_at=now,
     )
     run = await ports.runs.claim(replace(wanted, experiment_id=_experiment_id(study, wanted.run_id)))

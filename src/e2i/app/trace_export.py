@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from e2i.observability.attributes import SCHEMA_URL
+from e2i.observability.attributes import ORIGINAL_ID, SCHEMA_URL, UNFINISHED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 REQUEST_BYTES = 4_000_000
 """a line of OTLP/JSON is closed at about this size: receivers refuse larger requests (4 MiB is the smallest usual limit)"""
-UNFINISHED = "e2i.span.unfinished"
-ORIGINAL_ID = "e2i.span.original_id"
 _KINDS = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
 _STATUS = {"unset": 0, "ok": 1, "error": 2}
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1

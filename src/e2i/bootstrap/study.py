@@ -31,6 +31,7 @@ async def run_study(path: Path, settings: Settings, *, on_step: Callable[[Signal
     from e2i.data.sources import LocalFrameSource
     from e2i.data.study_file import check_roles, load_study
     from e2i.engine.executor import LocalExecutor
+    from e2i.observability.propagation import attached, from_environment_value
     from e2i.telemetry.pipeline import install_in_worker
 
     study = load_study(path)
@@ -44,6 +45,8 @@ async def run_study(path: Path, settings: Settings, *, on_step: Callable[[Signal
         worker.start()  # it imports its libraries while we import ours and open the database
         check_roles(study, LocalFrameSource().columns(study.data, base=base), path=path)
         stack.enter_context(observing(settings))
+        caller = settings.observability.caller
+        stack.enter_context(attached(from_environment_value(caller.traceparent, caller.tracestate)))
         from e2i.app.study import run_study as run
 
         platform = await stack.enter_async_context(Platform.open(settings))

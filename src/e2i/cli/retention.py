@@ -128,7 +128,8 @@ def report_lines(report: RetentionReport) -> list[str]:
         if each.action == "keep":
             what = f"kept by legal hold {', '.join(each.held_by)}"
         elif report.dry_run:
-            what = f"would {'be archived and dropped' if each.action == 'archive and drop' else 'be dropped'}"
+            first = "" if each.action == "drop" else "compared with its archive and " if each.has_archive else "archived and "
+            what = f"would be {first}dropped"
         else:
             what = "dropped" if each.archived is None else f"archived ({each.archived:,} spans) and dropped"
         lines.append(f"{each.day}  {each.spans:>12,} spans  {each.bytes / 1e6:>10,.1f} MB  {what}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Annotated
 
 import typer
 
 from e2i.cli.options import AsJson, Home, settings
-from e2i.cli.output import print_json, print_note
+from e2i.cli.output import print_line, print_note
 
 
 def serve(
@@ -25,7 +26,7 @@ def serve(
 
     def tell(address: str) -> None:
         if as_json:
-            print_json({"status": "listening", "address": address})
+            print_line(json.dumps({"status": "listening", "address": address}))  # one line: whoever started us waits for it
         else:
             print_note(f"Listening on {address} (OpenTelemetry: {address}/v1/traces, Opik: {address}/api). Ctrl-C stops.")
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from opentelemetry import trace
 
 from e2i.mlops import past_spans
+from e2i.mlops.fast_attributes import may_come_later
 from e2i.mlops.opik_spans import Agent, LLMSpan, OpikSpan, current_agent
-from e2i.mlops.span_values import attributes_of, checked_cost, checked_tokens, checked_value, text_of
+from e2i.mlops.span_values import attribute_of, attributes_of, checked_cost, checked_tokens, checked_value, text_of, texts_of
 from e2i.observability import attributes as names
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class OpikConnector:
     _accounts: SinkAccounts | None = None
     _provider: TracerProvider | None = None
     _tracer: Tracer
+    is_plain: bool = False
+    """whether spans may begin without their attributes, see `fast_attributes`"""
 
     def __new__(cls, settings: OpikSettings | None = None, *, accounts: SinkAccounts | None = None) -> Self:  # noqa: ARG004, D102
         with cls._lock:
@@ -144,7 +147,7 @@ class OpikConnector:
         DataError
             An id is not one.
         """
-        tier = agent_tier or self._settings.tiers.get(agent_name)
+        agent_name, tier = text_of(agent_name), agent_tier or self._settings.tiers.get(agent_name)
         attributes: dict[str, Any] = {
             names.OPERATION: "agent",
             names.GEN_AI_OPERATION: "invoke_agent",
@@ -152,9 +155,9 @@ class OpikConnector:
             names.AGENT: agent_name,
         }
         if tier:
-            attributes[names.TIER] = tier
+            attributes[names.TIER] = text_of(tier)
         if operation:
-            attributes[names.STEP] = operation
+            attributes[names.STEP] = text_of(operation)
         if input_data is not None:
             attributes[names.INPUT] = text_of(input_data)
         _add(attributes, metadata, tags)
@@ -182,10 +185,8 @@ class OpikConnector:
 
         Parameters
         ----------
-        model : as the provider names it
         prompt, messages, system : what the model is asked: a text, or messages as the provider takes them
         provider : `anthropic`, `openai` …
-        trace_id, parent_span_id : as in `trace_agent`
 
         Raises
         ------
@@ -193,17 +194,17 @@ class OpikConnector:
             An id is not one, or both `prompt` and `messages` are given.
         """
         agent = current_agent() if agent_name is None else Agent(agent_name, self._settings.tiers.get(agent_name))
-        attributes: dict[str, Any] = {names.OPERATION: "llm", names.GEN_AI_OPERATION: "chat", names.GEN_AI_REQUEST_MODEL: model}
+        attributes: dict[str, Any] = {names.OPERATION: "llm", names.GEN_AI_OPERATION: "chat", names.GEN_AI_REQUEST_MODEL: text_of(model)}
         if agent is not None:
-            attributes[names.AGENT] = agent.name
+            attributes[names.AGENT] = text_of(agent.name)
             if agent.tier:
-                attributes[names.TIER] = agent.tier
+                attributes[names.TIER] = text_of(agent.tier)
         if provider:
-            attributes[names.GEN_AI_PROVIDER] = provider
+            attributes[names.GEN_AI_PROVIDER] = text_of(provider)
         if temperature is not None:
-            attributes[names.GEN_AI_TEMPERATURE] = temperature
+            attributes[names.GEN_AI_TEMPERATURE] = attribute_of(temperature)
         if max_tokens is not None:
-            attributes[names.GEN_AI_MAX_TOKENS] = max_tokens
+            attributes[names.GEN_AI_MAX_TOKENS] = attribute_of(max_tokens)
         if prompt is not None or messages is not None or system is not None:
             attributes[names.INPUT] = past_spans.prompt_text(prompt, messages, system)
         _add(attributes, metadata, tags)
@@ -279,17 +280,13 @@ class OpikConnector:
     ) -> tuple[str, str] | None:
         """A span that happened already, under the names of the columns of ml_observability_spans.
 
-        The same `trace_id` and `span_id` again changes nothing in the table. Without ids, new ones are made.
+        Gives (trace_id, span_id); None when no OpenTelemetry SDK is installed. The same ids again change nothing in the table; without
+        ids, new ones are made.
 
         Parameters
         ----------
         started_at, ended_at : aware; without `ended_at` and `duration_ms` the span ends now
         status : `success`, `ok`, `unset` or `error`
-
-        Returns
-        -------
-        tuple[str, str] | None
-            (trace_id, span_id); None when no OpenTelemetry SDK is installed.
 
         Raises
         ------
@@ -350,6 +347,7 @@ class OpikConnector:
         if provider is not self._provider:
             with self._lock:
                 self._tracer = provider.get_tracer(_SCOPE)
+                self.is_plain = may_come_later(self._tracer)
                 self._provider = provider
         return self._tracer
 
@@ -396,4 +394,4 @@ def _add(attributes: dict[str, Any], metadata: Mapping[str, object] | None, tags
     if metadata:
         attributes.update(attributes_of(metadata))
     if tags:
-        attributes[names.TAGS] = [tags] if isinstance(tags, str) else [str(tag) for tag in tags]
+        attributes[names.TAGS] = texts_of(tags)

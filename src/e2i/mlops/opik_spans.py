@@ -13,8 +13,9 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from e2i.errors import DataError
+from e2i.mlops.fast_attributes import put
 from e2i.mlops.past_spans import make_root
-from e2i.mlops.span_values import OWN, attribute_of, attributes_of, checked_cost, checked_tokens, text_of
+from e2i.mlops.span_values import OWN, attribute_of, attributes_of, checked_cost, checked_tokens, text_of, texts_of
 from e2i.observability import attributes as names
 from e2i.observability.spans import Span
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _SCOPE = otel_context.create_key("e2i-opik-span")
 (_SPAN,) = trace.set_span_in_context(trace.INVALID_SPAN, otel_context.Context())
 """OpenTelemetry's own key; with it one copy of the context holds both"""
+_attach, _current, _Context = otel_context.attach, otel_context.get_current, otel_context.Context
 
 
 class Agent(NamedTuple):
@@ -56,12 +58,13 @@ class OpikSpan(Span):
     What is set after the end is not kept.
     """
 
-    __slots__ = ("_connector", "_has_begun", "_has_ended", "_place", "agent")
+    __slots__ = ("_connector", "_has_begun", "_has_ended", "_own", "_place", "agent")
 
     def __init__(
         self, connector: OpikConnector, name: str, attributes: dict[str, Any], *, agent: Agent | None, place: Place | None
     ) -> None:
         super().__init__(name, attributes, SpanKind.INTERNAL)
+        self._own = attributes
         self._connector = connector
         self._place = place
         self._has_begun = self._has_ended = False
@@ -74,21 +77,21 @@ class OpikSpan(Span):
 
     def set_input(self, input_data: object) -> None:
         """What went in: a text, or anything else as JSON."""
-        self._open().set_attribute(names.INPUT, text_of(input_data))
+        put(self._open(), {names.INPUT: text_of(input_data)})
 
     def set_output(self, output_data: object) -> None:
         """What came out: a text, or anything else as JSON."""
-        self._open().set_attribute(names.OUTPUT, text_of(output_data))
+        put(self._open(), {names.OUTPUT: text_of(output_data)})
 
     def set_attribute(self, key: str, value: object) -> None:
         """One attribute; structures are kept as JSON, None is not kept."""
         kept = attribute_of(value)
         if kept is not None:
-            self._open().set_attribute(OWN.get(key, key), kept)
+            put(self._open(), {OWN.get(key, key): kept})
 
     def set_attributes(self, attributes: Mapping[str, object]) -> None:
         """Several at once."""
-        self._open().set_attributes(attributes_of(attributes))
+        put(self._open(), attributes_of(attributes))
 
     def add_event(self, name: str, attributes: Mapping[str, object] | None = None) -> None:
         """Something that happened now."""
@@ -96,7 +99,7 @@ class OpikSpan(Span):
 
     def set_fallback(self, chain: Sequence[str]) -> None:
         """Models or methods in the order tried; more than one: a fallback was used."""
-        self._open().set_attribute(names.FALLBACK_CHAIN, [chain] if isinstance(chain, str) else [str(item) for item in chain])
+        put(self._open(), {names.FALLBACK_CHAIN: texts_of(chain)})
 
     def set_error(self, error: BaseException | str, error_type: str | None = None) -> None:
         """The work failed although nothing is raised."""
@@ -120,13 +123,18 @@ class OpikSpan(Span):
         if self._has_begun:
             raise DataError("the span was opened before.", where=self._name, advice="Ask the connector for a new one.")
         self._has_begun = True
-        place = self._place
-        tracer = self._connector.tracer()
-        span = self._span = tracer.start_span(self._name, None if place is None else place.context, attributes=self._attributes)
+        place, connector = self._place, self._connector
+        tracer = connector.tracer()
+        self._previous = above = _current()
+        start = above if place is None else place.context
+        if connector.is_plain:
+            span = self._span = tracer.start_span(self._name, start)
+            put(span, self._own)
+        else:
+            span = self._span = tracer.start_span(self._name, start, attributes=self._own)
         if place is not None and place.is_root:
             make_root(span)
-        self._previous = above = otel_context.get_current()
-        otel_context.attach(otel_context.Context({**above, _SPAN: span, _SCOPE: self}))
+        _attach(_Context({**above, _SPAN: span, _SCOPE: self}))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -134,9 +142,9 @@ class OpikSpan(Span):
         if error is not None and not _is_no_fault(error):
             self._note(error)
         self._has_ended = True
-        current = otel_context.get_current()
+        current = _current()
         if current.get(_SPAN) is span:
-            otel_context.attach(_outside(current))
+            _attach(_outside(self._previous))
         span.end()
 
     def _note(self, error: BaseException) -> None:
@@ -181,28 +189,28 @@ class LLMSpan(OpikSpan):
         if completion is not None:
             found[names.OUTPUT] = text_of(completion)
         if model is not None:
-            found[names.GEN_AI_RESPONSE_MODEL] = model
+            found[names.GEN_AI_RESPONSE_MODEL] = text_of(model)
         if finish_reason is not None:
-            found[names.GEN_AI_FINISH_REASONS] = [finish_reason]
-        self._open().set_attributes(found)
+            found[names.GEN_AI_FINISH_REASONS] = (text_of(finish_reason),)
+        put(self._open(), found)
 
     def set_usage(self, input_tokens: int | None = None, output_tokens: int | None = None, total_cost: float | None = None) -> None:
         """Tokens, and cost in US dollars; None stays unknown. Raises DataError as `log_llm_response`."""
-        self._open().set_attributes(_usage(input_tokens, output_tokens, total_cost))
+        put(self._open(), _usage(input_tokens, output_tokens, total_cost))
 
     def log_tokens(self, input_tokens: int, output_tokens: int) -> None:
         """Tokens alone. Raises DataError as `log_llm_response`."""
-        self._open().set_attributes(_usage(input_tokens, output_tokens, None))
+        put(self._open(), _usage(input_tokens, output_tokens, None))
 
 
 def _outside(context: Context) -> Context:
-    """The nearest context that is not of an ended span; several are passed where generators end their spans out of order."""
-    while True:
-        scope = context.get(_SCOPE)
-        above = scope.left(context) if isinstance(scope, OpikSpan) else None
+    """The nearest context, from this one on, that is not of an ended span: generators may end their spans out of order."""
+    while (scope := context.get(_SCOPE)) is not None:
+        above = scope.left(context)  # type: ignore[attr-defined]
         if above is None:
-            return context
+            break
         context = above
+    return context
 
 
 def _is_no_fault(error: BaseException) -> bool:
@@ -211,9 +219,11 @@ def _is_no_fault(error: BaseException) -> bool:
 
 
 def _usage(input_tokens: int | None, output_tokens: int | None, total_cost: float | None) -> dict[str, Any]:
-    found = {
-        names.GEN_AI_INPUT_TOKENS: checked_tokens(input_tokens, "input_tokens"),
-        names.GEN_AI_OUTPUT_TOKENS: checked_tokens(output_tokens, "output_tokens"),
-        names.COST_USD: checked_cost(total_cost),
-    }
-    return {name: value for name, value in found.items() if value is not None}
+    found: dict[str, Any] = {}
+    if input_tokens is not None:
+        found[names.GEN_AI_INPUT_TOKENS] = checked_tokens(input_tokens, "input_tokens")
+    if output_tokens is not None:
+        found[names.GEN_AI_OUTPUT_TOKENS] = checked_tokens(output_tokens, "output_tokens")
+    if total_cost is not None:
+        found[names.COST_USD] = checked_cost(total_cost)
+    return found

@@ -163,6 +163,8 @@ def status_of(status: str, *, error_type: str | None, message: str | None) -> St
 
 def prompt_text(prompt: object, messages: Sequence[object] | None, system: str | None) -> str:
     """What a model is asked, as one attribute. Raises DataError when it is said twice."""
+    if messages is None and system is None:
+        return text_of(prompt)
     if prompt is not None and messages is not None:
         raise DataError("prompt and messages are both given.", where="trace_llm_call", advice="Give one of them.")
     if system is None:

@@ -36,6 +36,8 @@ def text_of(value: object) -> str:
     >>> text_of({"brand": "Kisqali", "model": object})
     '{"brand":"Kisqali","model":"<class object>"}'
     """
+    if type(value) is str:
+        return value
     if isinstance(value, str):
         return str.__str__(value)
     try:
@@ -44,15 +46,15 @@ def text_of(value: object) -> str:
         return orjson.dumps(_Plain().of(value)).decode()
 
 
-def attribute_of(value: object) -> str | int | float | bool | list[str] | list[int] | list[float] | list[bool] | None:
-    """The value as OpenTelemetry keeps it: a scalar, a list of one kind of scalar, else JSON. None: nothing to keep."""
+def attribute_of(value: object) -> str | int | float | bool | tuple[Any, ...] | None:
+    """The value as OpenTelemetry keeps it: a scalar, a tuple of one kind of scalar, else JSON. None: nothing to keep."""
     kind = type(value)
     if kind is str or kind is bool or kind is float or value is None or (kind is int and _fits(value)):
         return value  # type: ignore[return-value]
     if isinstance(value, list | tuple):
         kinds = {type(item) for item in value}
         if len(kinds) == 1 and (kinds <= {str, bool, float} or (kinds == {int} and all(map(_fits, value)))):
-            return list(value)
+            return tuple(value)
     text = text_of(value)
     if isinstance(value, str | int) or text[:1] in "[{":
         return text
@@ -63,6 +65,11 @@ def attribute_of(value: object) -> str | int | float | bool | list[str] | list[i
 def _fits(number: Any) -> bool:
     """Whether it has at most 64 bits, as everywhere behind a span."""
     return bool(-_LARGEST <= number < _LARGEST)
+
+
+def texts_of(values: Sequence[object] | str) -> tuple[str, ...]:
+    """Each as text; a single text is a sequence of one."""
+    return (values,) if isinstance(values, str) else tuple(text_of(value) for value in values)
 
 
 def attributes_of(metadata: Mapping[str, object] | None) -> dict[str, Any]:
@@ -79,8 +86,8 @@ def attributes_of(metadata: Mapping[str, object] | None) -> dict[str, Any]:
 
 def checked_tokens(count: object, name: str) -> int | None:
     """A number of tokens; None stays unknown. Raises DataError for anything but a whole number from 0."""
-    if count is None:
-        return None
+    if count is None or (type(count) is int and count >= 0):
+        return count
     if type(count) is not int:
         whole = count if not isinstance(count, bool) and isinstance(count, int) else _whole(count)
         if whole is None:
@@ -93,8 +100,8 @@ def checked_tokens(count: object, name: str) -> int | None:
 
 def checked_cost(cost: object) -> float | None:
     """US dollars; None stays unknown, it never becomes 0. Raises DataError for anything but a finite number from 0."""
-    if cost is None:
-        return None
+    if cost is None or (type(cost) is float and 0 <= cost < math.inf):
+        return cost
     number = _finite(cost)
     if number is None or number < 0:
         raise DataError(

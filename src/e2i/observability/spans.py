@@ -53,6 +53,12 @@ def new_trace_id() -> str:
     return f"{trace_number():032x}"
 
 
+def current_trace_id() -> str | None:
+    """The trace that a span opened now would belong to; None when it would begin one."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else None
+
+
 class Attached:
     """A context that is in force inside `with`; leaving it is right in every task, thread and generator."""
 
@@ -80,7 +86,10 @@ def detach(token: Token[Context], context: Context, previous: Context) -> None:
 
 @contextmanager
 def trace_of(trace_id: str) -> Iterator[None]:
-    """Spans opened inside belong to trace `trace_id`, also when an earlier process began it."""
+    """Spans opened inside belong to trace `trace_id`, also when an earlier process began it; below the current span when it does."""
+    if current_trace_id() == trace_id:
+        yield
+        return
     parent = NonRecordingSpan(SpanContext(trace_id=int(trace_id, 16), span_id=span_number(), is_remote=True, trace_flags=_SAMPLED))
     with Attached(trace.set_span_in_context(parent)):
         yield

@@ -87,7 +87,10 @@ class SpanRetention(Protocol):
         ...
 
     async def drop_day(self, day: date) -> None:
-        """Drop the partition, or the day's spans in the default one; rollups stay. Raises Conflict when a legal hold covers the day, NotFound when there is none."""
+        """Drop the partition, or the day's spans in the default one; rollups stay.
+
+        Raises Conflict when a legal hold covers the day, NotFound when there is none, BackendUnavailable while somebody reads it.
+        """
         ...
 
     async def hold(self, name: str, *, first: date, last: date, reason: str, actor: str) -> None:

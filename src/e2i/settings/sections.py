@@ -200,8 +200,14 @@ class ReceiverSection(Section):
     max_in_flight: int = Field(gt=0)
 
 
+class CallerSection(Section):
+    traceparent: str
+    tracestate: str
+
+
 class ObservabilitySection(Section):
     service_name: str
+    caller: CallerSection
     opik: OpikSection
     otlp: OtlpSection
     mlflow: MlflowTracesSection

@@ -35,7 +35,7 @@ NOT_CALLS = frozenset({"step", "metric", "feedback"})
 _HOUR_NS = 3_600_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SUMS = ("calls", "durations", "errors", "fallbacks", "inputs", "outputs", "costs")
-_Key = tuple[str, int, str, str, str]
+_Key = tuple[str, int, str, str]
 
 
 class Measure(NamedTuple):
@@ -43,7 +43,6 @@ class Measure(NamedTuple):
 
     agent_name: str
     agent_tier: str
-    operation_type: str
     started_ns: int
     duration_ms: float
     is_error: bool
@@ -107,7 +106,7 @@ def rollup_parameters(added: Iterable[Measure], removed: Iterable[Measure] = (),
     return {
         "levels": [cell[0] for cell in cells],
         "buckets": [_EPOCH + timedelta(hours=cell[1] * (1 if cell[0] == "hour" else 24)) for cell in cells],
-        **{name: [cell[place] for cell in cells] for place, name in ((2, "agents"), (3, "tiers"), (4, "operations"))},
+        **{name: [cell[place] for cell in cells] for place, name in ((2, "agents"), (3, "tiers"))},
         **{name: [sums[cell][place] for cell in cells] for place, name in enumerate(_SUMS)},
         "histograms": Histograms([histograms[cell] for cell in cells], vector_oid),
     }
@@ -117,8 +116,8 @@ def _by_hour(added: Iterable[Measure], removed: Iterable[Measure]) -> dict[_Key,
     hours: dict[_Key, _Cell] = {}
     for sign, measures in ((1, added), (-1, removed)):
         for measure in measures:
-            agent, tier, operation, started_ns, *amounts = measure
-            key = ("hour", started_ns // _HOUR_NS, agent, tier, operation)
+            agent, tier, started_ns, *amounts = measure
+            key = ("hour", started_ns // _HOUR_NS, agent, tier)
             cell = hours.get(key)
             if cell is None:
                 cell = hours[key] = _Cell()

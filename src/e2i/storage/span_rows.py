@@ -110,7 +110,6 @@ def measure_of(span: SpanRecord, columns: SpanColumns) -> Measure | None:
     return Measure(
         columns.agent_name,
         columns.agent_tier or UNKNOWN_TIER,
-        columns.operation_type,
         span.started_ns,
         max(0, span.ended_ns - span.started_ns) / 1e6,
         columns.status == "error",

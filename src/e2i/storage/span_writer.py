@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import errors
 
+from e2i.errors import BackendUnavailable
 from e2i.storage.latency import Histograms, HistogramsDumper, rollup_parameters
 from e2i.storage.span_rows import HEADER, TRAILER, day_of, row_of
 from e2i.storage.sql import load
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
     from e2i.domain.telemetry import SpanRecord
     from e2i.storage.latency import Measure
-    from e2i.storage.postgres import Row
+    from e2i.storage.postgres import Database, Row
     from e2i.storage.span_rows import SpanRow
 
 _SQL = load("spans")
+_ATTEMPTS = 4
 _BREATH = 200
 """rows that are made and sent before other tasks of the loop get their turn"""
 
@@ -73,17 +75,49 @@ class Arrivals:
 
 
 _Write = Callable[["AsyncConnection[Row]", Arrivals, "frozenset[date]"], Awaitable[frozenset[tuple[str, str]]]]
+Work = Callable[["AsyncConnection[Row]"], Awaitable[int]]
+"""what is to be done in one transaction; repeated when others get in its way"""
+
+
+class Overtaken(Exception):
+    """What was looked at before is no longer so: the transaction begins again."""
 
 
 class SpanWriter:
-    """Writes in the transaction of its caller. Remembers which days have a partition."""
+    """Writes spans and what belongs to them in one transaction. Remembers which days have a partition."""
 
-    def __init__(self) -> None:
+    def __init__(self, db: Database) -> None:
+        self._db = db
         self._days: set[date] = set()
 
-    async def insert(self, connection: AsyncConnection[Row], spans: Iterable[SpanRecord]) -> int:
-        """How many were new; the others are there already and stay as they are. The last step but one of its transaction."""
-        arrivals = Arrivals(spans)
+    async def transact(self, days: frozenset[date], work: Work) -> int:
+        """Have partitions for those of these days that are near today, then do the work.
+
+        Raises
+        ------
+        BackendUnavailable
+            Others got in its way again and again; nothing was written.
+        """
+        for _ in range(_ATTEMPTS):
+            await self._make(days)
+            try:
+                async with self._db.transaction() as connection:
+                    if not days <= self._days:
+                        await self.keep_days(connection)
+                    return await work(connection)
+            except Overtaken:
+                self._days.clear()
+            except BackendUnavailable as exc:
+                if not isinstance(exc.__cause__, errors.DeadlockDetected):
+                    raise
+        raise BackendUnavailable("other writers got in the way again and again", where="ml_observability_spans", advice="Try again.")
+
+    async def keep_days(self, connection: AsyncConnection[Row]) -> None:
+        """Nobody makes a day until the transaction ends. Before anything else is locked, so that nobody waits in a circle."""
+        await connection.execute(_SQL["keep_days"])
+
+    async def insert(self, connection: AsyncConnection[Row], arrivals: Arrivals) -> int:
+        """How many were new; the others are there already and stay as they are. Rows and rollups."""
         if not arrivals:
             return 0
         try:
@@ -109,24 +143,21 @@ class SpanWriter:
                 cursor.adapters.register_dumper(Histograms, HistogramsDumper)
                 await cursor.execute(_SQL["roll_up"], parameters)
 
+    async def _make(self, days: frozenset[date]) -> None:
+        if not days <= self._days:
+            made = await self._db.rows(_SQL["ensure_days"], days=sorted(days - self._days))
+            self._days |= {row["day"] for row in made}
+
     async def _placed(self, connection: AsyncConnection[Row], arrivals: Arrivals, write: _Write) -> frozenset[tuple[str, str]]:
-        strays = await self._strays(connection, arrivals.days)
+        strays = arrivals.days - self._days
+        if strays:
+            made = await (await connection.execute(_SQL["made_days"], {"days": sorted(strays)})).fetchall()
+            strays -= {row["day"] for row in made}
         try:
             async with connection.transaction():
                 return await write(connection, arrivals, strays)
-        except errors.CheckViolation:  # no such partition: the day was dropped, or the transaction that made it was undone
-            self._days.clear()
-        strays = await self._strays(connection, arrivals.days)
-        async with connection.transaction():
-            return await write(connection, arrivals, strays)
-
-    async def _strays(self, connection: AsyncConnection[Row], days: frozenset[date]) -> frozenset[date]:
-        """Days without a partition of their own. When there are some, nobody makes days until the transaction ends."""
-        if days <= self._days:
-            return frozenset()
-        found = await (await connection.execute(_SQL["ensure_days"], {"days": sorted(days - self._days)})).fetchall()
-        self._days |= {row["day"] for row in found}
-        return days - self._days
+        except errors.CheckViolation:  # no such partition: the day was dropped
+            raise Overtaken from None
 
 
 async def _copy(connection: AsyncConnection[Row], arrivals: Arrivals, strays: frozenset[date]) -> frozenset[tuple[str, str]]:

@@ -64,10 +64,16 @@ def _make_room(folders: Folders, max_bytes: int, disk: Disk) -> int:
     order = _oldest_first(present)
     in_use = [found for found in order if found.stream in current and found.number == newest[found.stream]]
     excess, freed = sum(found.bytes for found in present) - max_bytes, 0
+    failed: OSError | None = None
     for victim in [*(found for found in order if found not in in_use), *in_use]:
         if freed >= excess:
             break
-        freed += _delete(folders, victim, present, is_current=victim in in_use, disk=disk)
+        try:
+            freed += _delete(folders, victim, present, is_current=victim in in_use, disk=disk)
+        except OSError as error:
+            failed = failed or error
+    if freed < excess and failed is not None:
+        raise failed
     return freed
 
 

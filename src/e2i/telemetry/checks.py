@@ -311,7 +311,9 @@ def assignment(label_of: Callable[[str], Label | None]) -> Check:
     def check(data: bytes, match: Any) -> Part | None:
         key, between = match.group(1), match.group(2).strip(b"\"'\\ \t\r\n")
         value = _value(data, match.end(), opened=match.group(2), is_line=bool(_WHOLE_LINE.intersection(words_of(key[-256:].decode()))))
-        if value is None or label_of(key[-256:].decode()) != "secret":
+        # In `prior authorization: 31 %` the word before the blank belongs to the key.
+        name = b"prior_" + key if data[max(0, match.start() - 6) : match.start()].lower() == b"prior " else key
+        if value is None or label_of(name[-256:].decode()) != "secret":
             return None
         text = data[value[0] : value[1]]
         is_odd = any(48 <= c <= 57 or c in b"!@#$%^&*+/~" for c in text)

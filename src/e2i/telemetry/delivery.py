@@ -2,7 +2,7 @@
 
 - Unavailable (down, slow, 429, 5xx, wrong password): back-off with jitter, the place stays.
 - Refused: the batch is halved until one record is alone. One that is refused alone `quarantine_after` times is put aside, provided that the
-  sink takes others meanwhile: a sink that refuses everything is misconfigured, and the spool is kept for it.
+  sink took others before the last refusal: one that refuses everything is sick or misconfigured, and the spool is kept for it.
 - A sink that breaks down (500) over the same batch again and again is treated as one that refuses.
 """
 
@@ -177,7 +177,7 @@ class Delivery:
         parcel = self._gatherer.next_parcel(state, view.streams, view.floors, limit=limit, in_turn=not self._suspects)
         if parcel.state.passed == state.passed and not self._is_unsaved:
             self._gatherer.commit(parcel)
-            self.last_error = self._gatherer.trouble or self.last_error
+            self.last_error = self._gatherer.trouble
             return Round(wait_s=self._settings.poll_s)
         waited = self._clock.monotonic() - self._last_sent
         if not (is_hurried or parcel.is_full or self._suspects or waited >= self._settings.max_wait_s):
@@ -186,12 +186,12 @@ class Delivery:
         try:
             await self._hand_over(parcel)
         except BackendRejected as error:
-            return await self._refused(parcel, str(error), view)
+            return await self._refused(parcel, error, view)
         except Faulty as error:
             self._faults += 1
             if not parcel.spans or self._faults < self._settings.quarantine_after:
                 raise
-            return await self._refused(parcel, str(error), view)
+            return await self._refused(parcel, error, view)
         self._taken(parcel)
         return Round(moved=parcel.state.passed - state.passed, wait_s=0.0 if parcel.is_full or self._suspects else self._settings.poll_s)
 
@@ -243,7 +243,8 @@ class Delivery:
             self._probes = _FIRST_PROBES
             self._suspects = max(0, self._suspects - len(parcel.spans))
 
-    async def _refused(self, parcel: Parcel, why: str, view: View) -> Round:
+    async def _refused(self, parcel: Parcel, error: BackendRejected | Faulty, view: View) -> Round:
+        why = str(error)
         if not parcel.spans:
             raise BackendUnavailable(why, where=self.name)
         if not self._suspects:
@@ -254,8 +255,15 @@ class Delivery:
         self._refusals += 1
         if self._refusals < self._settings.quarantine_after:
             return Round()
-        if not self._takes_others and not await self._takes_another(parcel, view):
-            raise BackendUnavailable(f"every record is refused, so none is put aside: {why}", where=self.name)
+        if not self._takes_others:
+            others, is_taken = await self._offer_others(parcel, view)
+            if is_taken:
+                self._takes_others = True
+                return Round()  # it may have been sick and be well now: this record is given one more chance
+            broke_down = isinstance(error, Faulty) or isinstance(error.__cause__, Faulty)
+            self._unproven += 1
+            if others or broke_down or self._unproven > _UNPROVEN:
+                raise BackendUnavailable(f"every record is refused, so none is put aside: {why}", where=self.name)
         self._quarantine.add(parcel.payloads[0], why)
         _log.warning("%s refused a span %d times; it is put aside in %s: %s", self.name, self._refusals, self._quarantine.path.name, why)
         aside = parcel.state.with_quarantined()
@@ -266,8 +274,8 @@ class Delivery:
         self._gatherer.commit(parcel)
         return Round(moved=moved)
 
-    async def _takes_another(self, parcel: Parcel, view: View) -> bool:
-        """Offer later records, one by one, without moving the cursor: they come again, which every sink bears."""
+    async def _offer_others(self, parcel: Parcel, view: View) -> tuple[int, bool]:
+        """Offer later records, one by one; the cursor stays, so they come again. How many there are, and whether one was taken."""
         assert self.state is not None
         later = self._gatherer.next_parcel(parcel.state, view.streams, view.floors, limit=self._probes, in_turn=False)
         for span in later.spans:
@@ -275,11 +283,9 @@ class Delivery:
                 await self._offer([span], self.state)
             except BackendRejected:
                 continue
-            self._takes_others = True
-            return True
+            return len(later.spans), True
         self._probes = min(_MOST_PROBES, 2 * self._probes)
-        self._unproven += 1
-        return not later.spans and self._unproven <= _UNPROVEN
+        return len(later.spans), False
 
     def _keep_broken(self, parcel: Parcel) -> None:
         for key, payload in parcel.broken.items():

@@ -36,11 +36,13 @@ class Disk:
 
 
 def is_held(path: Path, disk: Disk) -> bool:
-    """Whether a living process holds the lock on this file; False when there is no such file."""
+    """Whether a living process holds the lock on this file; False when there is no such file, True when it cannot be opened."""
     try:
         fd = disk.open(path, READ, MODE)
     except FileNotFoundError:
         return False
+    except OSError:  # permission lost, no descriptors left: nothing that cannot be looked at is taken for abandoned
+        return True
     try:
         disk.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -95,13 +97,22 @@ def unlink_if_there(path: Path, disk: Disk) -> bool:
 
 
 def sync_files(paths: Iterable[Path], disk: Disk) -> None:
-    """Force files and folders to the disk; one that is gone needs no forcing. Raises OSError."""
+    """Force files and folders to the disk, each of them; one that is gone needs no forcing. Raises the first OSError at the end."""
+    failed: OSError | None = None
     for path in paths:
         try:
-            fd = disk.open(path, READ, MODE)
+            _sync(path, disk)
         except FileNotFoundError:
             continue
-        try:
-            disk.fdatasync(fd)
-        finally:
-            disk.close(fd)
+        except OSError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+def _sync(path: Path, disk: Disk) -> None:
+    fd = disk.open(path, READ, MODE)
+    try:
+        disk.fdatasync(fd)
+    finally:
+        disk.close(fd)

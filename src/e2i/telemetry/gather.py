@@ -101,15 +101,13 @@ class Gatherer:
         self._ended: set[str] = set()
         self._resting: dict[str, float] = {}
         self._looked = float("-inf")
-        self.trouble: str | None = None
-        """why a part of the spool could not be read in the latest round"""
+        self._unreadable: dict[str, str] = {}
 
     def next_parcel(
         self, state: SinkState, streams: Sequence[Stream], floors: Mapping[str, Position], *, limit: int, in_turn: bool = True
     ) -> Parcel:
         """At most `limit` spans and 1 MiB; the same again as long as `state` is the same and `in_turn` is false."""
         self._patience.look()
-        self.trouble = None
         draft = _Draft(streams=dict(state.streams))
         waiting = self._with_work(draft.streams, streams, floors)
         if in_turn:
@@ -125,6 +123,11 @@ class Gatherer:
             self._take(draft, stream, share)
         return self._sealed(state, draft)
 
+    @property
+    def trouble(self) -> str | None:
+        """Why a part of the spool cannot be read; None while all of it can."""
+        return next(iter(self._unreadable.values()), None)
+
     def commit(self, parcel: Parcel) -> None:
         """The parcel's state is durable."""
         self._ended |= parcel.ended
@@ -136,6 +139,7 @@ class Gatherer:
     def forget(self, present: set[str]) -> None:
         """Streams that are gone need no memory."""
         self._ended &= present
+        self._unreadable = {name: why for name, why in self._unreadable.items() if name in present}
         self._resting = {name: until for name, until in self._resting.items() if name in present}
 
     def _with_work(self, reached: dict[str, Reached], streams: Sequence[Stream], floors: Mapping[str, Position]) -> list[Stream]:
@@ -167,8 +171,9 @@ class Gatherer:
                 chunk = self._reader.read(stream.name, place.position, max_frames=taken, max_bytes=MAX_BYTES)
         except OSError as error:
             self._resting[stream.name] = self._clock.monotonic() + _LOOK_ANYWAY_S
-            self.trouble = f"a part of the spool cannot be read: {error}"
+            self._unreadable[stream.name] = f"a part of the spool cannot be read: {error}"
             return
+        self._unreadable.pop(stream.name, None)
         draft.streams[stream.name] = Reached(chunk.position, place.base)
         draft.spans += [span for span, _ in spans]
         draft.payloads += [payload for _, payload in spans]

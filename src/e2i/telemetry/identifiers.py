@@ -20,6 +20,16 @@ from e2i.telemetry import checks
 from e2i.telemetry.folding import Folded, fold
 from e2i.telemetry.sensitive_keys import KeyWords
 
+_MEMORY = 16 << 20
+"""bytes that RE2 may use for the states of one scan; when they are used up it begins anew and finds the same"""
+_USUAL = (
+    "Effect of the program on NRx: 0.42 (95 % CI 0.31 to 0.53), p = 0.0004; 1,204 HCPs in the Northeast, week ending 2026-11-20T10:15:30.123456Z. "
+    'Was {"model": "claude-sonnet-4-5", "max_tokens": 1024, "score": [0.8123456789, -1.5e-07, true, null], "id": "019a3f5e-7b7c-7def-8123"} '
+    "- e2i_causal_impact_0193\t$850 > $1,200? http://127.0.0.1:5432/api/v1 /app/src/e2i/engine/graph.py\x1e"
+    'Traceback (most recent call last):\n  File "a.py", line 12, in run\n    raise ValueError(f"{name}=x")\nKeyError: \'nrx_pre\' '
+    "It called about who she did before you said that, their sales and patients may be reached by text; contact call phone author token secret."
+)
+"""scanned once at the start: the states that most texts need are then there"""
 MARKERS = ("email", "phone", "ssn", "npi", "mrn", "dob", "card", "secret")
 _PRIORITY = {name: rank for rank, name in enumerate(("secret", "email", "card", "ssn", "npi", "mrn", "dob", "phone"))}
 _MARKER = re2.compile(r"\[(?:" + "|".join((*MARKERS, "not logged")) + r")\]|…\[truncated [0-9]+ [a-z]+\]")
@@ -32,15 +42,16 @@ _RIGHT = r"(?:[^0-9A-Za-z_.]|\.[^0-9]|\.?$)"
 _WORDS_BETWEEN = r"is|was|are|numbers?|num|no|nr|ids?|code|of|on|the|at"
 _IS = rf"""["'\\\s:=#().>{{<_-]{{0,10}}(?:(?:{_WORDS_BETWEEN})\b["'\\\s:=#().-]{{0,6}}){{0,2}}"""
 _ANY_MARK = r"""(?:["'\\\s:=#().>\[{<_-]|[^\x00-\x7f]|%[2-5][0-9A-Fa-f]|\\u[0-9a-fA-F]{4})"""
-_IS_SCAN = rf"{_ANY_MARK}{{0,10}}(?:(?:{_WORDS_BETWEEN}){_ANY_MARK}{{0,6}}){{0,2}}"
-_SSN_LABELS = r"ssns?|social[\s_-]{0,3}security|soc\.?[\s_-]{0,2}sec|itin|tin|tax(?:payer)?[\s_-]?id"
-_NPI_LABELS = r"npis?|national[\s_-]provider[\s_-]identifiers?|(?:hcp|prescriber|provider|physician|doctor)[\s_-]{0,2}(?:ids?|numbers?|no)?"
+_IS_SCAN = rf"{_ANY_MARK}*(?:(?:{_WORDS_BETWEEN}){_ANY_MARK}*)*"
+"""wider than `_IS`, without counting: a scan that counts has many more states"""
+_SSN_LABELS = r"ssns?|social[\s_-]*security|soc\.?[\s_-]*sec|itin|tin|tax(?:payer)?[\s_-]?id"
+_NPI_LABELS = r"npis?|national[\s_-]provider[\s_-]identifiers?|(?:hcp|prescriber|provider|physician|doctor)[\s_-]*(?:ids?|numbers?|no)?"
 _MRN_LABELS = (
-    r"mrns?|mbi|medical[\s_-]{0,2}record|"
+    r"mrns?|mbi|medical[\s_-]*record|"
     r"(?:patient|member|subscriber|beneficiary|enrollee|subject|chart|policy|medicare|medicaid|insurance)"
-    r"[\s_-]{0,2}(?:identifiers?|ids?|numbers?|num|nr|no|account|#)"
+    r"[\s_-]*(?:identifiers?|ids?|numbers?|num|nr|no|account|#)"
 )
-_DOB_LABELS = r"dob|d\.o\.b|date[\s_-]{0,2}of[\s_-]{0,2}birth|birth[\s_-]?da(?:te|y)|born"
+_DOB_LABELS = r"dob|d\.o\.b|date[\s_-]*of[\s_-]*birth|birth[\s_-]?da(?:te|y)|born"
 _PHONE_LABELS = r"(?:tele|cell|i)?phones?|tel|msisdn|mobile|mob|fax|whatsapp|sms|cell|ph|call[\s_-]?back"
 _MONTHS = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
 _DATE = (
@@ -92,30 +103,31 @@ def _bytes(pattern: str) -> Any:
 
 
 def _labelled(kind: str, labels: str, value: str, check: checks.Check) -> _Rule:
-    return _Rule(kind, scan=rf"(?i:(?:{labels}){_IS_SCAN}(?:{value}))", find=_bytes(rf"(?i)({labels})({_IS})({value}|\[)"), check=check)
+    wide = value.replace("{0,2}", "*").replace("{1,2}", "+").replace("{0,6}", "*")
+    return _Rule(kind, scan=rf"(?i:(?:{labels}){_IS_SCAN}(?:{wide}))", find=_bytes(rf"(?i)({labels})({_IS})({value}|\[)"), check=check)
 
 
 def _fixed_rules() -> Iterator[_Rule]:
-    yield _Rule("email", r"[\w.+%'~\p{L}-](?:@|%40)[\w\p{L}-]{1,63}[.\x{3002}]", _bytes(checks.EMAIL), checks.email)
+    yield _Rule("email", r"(?:[\w.+%'~-]|[^\x00-\x7f])(?:@|%40)(?:[\w-]|[^\x00-\x7f])", _bytes(checks.EMAIL), checks.email)
     yield _Rule("email", r"\w\s?[\[({]\s?(?i:at)\s?[\])}]\s?\w", _bytes(checks.EMAIL_IN_WORDS), checks.whole)
     yield _Rule(
         "phone",
-        rf"[0-9]{{3}}{_SEP}{{1,3}}[0-9]{{3}}{_SEP}{{1,3}}[0-9]{{4}}|\([0-9]{{3}}\){_SEP}{{0,3}}[0-9]{{3}}{_SEP}{{0,3}}[0-9]{{4}}"
+        rf"[0-9]{{3}}{_SEP}+[0-9]{{3}}{_SEP}+[0-9]{{4}}|\([0-9]{{3}}\){_SEP}*[0-9]{{3}}{_SEP}*[0-9]{{4}}"
         rf"|[0-9]{{3}}[-\p{{Pd}}\x{{2212}}][0-9]{{7}}|(?:^|\x1e)[2-9][0-9]{{2}}[2-9][0-9]{{6}}(?:$|\x1e)",
         _bytes(checks.PHONE),
         checks.phone,
     )
-    yield _Rule("phone", rf"\+\s?[1-9](?:(?:{_SEP}|[()]){{0,3}}[0-9]){{7}}", _bytes(checks.PHONE_ABROAD), checks.phone_abroad)
+    yield _Rule("phone", rf"\+\s?[1-9](?:(?:{_SEP}|[()])*[0-9]){{7}}", _bytes(checks.PHONE_ABROAD), checks.phone_abroad)
     yield _labelled("phone", _PHONE_LABELS, r"\+?\(?[0-9](?:[ ().\-/]{0,2}[0-9]){6,14}", checks.phone_labelled)
     yield _Rule(
         "phone",
-        r"(?i:(?:call|text|reach|contact|dial|ring)[a-z. ]{0,24}\s(?:at|on)\s{1,3}[0-9])",
+        r"(?i:(?:call|text|reach|contact|dial|ring)[a-z. ]*\s(?:at|on)\s+(?:[0-9]{10}|[0-9]{3}[^0-9a-z][0-9]{4}))",
         _bytes(r"(?i)(call|text|reach|contact|dial|ring)([a-z. ]{0,24}\s(?:at|on)\s{1,3})([0-9]{10}|[0-9]{3}[-. ][0-9]{4})"),
         checks.phone_labelled,
     )
     yield _Rule(
         "ssn",
-        rf"[0-9]{{3}}{_SEP}{{1,3}}[0-9]{{2}}{_SEP}{{1,3}}[0-9]{{4}}",
+        rf"[0-9]{{3}}{_SEP}+[0-9]{{2}}{_SEP}+[0-9]{{4}}",
         _bytes(r"[0-9]{3}([-. ]{1,3})[0-9]{2}([-. ]{1,3})[0-9]{4}"),
         checks.ssn,
     )
@@ -131,17 +143,17 @@ def _fixed_rules() -> Iterator[_Rule]:
     )
     yield _Rule(
         "mrn",
-        rf"(?i:(?:{_MRN_LABELS}){_IS_SCAN}[a-z0-9/-]{{0,31}}[0-9])",
+        rf"(?i:(?:{_MRN_LABELS}){_IS_SCAN}[a-z0-9/-]*[0-9])",
         _bytes(rf"(?i)({_MRN_LABELS})({_IS})([a-z0-9][a-z0-9/-]{{0,31}}|\[)"),
         checks.record_number,
     )
     yield _Rule("mrn", rf"{_LEFT}[1-9][A-Z][A-Z0-9][0-9]-", _bytes(checks.MEDICARE), checks.alone)
     yield _labelled("dob", _DOB_LABELS, _DATE, checks.date_labelled)
     yield _Rule("secret", rf"(?:{_VENDOR_KEYS})", _bytes(rf"(?:{_VENDOR_KEYS})"), checks.vendor_key, overlaps=False)
-    yield _Rule("secret", rf"(?i:bearer|basic){_SPACE}{{1,3}}[A-Za-z0-9+/_~.-]{{6}}", _bytes(checks.SCHEME), checks.scheme, overlaps=False)
-    yield _Rule("secret", r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY", _bytes(checks.PRIVATE_KEY), checks.whole, overlaps=False)
+    yield _Rule("secret", rf"(?i:bearer|basic){_SPACE}+[A-Za-z0-9+/_~.-]{{6}}", _bytes(checks.SCHEME), checks.scheme, overlaps=False)
+    yield _Rule("secret", r"-----BEGIN [A-Z ]*PRIVATE KEY", _bytes(checks.PRIVATE_KEY), checks.whole, overlaps=False)
     yield _Rule("secret", r"""://[^\s/?#@:"'<>]*:[^\s"'<>]+@""", _bytes(checks.ADDRESS), checks.address, overlaps=False)
-    yield _Rule("secret", r"""[:=]["'\\ ]{0,5}[A-Za-z0-9+/_-]{32}""", _bytes(checks.ASSIGNED), checks.assigned, overlaps=False)
+    yield _Rule("secret", r"""[:=]["'\\ ]*[A-Za-z0-9+/_-]{32}""", _bytes(checks.ASSIGNED), checks.assigned, overlaps=False)
 
 
 _FIXED = tuple(_fixed_rules())
@@ -152,17 +164,17 @@ def _key_rules(keys: KeyWords) -> Iterator[_Rule]:
         return r"[_\-. ]?".join(re2.escape(word) for word in words)
 
     own = "|".join(alternatives(words) for words in keys.patterns if words != ("token",))
-    scans = [rf"(?i:{own})[\w.-]{{0,32}}"]
+    scans = [rf"(?i:{own})[\w.-]*"]
     if ("token",) in keys.patterns:
         # `tokens` are what a model counts: a frequent word, so it is not even a candidate.
-        scans.append(r"(?i:token)(?:[_.0-9A-Z-][\w.-]{0,32})?")
-    after = rf"""(?:["'\\]{{0,6}}{_SPACE}{{0,4}}(?:[:=>]|,{_SPACE}{{0,2}}b?["'\\])|{_SPACE}{{1,3}}(?:is|was){_SPACE})"""
+        scans.append(r"(?i:token)(?:[_.0-9A-Z-][\w.-]*)?")
+    after = rf"""(?:["'\\]*{_SPACE}*(?:[:=>]|,{_SPACE}*b?["'\\])|{_SPACE}+(?:is|was){_SPACE})"""
     every = "|".join(alternatives(words) for words in keys.patterns)
     key = rf"[A-Za-z0-9_.\-]*(?:{every})[A-Za-z0-9_.\-]*"
     between = r"""["'\\]{0,6}\s{0,4}(?::=|=>|[:=>])\s{0,4}|["'\\]{1,6}\s{0,4},\s{0,4}|\s+(?:is|was)\s+|\s+"""
     yield _Rule(
         kind="secret",
-        scan=rf"(?:{'|'.join(scans)}){after}|--(?i:[\w.-]{{0,32}}(?:{every})[\w.-]{{0,32}}){_SPACE}{{1,4}}[^-\s]",
+        scan=rf"(?:{'|'.join(scans)}){after}|--(?i:[\w.-]*(?:{every})[\w.-]*){_SPACE}+[^-\s]",
         find=_bytes(rf"(?i)({key})({between})"),
         check=checks.assignment(keys.label_of),
         overlaps=False,
@@ -191,6 +203,7 @@ class Finder:
         self._which = _scanner(rule.scan for rule in self._rules)
         joined = "|".join(f"(?:{scan})" for scan in (_ODD, *(rule.scan for rule in self._rules), exact) if scan)
         self.may_hold = _scanner([joined])
+        self.may_hold(_USUAL)
         """None when the text certainly holds nothing; takes str or its UTF-8; a str with lone surrogates raises UnicodeEncodeError"""
 
     def spans(self, text: str) -> list[Span]:
@@ -222,7 +235,7 @@ class Finder:
 
 def _scanner(scans: Iterable[str]) -> Callable[[str | bytes], list[int] | None]:
     options = re2.Options()
-    options.max_mem = 64 << 20
+    options.max_mem = _MEMORY
     options.log_errors = False
     found = re2.Set.SearchSet(options)
     for scan in scans:

@@ -36,6 +36,8 @@ class KeptNotes:
         self._path = folders.kept
         self._disk = disk
         self._noted: dict[str, float] = {}
+        self._fd = -1
+        self._file = 0
 
     def note(self, trace_id: str) -> None:
         """Write a trace down, once a minute at most. Raises OSError, ValueError."""
@@ -44,16 +46,30 @@ class KeptNotes:
             return
         key = bytes.fromhex(trace_id)
         record = key + xxh3_64_digest(key)
-        # opened each time: the shipper may have put another file in its place
-        fd = self._disk.open(self._path, APPEND, MODE)
-        try:
-            if self._disk.write(fd, record) != len(record):
-                return
-        finally:
-            self._disk.close(fd)
+        if self._disk.write(self._opened(), record) != len(record):
+            return
         if len(self._noted) >= _REMEMBERED:
             self._noted.clear()
         self._noted[trace_id] = now
+
+
+    def close(self) -> None:
+        """Raises OSError."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._disk.close(fd)
+
+    def _opened(self) -> int:
+        """The file that is at the path now: the shipper puts another one there from time to time."""
+        try:
+            is_there = self._fd >= 0 and self._path.stat().st_ino == self._file
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            self.close()
+            self._fd = self._disk.open(self._path, APPEND, MODE)
+            self._file = self._disk.fstat(self._fd).st_ino
+        return self._fd
 
 
 class KeptTraces(AbstractSet[str]):

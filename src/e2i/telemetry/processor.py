@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 _AGENT, _GEN_AI_AGENT = names.AGENT, names.GEN_AI_AGENT_NAME
 _INTERNAL, _ERROR, _UNSET = SpanKind.INTERNAL, StatusCode.ERROR, StatusCode.UNSET
 _STATUS: dict[StatusCode, SpanStatus] = {StatusCode.UNSET: "unset", StatusCode.OK: "ok", StatusCode.ERROR: "error"}
+_ROOTS_KEPT = 10_000
 _NAMES_KEPT = 2048
 _LARGEST = 1024 * 1024
 """bytes of one span; beyond it events, links and values are cut"""
@@ -64,6 +65,9 @@ class SpoolProcessor(SpanProcessor):
         self._clean = redactor.clean
         self._clean_text = redactor.clean_text
         self._classify = sampler.classify
+        self._own_rates = sampler.agents
+        self._roots: dict[int, str] = {}
+        """traces begun here by an agent with a rate of its own, the latest"""
         self._log_prompts = log_prompts
         self._default_service = service
         self._resource: Resource | None = None
@@ -71,8 +75,15 @@ class SpoolProcessor(SpanProcessor):
         self._names: dict[str, str] = {}
         self._has_complained = False
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Nothing: a span counts when it ends."""
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
+        """Remember who began a trace, where that decides its rate."""
+        if span._parent is not None or not self._own_rates or not span._attributes:
+            return
+        agent = span._attributes.get(_AGENT) or span._attributes.get(_GEN_AI_AGENT)
+        if agent in self._own_rates and (context := span.context) is not None:
+            if len(self._roots) >= _ROOTS_KEPT:
+                self._roots.pop(next(iter(self._roots)), None)
+            self._roots[context.trace_id] = str(agent)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Keep the span; when this returns it survives the end of the process."""
@@ -135,7 +146,9 @@ class SpoolProcessor(SpanProcessor):
         payload = orjson.dumps(values, None, _EXACT)
         if len(payload) > _LARGEST:
             raise ValueError("too large")
-        kind, is_noted = self._classify(trace, agent=agent, is_error=code is _ERROR)
+        root = self._roots.get(trace) if self._roots else None
+        is_entry = parent is not None and parent.is_remote
+        kind, is_noted = self._classify(trace, agent=agent, is_error=code is _ERROR, root=root, is_entry=is_entry)
         if is_noted:
             self._note_kept(trace_id)
         self._write(payload, kind)
@@ -168,7 +181,8 @@ class SpoolProcessor(SpanProcessor):
         payload = frames.encode(record)
         if len(payload) > _LARGEST:
             payload = frames.encode(shorten(record, _LARGEST))
-        kind, is_noted = self._classify(context.trace_id, agent=agent, is_error=code is _ERROR)
+        root, is_entry = self._roots.get(context.trace_id), span.parent is not None and span.parent.is_remote
+        kind, is_noted = self._classify(context.trace_id, agent=agent, is_error=code is _ERROR, root=root, is_entry=is_entry)
         if is_noted:
             self._note_kept(trace_id)
         self._write(payload, kind)

@@ -232,7 +232,10 @@ class SpoolReader:
         counted = self._counted(stream)
         if is_alive and counted is not None:
             return counted
-        last = max(counted or 0, self._last_sequence(stream))
+        try:
+            last = max(counted or 0, self._last_sequence(stream))
+        except OSError:  # `read` says so, for this stream alone
+            return counted or 0
         if not is_alive:
             self._ended[stream] = last
         return last
@@ -286,6 +289,8 @@ class SpoolReader:
                 return False
             try:
                 known = heading.is_foreign(heading.SEGMENT, self._disk.pread(fd, heading.SIZE, 0))
+            except OSError:  # reading it will tell; the other streams go on
+                return False
             finally:
                 self._disk.close(fd)
             self._foreign[name] = known

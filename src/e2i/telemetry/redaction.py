@@ -91,7 +91,7 @@ class Redactor:
         self._plain_metadata: set[str] = set()
 
     # One loop without calls: it runs for every span, and each call would cost as much as the check it makes.
-    def clean(self, attributes: Mapping[str, Any], *, log_prompts: bool = True) -> dict[str, Any]:  # noqa: C901, PLR0911, PLR0912
+    def clean(self, attributes: Mapping[str, Any], *, log_prompts: bool = True) -> dict[str, Any]:  # noqa: C901, PLR0911
         """Attributes of a span or event as they may be kept; never raises for what the attributes hold.
 
         Parameters
@@ -196,11 +196,12 @@ class Redactor:
         return known if known is not None else self._learn(name)
 
     def _learn(self, name: str) -> _Key:
-        limits, kind = self._limits, text_of(name)
+        # What a key says is read from the name as it is kept: cleaning twice must come to the same.
+        clean = self._cleaner.text(name, MAX_KEY_BYTES, Cut())
+        limits, kind = self._limits, text_of(clean)
         limit = {"input": limits.max_input_size_bytes, "output": limits.max_output_size_bytes}.get(kind, limits.max_metadata_size_bytes)
         is_kept = {"input": limits.include_input, "output": limits.include_output}.get(kind, True)
-        clean = self._cleaner.text(name, MAX_KEY_BYTES, Cut())
-        key = _Key(clean, self._words.label_of(name), limit, is_kept, is_prompt=kind != "metadata")
+        key = _Key(clean, self._words.label_of(clean), limit, is_kept, is_prompt=kind != "metadata")
         if len(name) <= MAX_KEY_BYTES:
             if len(self._keys) >= _MAX_KEYS:  # a stranger's names, new ones every time
                 self._plain.clear()

@@ -20,7 +20,10 @@ class Relay(SpanProcessor):
         self.target: SpanProcessor | None = None
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Nothing is done when a span begins."""
+        """Hand on."""
+        target = self.target
+        if target is not None:
+            target.on_start(span, parent_context)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Hand on."""

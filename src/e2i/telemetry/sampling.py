@@ -56,13 +56,30 @@ class Sampler:
         self._always_agents = rules.always_agents
         self._always_errors = rules.always_errors
 
-    def classify(self, trace_id: int, *, agent: str | None, is_error: bool) -> tuple[SpanClass, bool]:
-        """The class of a span, and whether its trace is to be noted so that spans of lower rates are kept with it."""
+    @property
+    def agents(self) -> frozenset[str]:
+        """Agents with a rate of their own; who classifies must know which traces they began."""
+        return frozenset(agent for agent in self._of_agent if agent is not None)
+
+    def classify(
+        self, trace_id: int, *, agent: str | None, is_error: bool, root: str | None = None, is_entry: bool = False
+    ) -> tuple[SpanClass, bool]:
+        """The class of a span, and whether its trace is to be noted so that all its spans, in every process, are kept.
+
+        A trace has the rate of the agent that began it, or the common one; an agent with a higher rate of its own lifts the trace.
+
+        Parameters
+        ----------
+        root : the agent that began the trace, where this process saw it
+        is_entry : the span's parent is in another process, which may know of another root
+        """
         place = trace_id & _RANDOM
         if (is_error and self._always_errors) or agent in self._always_agents:
             return SpanClass.ERROR, place >= self._lowest
-        if place < self._of_agent.get(agent, self._threshold):
-            return SpanClass.KEPT, place >= self._lowest
+        if place < self._of_agent.get(root, self._threshold):
+            return SpanClass.KEPT, place >= self._threshold or (is_entry and place >= self._lowest)
+        if place < self._of_agent.get(agent, 0):
+            return SpanClass.KEPT, True
         return SpanClass.MAYBE, False
 
 

@@ -30,6 +30,8 @@ _MODEL_TOKENS = _set(
     "first next last input output prompt completion reasoning cached total max min num n per eos bos pad unk stop special time"
 )
 """`time_to_first_token` counts a model's tokens"""
+_PAYERS_WORDS = frozenset(("prior", "pre", "re"))
+"""a payer's prior authorization, pre-authorization and re-authorization are access, not credentials"""
 _HOLDERS = _set("patient member subscriber beneficiary enrollee subject chart policy medicare medicaid insurance")
 _PRESCRIBERS = _set("hcp prescriber provider physician doctor")
 _IDENTIFIERS = _set("id ids identifier identifiers number numbers no nr num")
@@ -140,6 +142,8 @@ class KeyWords:
             after = words[last + 1] if last + 1 < len(words) else ""
             before = words[at - 1] if at else ""
             if after in _ABOUT_IT or (joined == "token" and before in _MODEL_TOKENS):
+                continue
+            if joined == "authorization" and (before in _PAYERS_WORDS or word.removesuffix(joined) in _PAYERS_WORDS):
                 continue
             return True
         return False

@@ -66,7 +66,11 @@ class Shipper:
 
     async def __aenter__(self) -> Self:
         self._lock = _locked(self.folder)
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self._lock.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -93,12 +97,13 @@ class Shipper:
         self._look()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set; then at most `drain_s` seconds more for what is there."""
-        while not stop.is_set():
+        """Until `stop` is set; then, also when it was set before, at most `drain_s` seconds more for what is there."""
+        while True:
             await self._run_until_replaced(stop)
-            if not stop.is_set():
-                _log.warning("the spool's folder was emptied or replaced; beginning anew")
-                self._reopen()
+            if stop.is_set():
+                return
+            _log.warning("the spool's folder was emptied or replaced; beginning anew")
+            self._reopen()
 
     async def _run_until_replaced(self, stop: asyncio.Event) -> None:
         async with _tasks() as tasks:

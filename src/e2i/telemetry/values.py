@@ -183,10 +183,9 @@ class Cleaner:
             if room.size <= 0 or room.items <= 0:
                 room.cut.happened = True
                 break
-            name = _sound((given if type(given) is str else str(_told(given)))[: 256 + _AHEAD])
-            kind = self._words.label_of(name)
+            name = self.text(given if type(given) is str else str(_told(given)), 256, Cut())
             room.size -= len(name)
-            result[self.text(name, 256, Cut())] = self._plain(item, kind or label, name, room, depth + 1)
+            result[name] = self._plain(item, self._words.label_of(name) or label, name, room, depth + 1)
         return result
 
     def _list(self, value: Any, label: Label | None, key: str, room: _Room, depth: int) -> list[Any]:

@@ -56,6 +56,8 @@ class SpansInMemory:
     async def search(self, query: SpanQuery) -> SpanPage:
         await self._work()
         found = [span for span in self.rows.values() if all(span.attributes.get(k) == v for k, v in query.attributes.items())]
+        found = [span for span in found if query.since is None or query.since.timestamp() <= span.started_ns / 1e9]
+        found = [span for span in found if query.until is None or span.started_ns / 1e9 < query.until.timestamp()]
         found.sort(key=lambda span: (span.started_ns, span.span_id), reverse=True)
         first = int(query.cursor or 0)
         page = found[first : first + query.limit]

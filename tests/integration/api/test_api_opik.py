@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -99,7 +99,9 @@ async def test_the_real_sdk_sends_its_key(spans: SpansInMemory, tmp_path: Path) 
 
 
 def span(**more: Any) -> dict[str, Any]:
-    return {"id": str(uuid4()), "trace_id": str(uuid4()), "name": "n", "start_time": "2026-11-20T10:00:00.000001Z", **more}
+    """A span as the SDK sends it; its id is a UUID of version 7 and tells its start."""
+    made = UUID(int=1795168800_000 << 80 | 7 << 76 | 2 << 62 | uuid4().int & (1 << 62) - 1)
+    return {"id": str(made), "trace_id": str(uuid4()), "name": "n", "start_time": "2026-11-20T10:00:00.000001Z", **more}
 
 
 @pytest.mark.parametrize("order", ["create first", "change first"])
@@ -134,6 +136,19 @@ async def test_several_spans_change_at_once(client: httpx.AsyncClient, spans: Sp
     change = {"ids": ["01a1fdc9-9651-757a-b89b-7531469e4e95"], "update": {"tags": ["root"]}}
     assert (await client.patch(f"{PRIVATE}/traces/batch", json=change)).status_code == 204
     assert len(spans.rows) == 3
+
+
+async def test_tags_are_added_and_taken_away(client: httpx.AsyncClient, spans: SpansInMemory) -> None:
+    sent = span(tags=["a", "b"])
+    await client.post(f"{PRIVATE}/spans/batch", json={"spans": [sent]})
+    key = (sent["trace_id"].replace("-", ""), sent["id"].replace("-", ""))
+    path, trace = f"{PRIVATE}/spans/{sent['id']}", {"trace_id": sent["trace_id"]}
+    await client.patch(path, json={**trace, "tags_to_add": ["c", "a"], "tags_to_remove": ["b"]})
+    assert spans.rows[key].attributes["e2i.tags"] == ["a", "c"]
+    await client.patch(f"{PRIVATE}/spans/batch", json={"ids": [sent["id"]], "update": {**trace, "tags": ["d"]}, "merge_tags": True})
+    assert spans.rows[key].attributes["e2i.tags"] == ["a", "c", "d"]
+    await client.patch(path, json={**trace, "tags": ["e"]})
+    assert spans.rows[key].attributes["e2i.tags"] == ["e"]
 
 
 async def test_a_score_may_come_before_its_span(client: httpx.AsyncClient, spans: SpansInMemory) -> None:

@@ -42,12 +42,13 @@ class SpanLine:
     """Also `SinkAccounts`, as bootstrap wires it."""
 
     folder: Path
-    emitted: int = 0
+    sinks: tuple[str, ...] = ()
 
     @asynccontextmanager
     async def shipping(self, *ends: Exporter | Sink) -> AsyncIterator[dict[str, CircuitBreaker]]:
         """A shipper as a process of its own would run it; breakers by sink."""
         sinks = [end if hasattr(end, "deliver") else ForeignSink(end, CursorFile(self.folder, end.name)) for end in ends]
+        self.sinks = tuple(sink.name for sink in sinks)
         breakers = {sink.name: CircuitBreaker(sink.name, BREAKER) for sink in sinks}
         routes = [Route(sink=sink, breaker=breakers[sink.name]) for sink in sinks]
         stop = asyncio.Event()
@@ -59,7 +60,7 @@ class SpanLine:
             await task
 
     async def accounts(self) -> list[SinkAccount]:
-        return await account.accounts(self.folder, decision_wait_s=SOON.decision_wait_s)
+        return await account.accounts(self.folder, self.sinks, decision_wait_s=SOON.decision_wait_s)
 
     async def account(self, sink: str) -> SinkAccount:
         (found,) = [one for one in await self.accounts() if one.sink == sink]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,7 +24,18 @@ from e2i.storage.span_rows import bounded
 from span_samples import DAY, HOUR, a_span, dirty_spans, hour_ago, random_spans, spans
 
 SPOOL = "a" * 32
-STATS = ("calls", "avg_duration_ms", "p50_ms", "p95_ms", "p99_ms", "error_rate", "fallback_rate", "input_tokens", "output_tokens", "total_cost")
+STATS = (
+    "calls",
+    "avg_duration_ms",
+    "p50_ms",
+    "p95_ms",
+    "p99_ms",
+    "error_rate",
+    "fallback_rate",
+    "input_tokens",
+    "output_tokens",
+    "total_cost",
+)
 
 
 @pytest.fixture
@@ -50,7 +60,9 @@ async def assert_rollups_are_exact(database: Database) -> list[dict[str, Any]]:
         (row["agent_name"], row["agent_tier"], row["calls"]) for row in exact
     ]
     for one, other in zip(kept, exact, strict=True):
-        assert {name: float(one[name]) for name in STATS} == pytest.approx({name: float(other[name]) for name in STATS}, rel=0.00992, abs=0.001)
+        assert {name: float(one[name]) for name in STATS} == pytest.approx(
+            {name: float(other[name]) for name in STATS}, rel=0.00992, abs=0.001
+        )
         for name in ("avg_duration_ms", "error_rate", "fallback_rate", "input_tokens", "total_tokens_used", "total_cost"):
             assert float(one[name]) == pytest.approx(float(other[name]), rel=1e-9, abs=1e-9), name
     return kept
@@ -194,14 +206,19 @@ async def test_a_writer_that_dies_before_the_commit_counts_nothing(shipments: Sp
 
 async def test_a_day_ends_at_midnight_in_utc_to_the_nanosecond(repository: ObservabilitySpanRepository, database: Database) -> None:
     midnight = hour_ago(0) // DAY * DAY
-    edges = [a_span(n, started_ns=at) for n, at in enumerate((midnight - 1, midnight, midnight - DAY, midnight - HOUR, midnight + HOUR - 1))]
+    edges = [
+        a_span(n, started_ns=at) for n, at in enumerate((midnight - 1, midnight, midnight - DAY, midnight - HOUR, midnight + HOUR - 1))
+    ]
     assert await repository.insert_spans_batch(edges) == 5
     rows = await database.rows("select span_id, day, tableoid::regclass::text as name from ml_observability_spans order by span_id")
     today = datetime.fromtimestamp(midnight // 10**9, tz=UTC).date()
     yesterday = today - timedelta(days=1)
     assert [row["day"] for row in rows] == [yesterday, today, yesterday, yesterday, today]
     assert [row["name"] for row in rows] == [f"ml_observability_spans_{row['day']:%Y%m%d}" for row in rows]
-    hours = await database.rows("select extract(epoch from bucket)::bigint as at, sum(calls)::int as n from agent_latency_rollup where level = 'hour' group by 1 order by 1")
+    hours = await database.rows(
+        "select extract(epoch from bucket)::bigint as at, sum(calls)::int as n from agent_latency_rollup"
+        " where level = 'hour' group by 1 order by 1"
+    )
     second, hour = midnight // 10**9, 3600
     assert [(row["at"], row["n"]) for row in hours] == [(second - 24 * hour, 1), (second - hour, 2), (second, 2)]
 
@@ -215,7 +232,7 @@ async def test_spans_far_from_now_share_a_partition_and_are_found(repository: Ob
     assert [row["n"] for row in where] == [1, 7]
     assert where[1]["name"] == "ml_observability_spans_stray"
     found = (await repository.search(SpanQuery(limit=10))).spans
-    assert [row.span.started_ns for row in found] == sorted([*far, found[2].span.started_ns], reverse=True) or len(found) == 8
+    assert [row.span.started_ns for row in found] == sorted([*far, a_span(8).started_ns], reverse=True)
     assert len((await repository.search(SpanQuery(until=datetime.now(UTC) - timedelta(days=400)))).spans) == 4
     assert len(await repository.get_trace(f"{1:032x}")) == 8
 
@@ -251,9 +268,13 @@ async def test_a_merge_beside_an_insert_of_the_same_span_counts_it_once(
     await assert_rollups_are_exact(database)
 
 
-async def test_pieces_of_a_span_come_together_in_any_order(shipments: SpanShipmentRepository, repository: ObservabilitySpanRepository, database: Database) -> None:
+async def test_pieces_of_a_span_come_together_in_any_order(
+    shipments: SpanShipmentRepository, repository: ObservabilitySpanRepository, database: Database
+) -> None:
     whole = a_span(1, status="error", status_message="no", also={"output": "a"})
-    created = replace(whole, ended_ns=None, status="unset", status_message=None, attributes={k: v for k, v in whole.attributes.items() if k != "output"})
+    created = replace(
+        whole, ended_ns=None, status="unset", status_message=None, attributes={k: v for k, v in whole.attributes.items() if k != "output"}
+    )
     ended = SpanRecord(
         trace_id=whole.trace_id, span_id=whole.span_id, parent_span_id=None, name="", started_ns=0, ended_ns=whole.ended_ns,
         status="error", status_message="no", attributes={"output": "a"},
@@ -272,11 +293,15 @@ async def test_pieces_of_a_span_come_together_in_any_order(shipments: SpanShipme
             assert line.p50_ms == pytest.approx(5, rel=0.01)
 
 
-async def test_a_corrected_span_moves_to_its_day_and_its_agent(shipments: SpanShipmentRepository, repository: ObservabilitySpanRepository, database: Database) -> None:
+async def test_a_corrected_span_moves_to_its_day_and_its_agent(
+    shipments: SpanShipmentRepository, repository: ObservabilitySpanRepository, database: Database
+) -> None:
     first = a_span(1, started_ns=hour_ago(30), ended_ns=hour_ago(29))
     await shipments.merge([first, a_span(2)])
     late = hour_ago(2)
-    changed = replace(first, started_ns=late, ended_ns=late + 7_000_000, attributes={"e2i.agent.name": "explainer", "e2i.agent.tier": "self_improvement"})
+    changed = replace(
+        first, started_ns=late, ended_ns=late + 7_000_000, attributes={"e2i.agent.name": "explainer", "e2i.agent.tier": "self_improvement"}
+    )
     assert await shipments.merge([changed]) == 0
     assert await count(database) == 2
     lines = {line.agent_name: line for line in await repository.get_latency_stats("48h")}
@@ -300,7 +325,11 @@ async def test_merges_at_once_leave_rollups_that_agree_with_the_spans(seed: int,
             dice, shipments = random.Random(seed * 10 + number), SpanShipmentRepository(database)
             for _ in range(6):
                 pieces = [
-                    replace(span, started_ns=dice.choice([0, span.started_ns, span.started_ns - DAY]), ended_ns=dice.choice([None, span.ended_ns]))
+                    replace(
+                        span,
+                        started_ns=dice.choice([0, span.started_ns, span.started_ns - DAY]),
+                        ended_ns=dice.choice([None, span.ended_ns]),
+                    )
                     for span in dice.sample(made, 20)
                 ]
                 await shipments.merge(pieces)
@@ -348,13 +377,17 @@ async def test_search_finds_what_holds_in_every_respect(repository: Observabilit
     await repository.insert_spans_batch(made)
     since, until = (datetime.fromtimestamp(hour_ago(hours) // 10**9, tz=UTC) for hours in (15, 3))
     agents = {span.key: span.attributes["e2i.agent.name"] for span in made}
+
+    def operation(span: SpanRecord) -> object:
+        return span.attributes["e2i.operation.type"]
+
     cases: list[tuple[dict[str, Any], Any]] = [
         ({"agent": "agent_1"}, lambda s: agents[s.key] == "agent_1"),
         ({"tier": "monitoring", "status": "error"}, lambda s: s.attributes["e2i.agent.tier"] == "monitoring" and s.status == "error"),
-        ({"operation": "llm", "minimum_ms": 100.0}, lambda s: s.attributes["e2i.operation.type"] == "llm" and (s.duration_ms or 0) >= 100),
+        ({"operation": "llm", "minimum_ms": 100.0}, lambda s: operation(s) == "llm" and (s.duration_ms or 0) >= 100),
         ({"since": since, "until": until}, lambda s: since.timestamp() * 1e9 <= s.started_ns < until.timestamp() * 1e9),
         ({"attributes": {"number": 7}}, lambda s: s.attributes["number"] == 7),
-        ({"attributes": {"e2i.agent.name": "agent_2", "e2i.operation.type": "tool"}}, lambda s: agents[s.key] == "agent_2" and s.attributes["e2i.operation.type"] == "tool"),
+        ({"attributes": {"e2i.agent.name": "agent_2", "e2i.operation.type": "tool"}}, lambda s: (agents[s.key], operation(s)) == ("agent_2", "tool")),
         ({"attributes": {"number": "7"}}, lambda _: False),
         ({"attributes": {"e2i.fallback.chain": "a"}}, lambda _: False),
         ({"trace_id": made[0].trace_id}, lambda s: s is made[0]),
@@ -376,11 +409,17 @@ async def test_recent_traces_are_sums_of_what_has_arrived(repository: Observabil
     also = {"gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 1, "e2i.cost.usd": 0.5}
     begin = hour_ago(3)
     made = [a_span(n, started_ns=begin + n * HOUR // 60, also=also, status="error" if n == 4 else "ok") for n in range(10)]
-    running = [a_span(20 + n, started_ns=begin - n) for n in range(1, 4)]  # their root has not arrived
+    running = [a_span(20 + n, started_ns=begin - n * HOUR) for n in range(1, 4)]  # their root has not arrived
     remote = [a_span(30, parent_span_id="f" * 16, name="POST /ask"), a_span(31)]  # its parent never will
     await repository.insert_spans_batch([*made, *running, *remote])
     newest, whole, rootless = await repository.recent_traces()
-    assert (whole.trace_id, whole.root_name, whole.spans, whole.errors, whole.agents) == (made[0].trace_id, "step 0", 10, 1, ("causal_impact",))
+    assert (whole.trace_id, whole.root_name, whole.spans, whole.errors, whole.agents) == (
+        made[0].trace_id,
+        "step 0",
+        10,
+        1,
+        ("causal_impact",),
+    )
     assert (whole.input_tokens, whole.output_tokens, whole.total_cost) == (100, 10, pytest.approx(5.0))
     assert whole.duration_ms == pytest.approx(9 * 60_000 + 5)
     assert whole.started_at == datetime.fromtimestamp(begin / 10**9, tz=UTC).replace(microsecond=begin // 1000 % 10**6)
@@ -396,7 +435,13 @@ async def test_the_newest_traces_are_told_by_their_first_span_however_long_they_
     for trace in range(60):
         begin = hour_ago(20) + trace * HOUR // 4
         made += [
-            a_span(n, trace_id=f"{trace + 1:032x}", span_id=f"{trace:08x}{n:08x}", started_ns=begin + dice.randrange(9 * HOUR) * bool(n), parent_span_id=None)
+            a_span(
+                n,
+                trace_id=f"{trace + 1:032x}",
+                span_id=f"{trace:08x}{n:08x}",
+                started_ns=begin + dice.randrange(9 * HOUR) * bool(n),
+                parent_span_id=None,
+            )
             for n in range(80)
         ]
     await repository.insert_spans_batch(made)
@@ -407,9 +452,15 @@ async def test_the_newest_traces_are_told_by_their_first_span_however_long_they_
 
 async def test_spans_of_other_teams_need_no_tier(repository: ObservabilitySpanRepository, database: Database) -> None:
     await repository.insert_spans_batch(
-        [a_span(1, attributes={"gen_ai.agent.name": "theirs"}, origin="otlp"), a_span(2, attributes={}), a_span(3, attributes={"e2i.agent.name": "a", "e2i.operation.type": "step"})]
+        [
+            a_span(1, attributes={"gen_ai.agent.name": "theirs"}, origin="otlp"),
+            a_span(2, attributes={}),
+            a_span(3, attributes={"e2i.agent.name": "a", "e2i.operation.type": "step"}),
+        ]
     )
-    assert [(line.agent_name, line.agent_tier, line.calls) for line in await repository.get_latency_stats(tier="unknown")] == [("theirs", "unknown", 1)]
+    assert [(line.agent_name, line.agent_tier, line.calls) for line in await repository.get_latency_stats(tier="unknown")] == [
+        ("theirs", "unknown", 1)
+    ]
     await assert_rollups_are_exact(database)
 
 
@@ -419,13 +470,3 @@ async def test_times_without_a_zone_and_empty_windows_are_refused(repository: Ob
             await repository.get_latency_stats(window)
     for window in ("1h", "24h", "7d", "30d", "999999d"):
         assert await repository.get_latency_stats(window) == []
-
-
-@pytest.fixture
-async def wide(fresh_database: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-    async with await psycopg.AsyncConnection.connect(fresh_database, autocommit=True) as connection:
-        yield connection
-
-
-def test_a_date_is_what_the_partition_says() -> None:
-    assert date(2026, 3, 6).strftime("%Y%m%d") == "20260306"

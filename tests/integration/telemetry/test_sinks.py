@@ -503,8 +503,8 @@ async def test_mlflows_trace_store_shows_inputs_outputs_and_tokens_once(database
         for span in conversation():
             assert spool.writer.write(encode(span), SpanClass.KEPT)
         async with spool.shipper(exporter) as shipper:
-            while not (await shipper.step("mlflow")).moved:
-                await asyncio.sleep(0.02)
+            delivery = shipper.delivery("mlflow")
+            await ship(shipper, "mlflow", until=lambda: delivery.state is not None and delivery.state.delivered > 0, within_s=90)
         await exporter.send(conversation())  # as after a lost answer
         await exporter.close()
         spool.writer.close()

@@ -21,9 +21,7 @@ def records() -> SpansInMemory:
     return SpansInMemory([*study_trace(), older, opik])
 
 
-@pytest.mark.parametrize(
-    "wanted", [TRACE, TRACE.upper(), TRACE[:8], f" {TRACE[:6]}3 ", "run_20261121T100000_4f2a1c", "last", "LAST"]
-)
+@pytest.mark.parametrize("wanted", [TRACE, TRACE.upper(), TRACE[:8], f" {TRACE[:6]}3 ", "run_20261121T100000_4f2a1c", "last", "LAST"])
 async def test_a_run_is_found_by_its_id_its_trace_and_the_beginning_of_it(wanted):
     assert {each.span.trace_id for each in await find_trace(records(), wanted)} == {TRACE}
 

@@ -36,7 +36,11 @@ async def test_spans_that_ended_before_are_not_told():
 
 async def test_a_span_that_began_an_hour_before_and_ends_now_is_told_once():
     records = SpansInMemory()
-    arrivals = [(20, span(1, begun_s=-3600, lasts_s=3619)), (20, span(2, begun_s=-80_000, lasts_s=80_019)), (20, span(3, begun_s=-20, lasts_s=39))]
+    arrivals = [
+        (20, span(1, begun_s=-3600, lasts_s=3619)),
+        (20, span(2, begun_s=-80_000, lasts_s=80_019)),
+        (20, span(3, begun_s=-20, lasts_s=39)),
+    ]
     assert sorted(await followed(TraceTail(records, start=T0), records, arrivals, until_s=60)) == [1, 2, 3]
 
 
@@ -62,7 +66,9 @@ async def test_more_spans_than_a_page_are_all_told_by_their_end():
 
 
 async def test_since_tells_what_was_before_however_long_ago():
-    records = SpansInMemory([span(1, begun_s=-30 * 3600, lasts_s=1), span(2, begun_s=-20 * 3600, lasts_s=1), span(3, begun_s=-1, lasts_s=1)])
+    records = SpansInMemory(
+        [span(1, begun_s=-30 * 3600, lasts_s=1), span(2, begun_s=-20 * 3600, lasts_s=1), span(3, begun_s=-1, lasts_s=1)]
+    )
     tail = TraceTail(records, start=T0 - timedelta(hours=24))
     assert [int(each.span.span_id, 16) for each in await tail.look(T0)] == [2, 3]
     assert await tail.look(T0 + timedelta(seconds=1)) == []

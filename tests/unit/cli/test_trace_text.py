@@ -41,6 +41,10 @@ ESCAPE = "\x1b"
 PLAIN = Terminal(width=120)
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
 def shown(spans, terminal=PLAIN, **more) -> list[str]:
     return list(waterfall(build_trace(spans), terminal, **more))
 
@@ -62,7 +66,13 @@ def test_a_waterfall_tells_tree_duration_tokens_cost_and_errors():
 
 
 def test_bars_stand_where_and_as_long_as_their_spans():
-    lines = shown([stored("root", number=1, ms=100), stored("half", number=2, parent=1, at_ms=50, ms=50), stored("tiny", number=3, parent=1, at_ms=99, ms=0.01)])
+    lines = shown(
+        [
+            stored("root", number=1, ms=100),
+            stored("half", number=2, parent=1, at_ms=50, ms=50),
+            stored("tiny", number=3, parent=1, at_ms=99, ms=0.01),
+        ]
+    )
     root = next(line for line in lines if line.startswith("root"))
     half = next(line for line in lines if "half" in line)
     bar = root.index("█")
@@ -134,7 +144,13 @@ def test_the_json_of_a_trace_has_its_sums_and_every_span_in_its_place():
     assert (found["trace_id"], found["root_name"], found["span_count"], found["errors"]) == (TRACE, "run speaker_program", 10, 1)
     assert (found["duration_ms"], found["input_tokens"], found["output_tokens"]) == (62_000.0, 1624, 354)
     chat = found["spans"][-2]
-    assert (chat["name"], chat["depth"], chat["model_name"], chat["self_ms"], chat["is_orphan"]) == ("chat claude-sonnet-5", 2, "claude-sonnet-5", 11_500.0, False)
+    assert (chat["name"], chat["depth"], chat["model_name"], chat["self_ms"], chat["is_orphan"]) == (
+        "chat claude-sonnet-5",
+        2,
+        "claude-sonnet-5",
+        11_500.0,
+        False,
+    )
     assert chat["attributes"]["output.value"] == "About 0.8 NRx per HCP."
 
 
@@ -168,12 +184,12 @@ async def test_an_export_is_complete_or_not_there(form, tmp_path: Path):
     records = SpansInMemory(study_trace())
     target = tmp_path / "out"
     assert await export_spans(records, "run_20261121T100000_4f2a1c", form=form, target=target) == 10
-    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+    assert names(tmp_path) == ["out"]
     with pytest.raises(NotFound):
         await export_spans(records, "nothing", form=form, target=tmp_path / "other")
     with pytest.raises(StorageError, match="cannot be written"):
         await export_spans(records, TRACE, form=form, target=tmp_path / "no" / "folder")
-    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+    assert names(tmp_path) == ["out"]
 
 
 async def test_everything_since_a_moment_is_exported_page_by_page(tmp_path: Path):
@@ -205,7 +221,11 @@ async def test_retention_tells_what_it_did_or_would_do(tmp_path: Path):
 
     days = [date(2026, 10, 1), date(2026, 10, 2), date(2026, 11, 20)]
     given = RetentionPorts(
-        retention=RetentionInMemory({day: spans_of(day, 1500) for day in days}), archive=None, audit=AuditInMemory(), ttl_days=30, actor="ana"
+        retention=RetentionInMemory({day: spans_of(day, 1500) for day in days}),
+        archive=None,
+        audit=AuditInMemory(),
+        ttl_days=30,
+        actor="ana",
     )
     given.retention.holds["case 7"] = (days[1], days[1])
     now = datetime(2026, 11, 21, tzinfo=UTC)
@@ -220,5 +240,11 @@ async def test_retention_tells_what_it_did_or_would_do(tmp_path: Path):
     assert (tmp_path / "spans-2026-10-01.parquet").is_file()
     assert with_archive(given, None) == given
     (kept, _) = await given.retention.partitions()
-    assert partition_row(kept, ttl_days=30) == {"day": "2026-10-02", "spans": 1500, "bytes": 1_500_000, "old_on": "2026-11-02", "held_by": ["case 7"]}
+    assert partition_row(kept, ttl_days=30) == {
+        "day": "2026-10-02",
+        "spans": 1500,
+        "bytes": 1_500_000,
+        "old_on": "2026-11-02",
+        "held_by": ["case 7"],
+    }
     assert report_lines(replace(archived, days=()))[-1].startswith("Dropped 0 days")

@@ -23,6 +23,10 @@ from span_doubles import failed, spans_of, stored, study_trace
 DAY = date(2026, 10, 18)
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
 async def batches(spans, size=7):
     for start in range(0, len(spans), size):
         yield spans[start : start + size]
@@ -85,12 +89,12 @@ async def test_a_reader_that_breaks_off_leaves_neither_a_file_nor_a_part_of_one(
     archive = ParquetSpanArchive(tmp_path)
     with pytest.raises(StorageError, match="connection"):
         await archive.write(DAY, breaking())
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
     await archive.write(DAY, batches(spans_of(DAY, 5)))
     kept = archive.path(DAY).read_bytes()
     with pytest.raises(StorageError):
         await archive.write(DAY, breaking_after_new())
-    assert [each.name for each in tmp_path.iterdir()] == ["spans-2026-10-18.parquet"]
+    assert names(tmp_path) == ["spans-2026-10-18.parquet"]
     assert archive.path(DAY).read_bytes() == kept
 
 
@@ -128,7 +132,7 @@ async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
         signal.signal(signal.SIGXFSZ, handler)
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 def test_a_process_that_is_killed_leaves_a_whole_archive_or_none_and_the_next_one_goes_on(tmp_path: Path):
@@ -154,7 +158,7 @@ def test_a_process_that_is_killed_leaves_a_whole_archive_or_none_and_the_next_on
     assert [each.suffix for each in tmp_path.iterdir()] == [".part"]
     assert not asyncio.run(archive.exists(DAY))
     assert asyncio.run(archive.write(DAY, batches(spans_of(DAY, 30)))) == 30
-    assert [each.name for each in tmp_path.iterdir()] == ["spans-2026-10-18.parquet"]
+    assert names(tmp_path) == ["spans-2026-10-18.parquet"]
 
 
 async def test_an_export_is_the_same_file_under_any_name(tmp_path: Path):

@@ -104,8 +104,8 @@ def test_what_is_too_deep_or_a_circle_of_circles_ends_soon() -> None:
         (7, 7),
         (2**63, "9223372036854775808"),
         (0.5, 0.5),
-        (["a", "b"], ["a", "b"]),
-        ((1, 2), [1, 2]),
+        (["a", "b"], ("a", "b")),
+        ((1, 2), (1, 2)),
         ([1, "a"], '[1,"a"]'),
         ([2**70], '["1180591620717411303424"]'),
         ([], "[]"),
@@ -116,7 +116,7 @@ def test_what_is_too_deep_or_a_circle_of_circles_ends_soon() -> None:
         ({"a": 1}, '{"a":1}'),
     ],
 )
-def test_an_attribute_is_a_scalar_a_list_of_one_kind_or_json(value: object, kept: object) -> None:
+def test_an_attribute_is_a_scalar_a_tuple_of_one_kind_or_json(value: object, kept: object) -> None:
     found = attribute_of(value)
     assert found == kept
     assert type(found) is type(kept)

@@ -88,7 +88,9 @@ def test_details_tell_inputs_outputs_attributes_events_and_errors():
 
 
 def test_nothing_from_a_span_becomes_markup():
-    span = failed(EVIL, number=1, message=EVIL, error=EVIL, attributes={EVIL: EVIL, "input.value": EVIL, "e2i.agent.name": EVIL, "e2i.run.id": EVIL})
+    span = failed(
+        EVIL, number=1, message=EVIL, error=EVIL, attributes={EVIL: EVIL, "input.value": EVIL, "e2i.agent.name": EVIL, "e2i.run.id": EVIL}
+    )
     page = page_of([span, stored(EVIL, number=2, parent="nowhere"), stored(EVIL, number=3)])
     assert [tag for tag, _ in page.tags if tag in ("img", "iframe", "object", "link", "base", "form")] == []
     assert len([tag for tag, _ in page.tags if tag == "script"]) == 3
@@ -96,7 +98,7 @@ def test_nothing_from_a_span_becomes_markup():
     assert not set("<>&\u2028") & set(page.scripts["index"])
     assert page.index["names"] == [EVIL]
     assert page.details()[0]["attributes"][EVIL] == EVIL
-    assert EVIL.split("<!--")[0].strip() in " ".join(page.words)
+    assert EVIL.split("<!--", maxsplit=1)[0].strip() in " ".join(page.words)
 
 
 def test_the_page_asks_nothing_of_the_network_and_runs_its_own_script_only():
@@ -113,7 +115,12 @@ def test_the_page_asks_nothing_of_the_network_and_runs_its_own_script_only():
 
 
 def test_orphans_stand_below_a_marked_row():
-    spans = [stored("late root", number=1, at_ms=5), stored("lost", number=2, parent=77), stored("under", number=3, parent=2, at_ms=1), stored("in", number=4, parent=1, at_ms=5)]
+    spans = [
+        stored("late root", number=1, at_ms=5),
+        stored("lost", number=2, parent=77),
+        stored("under", number=3, parent=2, at_ms=1),
+        stored("in", number=4, parent=1, at_ms=5),
+    ]
     index = page_of(spans).index
     names = ["MARK" if number < 0 else index["names"][number] for number in index["columns"]["name"]]
     assert names == ["late root", "in", "MARK", "lost", "under"]

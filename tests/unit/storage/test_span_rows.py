@@ -9,7 +9,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from e2i.domain.telemetry import SpanRecord
@@ -40,7 +40,7 @@ def measures(count: int, seed: int) -> list[Measure]:
     dice = random.Random(seed)
     return [
         Measure(
-            dice.choice("ab"), "t", dice.choice("xy"), dice.randrange(10**18, 10**18 + 3 * 10**14), dice.random() * 100,
+            dice.choice("ab"), dice.choice("xy"), dice.randrange(10**18, 10**18 + 3 * 10**14), dice.random() * 100,
             dice.random() < 0.5, False, 5, 7, 0.25,
         )
         for _ in range(count)
@@ -51,7 +51,7 @@ def test_a_day_is_the_sum_of_its_hours_and_a_histogram_ends_at_the_number_of_cal
     found = rollup_parameters(measures(500, 1), vector_oid=1)
     assert found is not None
     assert found["levels"] == sorted(found["levels"])
-    keys = list(zip(found["levels"], found["buckets"], found["agents"], found["operations"], strict=True))
+    keys = list(zip(found["levels"], found["buckets"], found["agents"], found["tiers"], strict=True))
     assert keys == sorted(keys)
     assert [histogram[-1] for histogram in found["histograms"].cumulative] == found["calls"]
     for name in ("calls", "errors", "inputs", "outputs", "durations", "costs"):
@@ -93,7 +93,10 @@ def test_whatever_a_span_holds_it_becomes_a_row_that_says_what_was_replaced(span
         assert "name" in mended.attributes[CLEANED]
 
 
-@pytest.mark.parametrize("changes", [{"trace_id": ""}, {"span_id": "x" * 65}, {"trace_id": "\0" * 32}, {"started_ns": "noon", "ended_ns": None}, {"attributes": 3}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"trace_id": ""}, {"span_id": "x" * 65}, {"trace_id": "\0" * 32}, {"started_ns": "noon", "ended_ns": None}, {"attributes": 3}],
+)
 def test_what_is_no_span_is_refused_with_its_ids(changes: dict[str, object]) -> None:
     with pytest.raises(BackendRejected, match=r"span .* of trace .* cannot be stored"):
         Arrivals([a_span(1, **changes)]).rows()
@@ -146,10 +149,13 @@ def test_a_cursor_leads_to_its_place(span: SpanRecord) -> None:
     assert int(place["after_at"].timestamp()) == span.started_ns // 10**9  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(
-    "place", ['[1,"a"]', '[1,"a","b","c"]', '["1","a","b"]', '[1,2,"b"]', "[1e400,1,1]", '{"a":1}', '[1,"a\\u0000","b"]', '[1,"\\ud800","b"]',
-              '[99999999999999999999999,"a","b"]', "[" * 100_000, "null", '[true,null,"x"]'],
-)  # fmt: skip
+NO_PLACES = [
+    '[1,"a"]', '[1,"a","b","c"]', '["1","a","b"]', '[1,2,"b"]', "[1e400,1,1]", '{"a":1}', '[1,"a\\u0000","b"]', '[1,"\\ud800","b"]',
+    '[99999999999999999999999,"a","b"]', "[" * 100_000, "null", '[true,null,"x"]',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", NO_PLACES)
 def test_a_text_that_is_no_cursor_is_refused(place: str) -> None:
     for text in (base64.urlsafe_b64encode(place.encode()).decode(), place, "", "ä", "a" * 5):
         with pytest.raises(ConfigError, match="is no cursor"):

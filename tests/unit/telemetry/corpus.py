@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - unusual spellings are the point
 """Texts with planted identifiers, and texts of the field that hold none. All identifiers are made up."""
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ SECRET_VALUES = {
 }  # fmt: skip
 
 SENTENCES = [
-    "Please write to {} about the visit.", "contact={}", "{}", "notes: seen on Monday, {}, follow up", "({})", "value <{}>, next", "x\n{}\ny",
-    "Visited;{};done", "“{}”", "id\t{}\tok", "Die Ärztin schrieb: {}",
+    "Please write to {} about the visit.", "contact={}", "{}", "notes: seen on Monday, {}, follow up", "({})", "value <{}>, next",
+    "x\n{}\ny", "Visited;{};done", "“{}”", "id\t{}\tok", "Die Ärztin schrieb: {}",
 ]  # fmt: skip
 
 
@@ -113,34 +114,42 @@ def remains(identifier: str) -> list[str]:
 
 
 FIELD = [
-    "TRx 1,234,567 in the week of 2026-11-20", "NRx fell by 12.4 % to 34,512", "NBRx <= NRx <= TRx", "volume 12345678", "TRx=4021733019",
-    "amount $1234567893", "amount: 1234567893.00", "revenue 1234567893 USD", "1234567893 bytes", "ROI 3.42 (95 % CI 1.20 to 5.64)",
-    "started_at=1763722003", "timestamp: 1763722003", "epoch 1763722003", "1763722003123", "1763722003123456", "1763722003123456789",
-    "2026-11-21T11:06:24.123456789Z", "2026-11-21 11:06:24+00:00", "20261121T110624", "week ending 2026-11-20", "11/20/2026", "21.11.2026",
-    "0.1234567890123456", "p = 0.00041234567893", "3.14159265358979", "-0.5123456789012345", "1e-10", "1.7976931348623157e308", "AUC 0.8123456789",
-    "[0.123456789, 0.6175550123]", "019a3f5e-7b7c-7def-8123-456789abcdef", "12345678-1234-7123-8123-123456789012", "019a3f5e7b7c7def8123456789abcdef",
-    "8123456789abcdef", "e2i_causal_impact_0193", "e2i_causal_impact_1763722003", "run-2026-11-21-a", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-    "commit 0e626ac9d2f7a1b3c4d5e6f708192a3b4c5d6e7f", "trace_id=019a3f5e7b7c7def8123456789abcdef", '{"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}',
-    "version 1.2.3", "v2026.11.2", "mlflow 3.17.0", "Python 3.11.9", "127.0.0.1:5432", "192.168.100.200", "http://localhost:8080/api/v1/traces", "port 54321",
+    "TRx 1,234,567 in the week of 2026-11-20", "NRx fell by 12.4 % to 34,512", "NBRx <= NRx <= TRx", "volume 12345678",
+    "TRx=4021733019", "amount $1234567893", "amount: 1234567893.00", "revenue 1234567893 USD", "1234567893 bytes",
+    "ROI 3.42 (95 % CI 1.20 to 5.64)", "started_at=1763722003", "timestamp: 1763722003", "epoch 1763722003", "1763722003123",
+    "1763722003123456", "1763722003123456789", "2026-11-21T11:06:24.123456789Z", "2026-11-21 11:06:24+00:00", "20261121T110624",
+    "week ending 2026-11-20", "11/20/2026", "21.11.2026", "0.1234567890123456", "p = 0.00041234567893", "3.14159265358979",
+    "-0.5123456789012345", "1e-10", "1.7976931348623157e308", "AUC 0.8123456789", "[0.123456789, 0.6175550123]",
+    "019a3f5e-7b7c-7def-8123-456789abcdef", "12345678-1234-7123-8123-123456789012", "019a3f5e7b7c7def8123456789abcdef",
+    "8123456789abcdef", "e2i_causal_impact_0193", "e2i_causal_impact_1763722003", "run-2026-11-21-a",
+    "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "commit 0e626ac9d2f7a1b3c4d5e6f708192a3b4c5d6e7f",
+    "trace_id=019a3f5e7b7c7def8123456789abcdef", '{"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}', "version 1.2.3", "v2026.11.2",
+    "mlflow 3.17.0", "Python 3.11.9", "127.0.0.1:5432", "192.168.100.200", "http://localhost:8080/api/v1/traces", "port 54321",
     "http://host:8080/path?user=a", "postgresql://127.0.0.1:5432/e2i", "s3://bucket/models/019a3f5e7b7c7def/artifacts/model.pkl",
-    "NDC 0078-0659-20", "NDC 00078-0659-20", "ICD-10 C50.911", "ZIP3 021", "02139", "decile 10", "HCP × week", "Kisqali", "Remibrutinib", "Fabhalta",
-    "gen_ai.usage.input_tokens=512", "max_tokens=4096", '{"max_tokens": 1024, "temperature": 0.2}', "token_count: 1843", "tokens: 512", "input tokens 1200",
-    "time_to_first_token: 0.31", "tokenizer=cl100k", "price per token 0.000003", "the token budget is 4096", "total_tokens=123456", "prompt_tokens: 99",
-    "secretary of the board", "basic statistics of the panel", "Basic information follows", "bearer of news", "the password policy is strict", "password_policy: strict",
-    "authorization required for restricted HCPs", "prior authorization rate 0.31", "prior authorization: 31 % of claims" if False else "prior authorisation rate",
-    "redact_patterns: [password, api_key, secret, token, authorization]", "member of the panel", "patients 1200", "patient count: 1200", "patient_id_column",
-    "patient_id, week, trx", "patient_id: int64", "npi: int64", "unit: npi", "columns: npi, week, trx, nrx", "npi_count=1200", "4000 npis", "n_patients=812",
-    "phone_calls: 1200345", "phone calls 1200345", "calls 1200345", "call volume 3456789", "reach 1250000 HCPs", "reached 12500 HCPs on 2026-11-20", "text field 12",
-    "seed=4294967295", "seed 3735928559", "rows: 2147483647", "4294967296 bytes", "size=5368709120", "rows=10000000", "hash 1234567893",
-    "+12.5 %", "+1250000 TRx", "+12500000", "+1.25 0.37 0.12", "-1234567", "+05:30", "1e+10", "12 345 678", "1 234 567 TRx", "120 340 5600 780", "100, 200, 3000",
-    "120 45 6789 333", "30-60-90 day plan", "2020–2025", "10–20", "5 µs", "95 % CI", "R² = 0.81", "m²", "±3.2", "≤ 0.1", "café", "naïve Bayes", "日本語のテキスト", "Привет",
-    "image@2x.png", "rate(x[5m])", "@dataclass", "user@localhost", "pkg@1.2.3", "a@b", "k=v", "x: 1", "lambda x: x + 1", "f(a, b)", "C:\\new\\table", "a\\nb", "100%", "50%25",
-    "raise ValueError(f'bad {row}')", '  File "/app/e2i/engine/graph.py", line 123, in run', "KeyError: 'nrx_pre'", "E2IError: overlap 0.003 in stratum 4",
-    "claude-sonnet-4-5-20250929", "gpt-4.1-2025-04-14", "text-embedding-3-small", "XGBoostClassifierWithCalibration2026", "RandomForestRegressorV2WithDepth12AndTrees500",
-    "risk-adjusted-propensity-score-model", "task-20261121-propensity-calibration-run", "disk-usage-2026-report-of-the-panel", "ask-me-later-about-the-2026-results-of-nrx",
-    "[email]", "[phone] and [ssn]", "password=[secret]", "npi [npi]", "…[truncated 20480 bytes]", "[not logged]", "",
-    "chart 3 of 5", "policy 12", "subject line", "Subject: results of week 47", "provider network of 1200", "physician 12 of 40", "doctor visits 3", "HCP 42", "hcp_decile=10",
-    "cell sizes 1-10 are suppressed", "mobile app 3.2", "born in the Northeast", "fax machine", "telemetry 2.0", "ph 7.4", "tel quel", "itinerary 123456789", "rating 123456789",
+    "NDC 0078-0659-20", "NDC 00078-0659-20", "ICD-10 C50.911", "ZIP3 021", "02139", "decile 10", "HCP × week", "Kisqali",
+    "Remibrutinib", "Fabhalta", "gen_ai.usage.input_tokens=512", "max_tokens=4096", '{"max_tokens": 1024, "temperature": 0.2}',
+    "token_count: 1843", "tokens: 512", "input tokens 1200", "time_to_first_token: 0.31", "tokenizer=cl100k",
+    "price per token 0.000003", "the token budget is 4096", "total_tokens=123456", "prompt_tokens: 99", "secretary of the board",
+    "basic statistics of the panel", "Basic information follows", "bearer of news", "the password policy is strict",
+    "password_policy: strict", "authorization required for restricted HCPs", "prior authorization rate 0.31",
+    "prior authorization: 31 % of claims", "Prior Authorization: required", '{"prior_authorization": "step edit"}',
+    "preauthorization=12 weeks", "reauthorization: yearly", "redact_patterns: [password, api_key, secret, token, authorization]",
+    "member of the panel", "patients 1200", "patient count: 1200", "patient_id_column", "patient_id, week, trx", "patient_id: int64",
+    "npi: int64", "unit: npi", "columns: npi, week, trx, nrx", "npi_count=1200", "4000 npis", "n_patients=812", "phone_calls: 1200345",
+    "phone calls 1200345", "calls 1200345", "call volume 3456789", "reach 1250000 HCPs", "reached 12500 HCPs on 2026-11-20",
+    "text field 12", "seed=4294967295", "seed 3735928559", "rows: 2147483647", "4294967296 bytes", "size=5368709120", "rows=10000000",
+    "hash 1234567893", "+12.5 %", "+1250000 TRx", "+12500000", "+1.25 0.37 0.12", "-1234567", "+05:30", "1e+10", "12 345 678",
+    "1 234 567 TRx", "120 340 5600 780", "100, 200, 3000", "120 45 6789 333", "30-60-90 day plan", "2020–2025", "10–20", "5 µs",
+    "95 % CI", "R² = 0.81", "m²", "±3.2", "≤ 0.1", "café", "naïve Bayes", "日本語のテキスト", "Привет", "image@2x.png", "rate(x[5m])",
+    "@dataclass", "user@localhost", "pkg@1.2.3", "a@b", "k=v", "x: 1", "lambda x: x + 1", "f(a, b)", "C:\\new\\table", "a\\nb", "100%",
+    "50%25", "raise ValueError(f'bad {row}')", '  File "/app/e2i/engine/graph.py", line 123, in run', "KeyError: 'nrx_pre'",
+    "E2IError: overlap 0.003 in stratum 4", "claude-sonnet-4-5-20250929", "gpt-4.1-2025-04-14", "text-embedding-3-small",
+    "XGBoostClassifierWithCalibration2026", "RandomForestRegressorV2WithDepth12AndTrees500", "risk-adjusted-propensity-score-model",
+    "task-20261121-propensity-calibration-run", "disk-usage-2026-report-of-the-panel", "ask-me-later-about-the-2026-results-of-nrx",
+    "[email]", "[phone] and [ssn]", "password=[secret]", "npi [npi]", "…[truncated 20480 bytes]", "[not logged]", "", "chart 3 of 5",
+    "policy 12", "subject line", "Subject: results of week 47", "provider network of 1200", "physician 12 of 40", "doctor visits 3",
+    "HCP 42", "hcp_decile=10", "cell sizes 1-10 are suppressed", "mobile app 3.2", "born in the Northeast", "fax machine",
+    "telemetry 2.0", "ph 7.4", "tel quel", "itinerary 123456789", "rating 123456789",
 ]  # fmt: skip
 
 

@@ -88,12 +88,18 @@ def test_the_uuid_of_a_span_that_an_opik_sdk_made_is_its_own() -> None:
 
 
 def test_uuids_are_the_same_in_every_process() -> None:
-    code = "from e2i.telemetry.ids import *; print(trace_uuid('4bf92f3577b34da6a3ce929d0e0e4736'), span_uuid('4bf92f3577b34da6a3ce929d0e0e4736', '00f067aa0ba902b7'))"
+    code = (
+        "from e2i.telemetry.ids import span_uuid, trace_uuid\n"
+        "trace = '4bf92f3577b34da6a3ce929d0e0e4736'\n"
+        "print(trace_uuid(trace), span_uuid(trace, '00f067aa0ba902b7'))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"})
     trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     assert done.stdout.split() == [trace_uuid(trace), span_uuid(trace, span)]
 
 
 def test_reading_opik_s_ids_loads_no_sdk() -> None:
-    code = "import sys, e2i.telemetry.ids, e2i.observability.spans, e2i.observability.propagation; print('opentelemetry.sdk' in sys.modules)"
+    code = (
+        "import sys, e2i.telemetry.ids, e2i.observability.spans, e2i.observability.propagation; print('opentelemetry.sdk' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"

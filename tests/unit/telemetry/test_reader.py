@@ -330,3 +330,36 @@ def test_many_kept_traces_need_little_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert all(key.hex() in kept for key in noted[::97])
     assert held < 65_536 * 8 + 15_000 * 110
+
+
+def test_permission_lost_on_one_stream_blocks_no_other(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    writer = SpoolWriter(settings(tmp_path, segment_bytes=700), disk=QUICK)
+    fill(writer, 30)
+    writer.close()
+    closed = {path for path in Folders(tmp_path).segments.iterdir() if path.name.startswith("1-")}
+    blocked = True
+
+    def guarded(path: Path, flags: int, mode: int) -> int:
+        if blocked and path in closed:
+            raise PermissionError(errno.EACCES, "permission", str(path))
+        return os.open(path, flags, mode)
+
+    reader = SpoolReader(tmp_path, disk=replace(QUICK, open=guarded))
+    streams = {int(stream.kind): stream for stream in reader.streams()}
+    assert {kind: stream.acknowledged for kind, stream in streams.items()} == {0: 10, 1: 10, 2: 10}
+    for kind in (0, 2):
+        assert len(reader.read(streams[kind].name, Position(), max_frames=99, max_bytes=1 << 20).frames) == 3
+    with pytest.raises(PermissionError):
+        reader.read(streams[1].name, Position(), max_frames=99, max_bytes=1 << 20)
+    assert not reader.retire(streams[1].name), "who cannot look must not delete"
+    with pytest.raises(PermissionError):
+        reader.sync()
+    assert reader.enforce_budget(reader.total_bytes() - 4 * 700) > 0
+    with pytest.raises(PermissionError):
+        reader.enforce_budget(0)
+    blocked = False
+    left = drain(tmp_path, reader=reader)
+    assert left.accounted == left.emitted == 30
+    assert len(left.payloads) == 10

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - unusual spellings are the point
 from __future__ import annotations
 
 import json
@@ -96,8 +97,10 @@ def test_a_reader_knows_what_was_there(text: str, expected: str) -> None:
     assert clean(text) == expected
 
 
-@pytest.mark.parametrize("key", ["password", "db.password", "OPENAI_API_KEY", "openaiApiKey", "x-api-key", "http.request.header.authorization",
-                                 "client_secret", "secrets", "access_token", "apikey", "PGPASSWORD", "secret.inner.value", "set_cookie"])  # fmt: skip
+@pytest.mark.parametrize("key", [
+    "password", "db.password", "OPENAI_API_KEY", "openaiApiKey", "x-api-key", "http.request.header.authorization", "client_secret",
+    "secrets", "access_token", "apikey", "PGPASSWORD", "secret.inner.value", "set_cookie",
+])  # fmt: skip
 @pytest.mark.parametrize("value", ["x", 12345, 1.5, ["a", "b"], {"a": {"b": "c"}}, b"raw", "[x", "[1]"])
 def test_a_value_below_a_sensitive_key_is_never_kept(key: str, value: Any) -> None:
     kept = REDACTOR.clean({key: value, "nested": {key: value}})
@@ -105,9 +108,11 @@ def test_a_value_below_a_sensitive_key_is_never_kept(key: str, value: Any) -> No
     assert json.loads(kept["nested"])[key] in ("[secret]", ["[secret]", "[secret]"])
 
 
-@pytest.mark.parametrize("key", ["gen_ai.usage.input_tokens", "max_tokens", "token_count", "llm.token_count.prompt", "gen_ai.request.max_tokens",
-                                 "gen_ai.server.time_to_first_token", "gen_ai.server.time_per_output_token", "password_policy", "tokenizer",
-                                 "secretary", "author", "keyboard", "primary_key", "e2i.run.id", "has_token_type"])  # fmt: skip
+@pytest.mark.parametrize("key", [
+    "gen_ai.usage.input_tokens", "max_tokens", "token_count", "llm.token_count.prompt", "gen_ai.request.max_tokens",
+    "gen_ai.server.time_to_first_token", "gen_ai.server.time_per_output_token", "password_policy", "tokenizer", "secretary",
+    "prior_authorization", "priorAuthorization", "author", "keyboard", "primary_key", "e2i.run.id", "has_token_type",
+])  # fmt: skip
 def test_a_key_that_only_sounds_sensitive_keeps_its_value(key: str) -> None:
     assert REDACTOR.clean({key: 512}) == {key: 512}
     assert REDACTOR.clean({key: "512"}) == {key: "512"}
@@ -179,7 +184,13 @@ def test_the_attributes_given_are_not_changed() -> None:
 
 PROMPTS = ["input.value", "gen_ai.prompt", "gen_ai.prompt.0.content", "gen_ai.input.messages", "llm.input_messages.0.message.content",
            "gen_ai.system_instructions", "llm.prompts.0", "mlflow.spanInputs"]  # fmt: skip
-ANSWERS = ["output.value", "gen_ai.completion.0.content", "gen_ai.output.messages", "llm.output_messages.1.message.content", "mlflow.spanOutputs"]
+ANSWERS = [
+    "output.value",
+    "gen_ai.completion.0.content",
+    "gen_ai.output.messages",
+    "llm.output_messages.1.message.content",
+    "mlflow.spanOutputs",
+]
 
 
 @pytest.mark.parametrize("key", PROMPTS + ANSWERS)
@@ -210,8 +221,10 @@ def test_a_value_over_its_limit_is_cut_with_a_marker_and_named() -> None:
     assert kept["e2i.truncated"] == ["input.value", "note"]
 
 
-@pytest.mark.parametrize("identifier", ["jane.doe@example.com", "617-555-0123", "123-45-6789", "1234567893", "password=hunter2long", CONFIGURED_SECRET,
-                                        "postgresql://e2i:hunter2hunter2@db.example.com/x", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"])  # fmt: skip
+@pytest.mark.parametrize("identifier", [
+    "jane.doe@example.com", "617-555-0123", "123-45-6789", "1234567893", "password=hunter2long", CONFIGURED_SECRET,
+    "postgresql://e2i:hunter2hunter2@db.example.com/x", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl",
+])  # fmt: skip
 def test_an_identifier_across_the_cut_leaves_no_readable_half(identifier: str) -> None:
     for offset in range(len(identifier) + 60):
         text = ("ab " * 60)[: 128 - offset] + " " + identifier + " and more words" * 20
@@ -221,7 +234,7 @@ def test_an_identifier_across_the_cut_leaves_no_readable_half(identifier: str) -
             if identifier[:size] in ("password=", "passwor", "passw", "passwo", "password"):
                 continue
             head = identifier[:size]
-            assert head not in kept or head.startswith(("postg", "passw")) and "hunt" not in kept, (offset, kept)
+            assert head not in kept or (head.startswith(("postg", "passw")) and "hunt" not in kept), (offset, kept)
 
 
 def test_cutting_costs_the_cut_and_not_the_value() -> None:
@@ -257,6 +270,20 @@ def test_a_size_limit_that_holds_not_even_the_marker_is_refused() -> None:
         limits(max_output_size_bytes=10)
 
 
+def test_no_flood_of_unusual_text_makes_it_blind() -> None:
+    """RE2 keeps states of what it saw; when there is no more room for them it must still find the same."""
+    redactor = Redactor(limits())
+    alphabet = "npimrssn dob:phone=+1(617)555-.@%u\\\\x\u200b\u2013é１[]{}'\"AKIAsk-eyJ0123456789"
+    state = 1
+    for _ in range(1500):
+        letters = []
+        for _ in range(300):
+            state = state * 6364136223846793005 + 1442695040888963407 & 2**64 - 1
+            letters.append(alphabet[(state >> 33) % len(alphabet)])
+        redactor.clean({"note": "".join(letters)})
+    assert redactor.clean({"note": "mail jane@example.com, 617-555-0123"}) == {"note": "mail [email], [phone]"}
+
+
 # --- types ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -285,10 +312,12 @@ class SpitefulMapping(Mapping[str, Any]):
 @pytest.mark.parametrize(("value", "expected"), [
     (None, None), (Colour.RED, "RED"), (Spiteful(), "<Spiteful>"), (SpitefulMapping(), "<SpitefulMapping>"), (Decimal("1.5"), "1.5"),
     (datetime(2026, 11, 21, tzinfo=UTC), "2026-11-21 00:00:00+00:00"), (UUID(int=7), "00000000-0000-0000-0000-000000000007"),
-    (PurePosixPath("/a/b"), "/a/b"), (np.float64(0.5), 0.5), (np.int64(3), 3), (np.array([1, 2]), [1, 2]), (np.zeros(10**6), "<ndarray>"),
-    (2**80, str(2**80)), (10**400, "[a number of more than 300 digits]"), (float("nan"), "NaN"), (float("-inf"), "-Infinity"), (1j, "1j"),
-    ([1, 2.5], [1.0, 2.5]), ([1, "a", None], '[1,"a",null]'), ([], []), ([True, False], [True, False]), ({"a": 1}, '{"a":1}'), ({1: {2: 3}}, '{"1":{"2":3}}'),
-    (b"\xff\x00x", "\ufffd\ufffdx"), ("a\x00b", "a\ufffdb"), ("\ud800x", "\ufffdx"), ("\ud83d\ude00", "\U0001f600"), ({"x"}, ["x"]), (ValueError("jane@example.com"), "<ValueError>"),
+    (PurePosixPath("/a/b"), "/a/b"), (np.float64(0.5), 0.5), (np.int64(3), 3), (np.array([1, 2]), [1, 2]),
+    (np.zeros(10**6), "<ndarray>"), (2**80, str(2**80)), (10**400, "[a number of more than 300 digits]"), (float("nan"), "NaN"),
+    (float("-inf"), "-Infinity"), (1j, "1j"), ([1, 2.5], [1.0, 2.5]), ([1, "a", None], '[1,"a",null]'), ([], []),
+    ([True, False], [True, False]), ({"a": 1}, '{"a":1}'), ({1: {2: 3}}, '{"1":{"2":3}}'), (b"\xff\x00x", "\ufffd\ufffdx"),
+    ("a\x00b", "a\ufffdb"), ("\ud800x", "\ufffdx"), ("\ud83d\ude00", "\U0001f600"), ({"x"}, ["x"]),
+    (ValueError("jane@example.com"), "<ValueError>"),
 ])  # fmt: skip
 def test_any_value_becomes_one_that_opentelemetry_and_json_know(value: Any, expected: Any) -> None:
     for _ in range(2):
@@ -298,7 +327,7 @@ def test_any_value_becomes_one_that_opentelemetry_and_json_know(value: Any, expe
 
 
 def test_text_of_a_subclass_becomes_plain_text() -> None:
-    class Name(str):
+    class Name(str):  # noqa: SLOT000 - as foreign code writes it
         def __str__(self) -> str:
             return "jane@example.com"
 
@@ -309,13 +338,22 @@ def test_text_of_a_subclass_becomes_plain_text() -> None:
 
 # --- properties -----------------------------------------------------------------------------------------------------------------
 
-PIECES = st.sampled_from([*EMAILS, *PHONES, "password=", '"token": ', "Bearer ", "npi ", "[", "]", "{", "}", "\\", '\\"', "\\u0040", "%40", "…", "[secret]",
-                          "…[truncated 12 bytes]", "MRN: ", "dob ", "sk-", "://u:", "@h", "1234567893", "4111111111111111", "123-45-6789", " is ", "--api-key ",
-                          "-----BEGIN PRIVATE KEY-----", "\u200b", "\ud800", "\x00", "\n", " "])  # fmt: skip
+PIECES = st.sampled_from([
+    *EMAILS, *PHONES, "password=", '"token": ', "Bearer ", "npi ", "[", "]", "{", "}", "\\", '\\"', "\\u0040", "%40", "…", "[secret]",
+    "…[truncated 12 bytes]", "MRN: ", "dob ", "sk-", "://u:", "@h", "1234567893", "4111111111111111", "123-45-6789", " is ",
+    "--api-key ", "-----BEGIN PRIVATE KEY-----", "\u200b", "\ud800", "\x00", "\n", " ",
+])  # fmt: skip
 TEXTS = st.one_of(st.text(max_size=60), st.lists(st.one_of(PIECES, st.text(max_size=5)), max_size=40).map("".join))
 SCALARS = st.one_of(TEXTS, st.integers(), st.floats(), st.booleans(), st.none(), st.binary(max_size=50), TEXTS.map(json.dumps))
-VALUES = st.recursive(SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=6), st.dictionaries(TEXTS, inner, max_size=4)), max_leaves=12)
-KEYS = st.one_of(st.sampled_from(["note", "input.value", "output.value", "password", "npi", "patient_id", "phone", "dob", "e2i.truncated", "max_tokens"]), TEXTS)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=6), st.dictionaries(TEXTS, inner, max_size=4)), max_leaves=12
+)
+KEYS = st.one_of(
+    st.sampled_from(
+        ["note", "input.value", "output.value", "password", "npi", "patient_id", "phone", "dob", "e2i.truncated", "max_tokens"]
+    ),
+    TEXTS,
+)
 ATTRIBUTES = st.dictionaries(KEYS, VALUES, max_size=8)
 
 
@@ -325,7 +363,7 @@ def _is_kept(value: Any) -> bool:
     return type(value) in (str, int, float, bool)
 
 
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(ATTRIBUTES, st.booleans())
 def test_cleaning_never_raises_stays_within_limits_and_changes_nothing_twice(attributes: dict[str, Any], log_prompts: bool) -> None:
     once = SMALL.clean(attributes, log_prompts=log_prompts)
@@ -334,13 +372,19 @@ def test_cleaning_never_raises_stays_within_limits_and_changes_nothing_twice(att
         limit = {"input": 256, "output": 200, "metadata": 128}[text_of(key)]
         assert _is_kept(value), (key, value)
         assert not isinstance(value, float) or math.isfinite(value)
-        texts = [value] if isinstance(value, str) else [item for item in value if isinstance(item, str)] if isinstance(value, list | tuple) else []
+        texts = (
+            [value]
+            if isinstance(value, str)
+            else [item for item in value if isinstance(item, str)]
+            if isinstance(value, list | tuple)
+            else []
+        )
         assert all(len(text.encode()) <= limit for text in texts)
         assert all("\x00" not in text for text in texts)
     assert SMALL.clean(once, log_prompts=log_prompts) == once
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(TEXTS)
 def test_cleaning_a_text_twice_is_cleaning_it_once(text: str) -> None:
     once = SMALL.clean_text(text)
@@ -349,15 +393,21 @@ def test_cleaning_a_text_twice_is_cleaning_it_once(text: str) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(alphabet=st.characters(blacklist_categories=("Nd", "No", "Cs")), max_size=80), st.sampled_from([*EMAILS[:6], *PHONES[:4], "123-45-6789"]))
+@given(
+    st.text(alphabet=st.characters(blacklist_categories=("Nd", "No", "Cs")), max_size=80),
+    st.sampled_from([*EMAILS[:6], *PHONES[:4], "123-45-6789"]),
+)
 def test_an_identifier_is_found_between_any_other_words(text: str, identifier: str) -> None:
     assert identifier not in clean(f"{text} {identifier} {text}")
 
 
 # --- time -----------------------------------------------------------------------------------------------------------------------
 
-HOSTILE = ["a", "1", "1 ", "12-", "+1", "a@", "a.", "\\", '"', "[", "npi [", "password=", "password ", "token=[", "://u:", "://u:p@", "-----BEGIN PRIVATE KEY",
-           "Bearer ", "eyJ", "%4", "\\u00", "\u200b", "１", "é", "call at ", "mrn ", "{", "a=", "=a", "secret: '", "4111 ", "x[at]"]  # fmt: skip
+HOSTILE = [
+    "a", "1", "1 ", "12-", "+1", "a@", "a.", "\\", '"', "[", "npi [", "password=", "password ", "token=[", "://u:", "://u:p@",
+    "-----BEGIN PRIVATE KEY", "Bearer ", "eyJ", "%4", "\\u00", "\u200b", "１", "é", "call at ", "mrn ", "{", "a=", "=a", "secret: '",
+    "4111 ", "x[at]",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("piece", HOSTILE)

@@ -68,6 +68,29 @@ def test_a_trace_is_kept_as_a_whole_or_not_at_all(rules: SamplingRules, trace: i
     assert all(kind is not SpanClass.MAYBE or not is_noted for kind, is_noted in classes)
 
 
+@given(RULES, TRACES, AGENT, st.lists(st.tuples(AGENT, st.booleans(), st.booleans()), min_size=1, max_size=12))
+def test_processes_that_know_the_root_and_those_that_do_not_keep_the_same_traces(
+    rules: SamplingRules, trace: int, root: str | None, spans: list[tuple[str | None, bool, bool]]
+) -> None:
+    """Those that do not know it were entered from another process, and their first span says so."""
+    sampler = Sampler(rules)
+    classes = [sampler.classify(trace, agent=agent, is_error=is_error, root=root) for agent, is_error, is_here in spans if is_here]
+    there = [(agent, is_error) for agent, is_error, is_here in spans if not is_here]
+    classes += [
+        sampler.classify(trace, agent=agent, is_error=is_error, is_entry=number == 0) for number, (agent, is_error) in enumerate(there)
+    ]
+    if any(kind is SpanClass.MAYBE for kind, _ in classes) and any(kind is not SpanClass.MAYBE for kind, _ in classes):
+        assert any(is_noted for _, is_noted in classes)
+
+
+def test_a_trace_has_the_rate_of_the_agent_that_began_it() -> None:
+    sampler = Sampler(SamplingRules(1.0, {"health_score": 0.0}))
+    trace = trace_number()
+    assert sampler.classify(trace, agent="health_score", is_error=False) == (SpanClass.KEPT, False)
+    assert sampler.classify(trace, agent="health_score", is_error=False, root="health_score") == (SpanClass.MAYBE, False)
+    assert sampler.classify(trace, agent=None, is_error=False, root="health_score") == (SpanClass.MAYBE, False)
+
+
 @given(TRACES, RATES, RATES)
 def test_what_a_low_rate_keeps_a_higher_one_keeps_too(trace: int, one: float, other: float) -> None:
     low, high = sorted((one, other))
@@ -93,7 +116,9 @@ def test_every_process_decides_alike() -> None:
         "print(json.dumps([sampler.classify(t, agent=agents[t % 4], is_error=t % 7 == 0) for t in traces]))"
     )
     answers = [
-        subprocess.run([sys.executable, "-c", code, json.dumps(traces)], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code, json.dumps(traces)], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
         for seed in ("1", "2")
     ]
     assert answers[0] == answers[1]

@@ -262,6 +262,37 @@ async def test_retry_after_is_honoured_and_the_back_off_grows_to_its_limit(world
     assert max(waits) <= 30.0
 
 
+async def test_an_error_that_is_over_is_not_told_any_more(world: World) -> None:
+    world.table.before = refuse
+    async with world.shipper() as shipper:
+        await shipper.step("postgres")
+        assert "connection refused" in str(shipper.delivery("postgres").last_error)
+        world.table.before = lambda: None
+        world.hands.advance(5)
+        await shipper.step("postgres")
+        assert shipper.delivery("postgres").last_error is None
+
+
+@pytest.mark.parametrize(("error", "spans"), [(BackendRejected, 2), (BackendRejected, 7), (Faulty, 1), (Faulty, 2), (Faulty, 7)])
+async def test_a_sink_that_gets_well_at_any_moment_puts_nothing_aside(tmp_path: Path, spans: int, error: type[BackendRejected]) -> None:
+    """The moment between the last refusal of one record and the first time that another is taken is the delicate one."""
+    for calls in range(1, 26):
+        world = World(tmp_path / str(calls))
+
+        def sick(world: World = world, calls: int = calls) -> None:
+            if world.collector.calls <= calls:
+                raise error("sick")
+
+        world.collector.fault = sick
+        world.emit(world.writer(), spans)
+        async with world.shipper() as shipper:
+            await settle(world, shipper, "otlp")
+            world.hands.advance(300)
+            await settle(world, shipper, "otlp")
+        account = explained(await world.account("otlp"), spans)
+        assert (account.dropped, account.delivered) == ({}, spans)
+
+
 async def test_an_open_breaker_spares_the_sink_and_a_probe_finds_it_again(world: World) -> None:
     world.emit(world.writer(), 50)
     world.collector.fault = refuse
@@ -579,6 +610,27 @@ async def test_damaged_bytes_in_a_segment_are_counted_and_the_rest_arrives(world
         assert 1 <= account.dropped["corrupt"] <= 4
         assert account.delivered == 500 - account.dropped["corrupt"]
     assert len(world.table.rows) == len(world.collector.distinct)
+
+
+async def test_a_segment_that_cannot_be_read_is_told_and_holds_up_only_itself(world: World) -> None:
+    first, second = world.writer(), world.writer()
+    world.emit(first, 20)
+    (segment,) = (world.folder / "segments").glob("*.seg")
+    aside = segment.rename(segment.with_suffix(".aside"))
+    segment.mkdir()
+    spans = world.emit(second, 30)
+    async with world.shipper() as shipper:
+        for _ in range(20):
+            world.hands.advance((await shipper.step("postgres")).wait_s)
+        assert {span.key for span in spans} == set(world.table.rows)
+        assert "cannot be read" in str(shipper.delivery("postgres").last_error)
+        assert explained(await world.account("postgres"), 50).in_spool == 20
+        segment.rmdir()
+        aside.rename(segment)
+        world.hands.advance(5)
+        await settle(world, shipper, "postgres")
+        assert shipper.delivery("postgres").last_error is None
+    assert explained(await world.account("postgres"), 50).delivered == 50
 
 
 async def test_when_the_disk_budget_is_full_only_the_sink_that_lags_loses_and_errors_go_last(world: World) -> None:

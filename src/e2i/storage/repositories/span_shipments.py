@@ -10,10 +10,9 @@ from psycopg import errors
 from psycopg.types.json import Json, set_json_loads
 
 from e2i.domain.telemetry import SpanRecord
-from e2i.errors import BackendUnavailable
 from e2i.storage.postgres import json_text
 from e2i.storage.span_rows import measure_of, row_of, stored_span
-from e2i.storage.span_writer import Arrivals, SpanWriter
+from e2i.storage.span_writer import Arrivals, Overtaken, SpanWriter
 from e2i.storage.sql import load
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from e2i.storage.postgres import Database, Row
 
 _SQL = load("spans")
-_ATTEMPTS = 3
 _NOTHING_SAID: Mapping[str, object] = {
     "parent_span_id": None,
     "name": "",
@@ -45,7 +43,7 @@ class SpanShipmentRepository:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._writer = SpanWriter()
+        self._writer = SpanWriter(db)
 
     async def ship(self, spans: Sequence[SpanRecord], *, spool_id: str, state: Mapping[str, Any]) -> int:
         """Insert what is new and keep `state` for `spool_id`, in one transaction; how many were new.
@@ -56,10 +54,14 @@ class SpanShipmentRepository:
             A span is no span; nothing is written.
         """
         kept = Json(dict(state), dumps=json_text)
-        async with self._db.transaction() as connection:
-            new = await self._writer.insert(connection, spans)
+        arrivals = Arrivals(spans)
+
+        async def work(connection: AsyncConnection[Row]) -> int:
+            new = await self._writer.insert(connection, arrivals)
             await connection.execute(_SQL["keep_state"], {"spool_id": spool_id, "state": kept})
-        return new
+            return new
+
+        return await self._writer.transact(arrivals.days, work)
 
     async def shipped(self, spool_id: str) -> dict[str, Any] | None:
         """The state kept by the latest `ship`; None for a spool that never shipped."""
@@ -81,16 +83,11 @@ class SpanShipmentRepository:
         for span in spans:
             row_of(span)  # refuses what is no span before anything is locked
             pieces[span.key] = united(pieces[span.key], span) if span.key in pieces else span
-        for _ in range(_ATTEMPTS):
-            try:
-                async with self._db.transaction() as connection:
-                    return await self._merge(connection, pieces)
-            except _Overtaken:
-                continue
-        raise BackendUnavailable("others write the same spans all the time", where="ml_observability_spans", advice="Try again.")
+        return await self._writer.transact(Arrivals(pieces.values()).days, lambda connection: self._merge(connection, pieces))
 
     async def _merge(self, connection: AsyncConnection[Row], pieces: Mapping[tuple[str, str], SpanRecord]) -> int:
         keys = {"trace_ids": [trace for trace, _ in pieces], "span_ids": [span for _, span in pieces]}
+        await self._writer.keep_days(connection)
         await connection.execute(_SQL["lock_traces"], keys)
         stored = await _stored(connection, keys)
         olds = {old.span.key: old.span for old in stored}
@@ -106,14 +103,10 @@ class SpanShipmentRepository:
         try:
             await self._writer.copy(connection, arrivals)
         except errors.UniqueViolation:
-            raise _Overtaken from None
+            raise Overtaken from None  # somebody inserted one of them after we had looked
         removed = [measure for old in gone if (measure := measure_of(old.span, old.columns))]
         await self._writer.roll_up(connection, arrivals.measures(), removed)
         return len(changed.keys() - olds.keys())
-
-
-class _Overtaken(Exception):
-    """Somebody inserted one of the spans after we had looked."""
 
 
 def united(old: SpanRecord, new: SpanRecord) -> SpanRecord:

@@ -14,7 +14,7 @@ from e2i.errors import ConfigError, Conflict
 from e2i.storage.postgres import as_json
 from e2i.storage.span_cursor import after, cursor_behind
 from e2i.storage.span_rows import stored_span
-from e2i.storage.span_writer import SpanWriter
+from e2i.storage.span_writer import Arrivals, SpanWriter
 from e2i.storage.sql import load
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ObservabilitySpanRepository:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._writer = SpanWriter()
+        self._writer = SpanWriter(db)
 
     async def insert_span(self, span: SpanRecord) -> bool:
         """Whether it is new; a span that is there already changes nothing."""
@@ -51,8 +51,8 @@ class ObservabilitySpanRepository:
         BackendRejected
             A span is no span; nothing is written.
         """
-        async with self._db.transaction() as connection:
-            return await self._writer.insert(connection, spans)
+        arrivals = Arrivals(spans)
+        return await self._writer.transact(arrivals.days, lambda connection: self._writer.insert(connection, arrivals))
 
     async def get_latency_stats(self, window: str = "24h", agent: str | None = None, tier: str | None = None) -> list[LatencyStats]:
         """One line per agent and tier, from the rollups; percentiles within 1 % of the exact ones.

@@ -2,6 +2,15 @@
 -- Make partitions for those of these days that are near today; the days that have one.
 select day from ensure_span_days(%(days)s::date[]) day
 
+-- name: keep_days
+-- Let nobody make a day until the transaction ends.
+select pg_advisory_xact_lock_shared(hashtextextended('e2i.span_days', 0))
+
+-- name: made_days
+-- Those of these days that have a partition.
+select day from unnest(%(days)s::date[]) day
+where to_regclass('ml_observability_spans_' || to_char(day, 'YYYYMMDD')) is not null
+
 -- name: copy_spans
 -- Rows as `storage.span_rows` encodes them, straight into their partitions.
 copy ml_observability_spans (
@@ -49,29 +58,27 @@ select 'vector'::regtype::oid::bigint as oid
 -- name: roll_up
 -- Add to the rollups, in the order of the key; a part that is full is followed by the next one.
 insert into agent_latency_rollup as kept (
-    level, bucket, agent_name, agent_tier, operation_type, part, calls, errors, fallbacks, duration_sum_ms, input_tokens, output_tokens,
-    total_cost, histogram
+    level, bucket, agent_name, agent_tier, part, calls, errors, fallbacks, duration_sum_ms, input_tokens, output_tokens, total_cost, histogram
 )
 select
-    level, bucket, agent_name, agent_tier, operation_type,
+    level, bucket, agent_name, agent_tier,
     coalesce((
         select newest.part + (newest.calls >= 8388608)::integer from agent_latency_rollup newest
-        where (newest.level, newest.bucket, newest.agent_name, newest.agent_tier, newest.operation_type)
-            = (change.level, change.bucket, change.agent_name, change.agent_tier, change.operation_type)
+        where (newest.level, newest.bucket, newest.agent_name, newest.agent_tier)
+            = (change.level, change.bucket, change.agent_name, change.agent_tier)
         order by newest.part desc
         limit 1
     ), 0),
     calls, errors, fallbacks, duration_sum_ms, input_tokens, output_tokens, total_cost, histogram
 from unnest(
-    %(levels)s::text[], %(buckets)s::timestamptz[], %(agents)s::text[], %(tiers)s::text[], %(operations)s::text[], %(calls)s::bigint[],
+    %(levels)s::text[], %(buckets)s::timestamptz[], %(agents)s::text[], %(tiers)s::text[], %(calls)s::bigint[],
     %(errors)s::bigint[], %(fallbacks)s::bigint[], %(durations)s::double precision[], %(inputs)s::numeric[], %(outputs)s::numeric[],
     %(costs)s::double precision[], %(histograms)s::vector[]
 ) change (
-    level, bucket, agent_name, agent_tier, operation_type, calls, errors, fallbacks, duration_sum_ms, input_tokens, output_tokens,
-    total_cost, histogram
+    level, bucket, agent_name, agent_tier, calls, errors, fallbacks, duration_sum_ms, input_tokens, output_tokens, total_cost, histogram
 )
-order by level collate "C", bucket, agent_name collate "C", agent_tier collate "C", operation_type collate "C"
-on conflict (level, bucket, agent_name, agent_tier, operation_type, part) do update set
+order by level collate "C", bucket, agent_name collate "C", agent_tier collate "C"
+on conflict (level, bucket, agent_name, agent_tier, part) do update set
     calls = kept.calls + excluded.calls,
     errors = kept.errors + excluded.errors,
     fallbacks = kept.fallbacks + excluded.fallbacks,

@@ -46,7 +46,9 @@ def test_children_stand_below_their_parent_by_start():
 
 
 def test_spans_below_a_missing_parent_are_orphans_and_the_root_stays_the_root():
-    trace = build_trace([stored("root", number=1, ms=10), stored("lost", number=2, parent=99, at_ms=1), stored("under", number=3, parent=2, at_ms=1)])
+    trace = build_trace(
+        [stored("root", number=1, ms=10), stored("lost", number=2, parent=99, at_ms=1), stored("under", number=3, parent=2, at_ms=1)]
+    )
     assert names(trace, trace.orphans) == ["lost"]
     assert trace.title == "root"
     assert by_name(trace, "under").depth == 1
@@ -100,7 +102,13 @@ def test_the_critical_path_goes_through_what_was_waited_for():
             stored("inner", number=5, parent=4, at_ms=50, ms=10),
         ]
     )
-    assert {node.stored.span.name: node.critical_ns // MS for node in trace.nodes} == {"root": 10, "first": 40, "beside": 0, "second": 40, "inner": 10}
+    assert {node.stored.span.name: node.critical_ns // MS for node in trace.nodes} == {
+        "root": 10,
+        "first": 40,
+        "beside": 0,
+        "second": 40,
+        "inner": 10,
+    }
 
 
 def test_a_span_that_has_not_ended_reaches_to_the_end_of_what_is_known():
@@ -121,8 +129,8 @@ def test_no_spans_are_not_a_trace():
 
 
 spans_strategy = st.lists(
-    st.tuples(st.integers(0, 100), st.one_of(st.none(), st.integers(0, 60)), st.one_of(st.none(), st.integers(1, 25)), st.booleans()), min_size=1, max_size=25
-)  # fmt: skip
+    st.tuples(st.integers(0, 100), st.none() | st.integers(0, 60), st.none() | st.integers(1, 25), st.booleans()), min_size=1, max_size=25
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -155,7 +163,9 @@ def assert_every_span_is_accounted_for(trace: Trace, rows) -> None:
 
 
 def test_a_chain_of_30000_levels_is_no_problem():
-    trace = build_trace([stored("level", number=i, parent=i - 1 if i > 1 else None, at_ms=i * 0.001, ms=100 - i * 0.002) for i in range(1, 30_001)])
+    trace = build_trace(
+        [stored("level", number=i, parent=i - 1 if i > 1 else None, at_ms=i * 0.001, ms=100 - i * 0.002) for i in range(1, 30_001)]
+    )
     assert trace.nodes[-1].depth == 29_999
     rows = rows_of(trace)
     assert len(rows) <= 300
