@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import statistics
@@ -213,7 +214,7 @@ def measure(system: str, spans: int, burst: int) -> dict[str, object]:
     """One process's part."""
     sink = Sink()
     found: dict[str, object] = {}
-    with tempfile.TemporaryDirectory() as folder, installed(system, Path(folder), sink):
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), installed(system, Path(folder), sink):
         count = spans if system not in ("opik_sdk", "mlflow") else min(spans, 1000)
         for kind in KINDS:
             for mode in ("sync", "async"):
@@ -274,7 +275,7 @@ def main() -> None:
     for number in range(asked.rounds):
         found = {}
         for system in SYSTEMS:
-            command = [sys.executable, __file__, "--system", system, "--spans", str(asked.spans)]
+            command = [sys.executable, str(Path(__file__).resolve()), "--system", system, "--spans", str(asked.spans)]
             command += ["--burst", str(asked.burst if number == 0 else 0)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
             if done.returncode != 0 or not done.stdout:

@@ -15,7 +15,7 @@ from e2i.domain.study import Study
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(r"`?(?:\.venv/bin/)?e2i ((?:[a-z]+)(?: [a-z]+)?)")
-GROUPS = {"db", "data", "config", "audit"}
+GROUPS = {"db", "data", "config", "audit", "trace", "retention"}
 
 
 def blocks(language: str) -> list[tuple[str, str]]:

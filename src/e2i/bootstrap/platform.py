@@ -15,6 +15,7 @@ from e2i.errors import ConfigError
 
 if TYPE_CHECKING:
     from e2i.config import Settings
+    from e2i.mlops.experiment_tracker import ExperimentTracker
     from e2i.mlops.mlflow_connector import MLflowConnector
     from e2i.storage.embedded import EmbeddedServer
     from e2i.storage.postgres import Database
@@ -46,7 +47,14 @@ class Platform:
             await migrate.upgrade(database)
             records = standing_records(settings, database)
             tracker = make_tracker(settings, database.url, records)
+            _tell_opik_connector(settings, records)
             yield cls(settings=settings, url=database.url, database=database, records=records, tracker=tracker)
+
+    def experiment_tracker(self) -> ExperimentTracker:
+        """Experiments per brand and tier, for code outside the engine."""
+        from e2i.mlops.experiment_tracker import ExperimentTracker
+
+        return ExperimentTracker(self.tracker, self.settings.agents)
 
     def fill(self, deps_type: type[Any], more: Mapping[Any, Any]) -> Any:
         """An agent's Deps, every field by its type. Raises ConfigError for a type that nothing stands behind."""
@@ -58,6 +66,22 @@ class Platform:
                 raise ConfigError(f"nothing stands behind {kind}.", where=where, advice="Add it to `bootstrap.platform.standing_records`.")
             values[name] = known[kind]
         return deps_type(**values)
+
+
+def _tell_opik_connector(settings: Settings, records: Mapping[type[Any], Any]) -> None:
+    """`get_opik_connector()` then knows these settings, and how far Opik is behind."""
+    from e2i.mlops.opik_connector import OpikSettings, get_opik_connector
+    from e2i.ports.telemetry import SinkAccounts
+
+    opik = settings.observability.opik
+    chosen = OpikSettings(
+        enabled=opik.enabled,
+        endpoint=opik.endpoint,
+        workspace=opik.workspace,
+        project_name=opik.project_name,
+        tiers={name: agent.tier for name, agent in settings.agents.items()},
+    )
+    get_opik_connector(chosen, accounts=records[SinkAccounts])
 
 
 def embedded_server(settings: Settings) -> EmbeddedServer:

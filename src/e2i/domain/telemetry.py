@@ -168,7 +168,8 @@ class SinkAccount:
     in_spool: int
     sampled_out: int
     dropped: dict[str, int]
-    """reason -> spans: `disk_budget`, `corrupt`, `quarantined`, `write_failed`, `not_serialisable`"""
+    """reason -> spans: `disk_budget` (no room), `corrupt` (damaged on disk), `quarantined` (refused one by one), `rejected` (refused by a
+    partial success), `restored` (the database was put back in time), `write_failed` and `not_serialisable` (never reached the spool)"""
     breaker: Literal["closed", "open", "half_open"]
     lag_s: float
     """age of the oldest span that this sink has not been given; 0 when there is none"""

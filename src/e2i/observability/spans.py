@@ -115,9 +115,11 @@ class Span:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         detach(self._token, self._context, self._previous)
-        if error is not None and not _is_no_fault(error):
-            self._note(error)
-        self._span.end()
+        try:
+            if error is not None and not _is_no_fault(error):
+                self._note(error)
+        finally:
+            self._span.end()
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -159,7 +161,7 @@ class Span:
             return
         span.record_exception(error)
         span.set_attribute(names.ERROR_TYPE, kind)
-        span.set_status(Status(StatusCode.ERROR, kind))
+        span.set_status(Status(StatusCode.ERROR, str(error) or kind))
         if isinstance(error, E2IError):
             span.set_attribute(names.ERROR_CATEGORY, error.category)
 

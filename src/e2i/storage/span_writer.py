@@ -101,7 +101,8 @@ class SpanWriter:
         for _ in range(_ATTEMPTS):
             await self._make(days)
             try:
-                async with self._db.transaction() as connection:
+                # The second block: without it the savepoint in `_placed` would be the outermost one, and commit the rows alone.
+                async with self._db.transaction() as connection, connection.transaction():
                     if not days <= self._days:
                         await self.keep_days(connection)
                     return await work(connection)

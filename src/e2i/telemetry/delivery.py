@@ -198,13 +198,19 @@ class Delivery:
     async def _current(self, view: View) -> SinkState:
         """The state to go on from; asked of the sink again after every time without contact."""
         if self.state is None or self._is_stale:
-            async with self._guard():
-                loaded = await self.sink.load(self._reader.spool_id)
+            loaded = await self._loaded()
             known = self.sink.remembered() if self.state is None else self.state
             self.state = reconciled(loaded, known, {stream.name: view.floors.get(stream.name, Position()) for stream in view.streams})
             self._is_stale = False
             self._is_unsaved = loaded is not None and loaded.accounted != self.state.accounted
         return self.state
+
+    async def _loaded(self) -> SinkState | None:
+        """A state kept in a file says nothing about the other side, so the breaker must not hear of it."""
+        if self.sink.keeps_state_here:
+            return await self.sink.load(self._reader.spool_id)
+        async with self._guard():
+            return await self.sink.load(self._reader.spool_id)
 
     async def _hand_over(self, parcel: Parcel) -> None:
         if parcel.spans:

@@ -23,11 +23,11 @@ from e2i.telemetry.sensitive_keys import KeyWords
 _MEMORY = 16 << 20
 """bytes that RE2 may use for the states of one scan; when they are used up it begins anew and finds the same"""
 _USUAL = (
-    "Effect of the program on NRx: 0.42 (95 % CI 0.31 to 0.53), p = 0.0004; 1,204 HCPs in the Northeast, week ending 2026-11-20T10:15:30.123456Z. "
-    'Was {"model": "claude-sonnet-4-5", "max_tokens": 1024, "score": [0.8123456789, -1.5e-07, true, null], "id": "019a3f5e-7b7c-7def-8123"} '
-    "- e2i_causal_impact_0193\t$850 > $1,200? http://127.0.0.1:5432/api/v1 /app/src/e2i/engine/graph.py\x1e"
+    "Effect of the program on NRx: 0.42 (95 % CI 0.31 to 0.53), p = 0.0004; 1,204 HCPs in the Northeast, week ending "
+    '2026-11-20T10:15:30.123456Z. Was {"model": "claude-sonnet-4-5", "max_tokens": 1024, "score": [0.8123456789, -1.5e-07, true], '
+    '"id": "019a3f5e-7b7c-7def-8123"} - e2i_causal_impact_0193\t$850 > $1,200? http://127.0.0.1:5432/api/v1 /app/e2i/engine/graph.py\x1e'
     'Traceback (most recent call last):\n  File "a.py", line 12, in run\n    raise ValueError(f"{name}=x")\nKeyError: \'nrx_pre\' '
-    "It called about who she did before you said that, their sales and patients may be reached by text; contact call phone author token secret."
+    "It called about who she did before you said that, their sales and patients may be reached by text; contact call phone author token."
 )
 """scanned once at the start: the states that most texts need are then there"""
 MARKERS = ("email", "phone", "ssn", "npi", "mrn", "dob", "card", "secret")

@@ -59,6 +59,7 @@ def install(settings: PipelineSettings) -> Pipeline:
     from opentelemetry import trace
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
     from e2i.telemetry.ids import E2IIdGenerator
     from e2i.telemetry.processor import SpoolProcessor
@@ -73,8 +74,9 @@ def install(settings: PipelineSettings) -> Pipeline:
     )
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
+        # What is kept is decided behind the span's end, so that an error is never missed: a caller's "not sampled" is not ours.
         provider = TracerProvider(
-            id_generator=E2IIdGenerator(), resource=Resource({"service.name": settings.service}), shutdown_on_exit=False
+            sampler=ALWAYS_ON, id_generator=E2IIdGenerator(), resource=Resource({"service.name": settings.service}), shutdown_on_exit=False
         )
         trace.set_tracer_provider(provider)
     if not _RELAYS:

@@ -91,7 +91,7 @@ class Redactor:
         self._plain_metadata: set[str] = set()
 
     # One loop without calls: it runs for every span, and each call would cost as much as the check it makes.
-    def clean(self, attributes: Mapping[str, Any], *, log_prompts: bool = True) -> dict[str, Any]:  # noqa: C901, PLR0911
+    def clean(self, attributes: Mapping[str, Any], *, log_prompts: bool = True) -> dict[str, Any]:  # noqa: C901, PLR0911, PLR0912
         """Attributes of a span or event as they may be kept; never raises for what the attributes hold.
 
         Parameters
@@ -128,7 +128,11 @@ class Redactor:
                 return self._clean_each(kept, log_prompts=log_prompts)
         if size <= self._short and self._seen.issuperset(texts):
             return kept
-        if size <= self._most and self._fits(kept, size) and self._is_clear(_BETWEEN.join(texts)):
+        if size > self._most:
+            return self._clean_each(kept, log_prompts=log_prompts)
+        text = _BETWEEN.join(texts)
+        is_short = (size if text.isascii() else 4 * size) <= self._smallest
+        if (is_short or self._fits(kept)) and self._is_clear(text):
             if size <= self._short:
                 self._remember(texts)
             return kept
@@ -151,9 +155,7 @@ class Redactor:
             self._seen.clear()
         self._seen.update(texts)
 
-    def _fits(self, kept: dict[str, Any], size: int) -> bool:
-        if 4 * size <= self._smallest:
-            return True
+    def _fits(self, kept: dict[str, Any]) -> bool:
         for key, value in kept.items():
             if type(value) is str:
                 limit, size = self._keys[key].limit, len(value)

@@ -30,6 +30,8 @@ class Sink(Protocol):
     name: str
     batch_size: int
     """spans at a time"""
+    keeps_state_here: bool
+    """whether the state is in the spool's folder, so that `load` asks nobody"""
 
     async def load(self, spool_id: str) -> SinkState | None:
         """The state that is durable; None where there is none. Raises BackendUnavailable."""
@@ -72,6 +74,8 @@ class Exporter(Protocol):
 
 class ForeignSink:
     """A Sink out of an exporter and a cursor file: at least once, in order."""
+
+    keeps_state_here = True
 
     def __init__(self, exporter: Exporter, cursor: CursorFile) -> None:
         self.name = exporter.name

@@ -175,6 +175,27 @@ async def test_a_sick_server_loses_nothing_and_throws_nothing_away(pair: Pair, s
     assert (account.delivered, account.in_spool, account.dropped) == (400, 0, {})
 
 
+@pytest.mark.parametrize("mode", [Mode.FAILING, Mode.BLACK_HOLE, None])
+async def test_a_server_that_is_away_is_left_alone_while_the_breaker_is_open(pair: Pair, spool: Spool, mode: Mode | None) -> None:
+    """Five failures open it, whatever else the shipper does between them; then nothing is sent until it is time."""
+    if mode is None:
+        pair.server.stop()
+    else:
+        pair.server.mode = mode
+    spool.emit(30)
+    breaker = CircuitBreaker("sick", BreakerSettings(failure_threshold=5, reset_timeout_s=600, call_timeout_s=0.5))
+    sink = ForeignSink(pair.exporter, CursorFile(spool.folder, pair.exporter.name))
+    async with Shipper(spool.folder, [Route(sink=sink, breaker=breaker)], SETTINGS) as shipper:
+        await ship(shipper, pair.exporter.name, until=lambda: breaker.state == "open")
+        asked = len(pair.server.requests)
+        for _ in range(10):
+            await shipper.step(pair.exporter.name)
+            await asyncio.sleep(0.02)
+        assert len(pair.server.requests) == asked
+    if mode is None:
+        pair.server.start()
+
+
 @pytest.mark.parametrize("status", [400, 413, 422, 500])
 async def test_a_record_that_a_server_does_not_take_is_put_aside_alone(pair: Pair, spool: Spool, status: int) -> None:
     pair.server.poison, pair.server.poison_status = "poison", status

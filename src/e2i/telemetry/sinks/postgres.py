@@ -25,6 +25,7 @@ class PostgresSink:
     """A Sink on `SpanShipments`. The database's state is the truth; the cursor file is a copy for those who ask while it is away."""
 
     name = NAME
+    keeps_state_here = False
 
     def __init__(self, shipments: SpanShipments, cursor: CursorFile, *, batch_size: int = 1000) -> None:
         self.batch_size = batch_size
