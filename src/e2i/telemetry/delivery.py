@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -191,6 +192,8 @@ class Delivery:
             self._faults += 1
             if not parcel.spans or self._faults < self._settings.quarantine_after:
                 raise
+            if not self._suspects and not await self._is_well(parcel, view):
+                raise  # it breaks down over everything: sick, which is the breaker's business
             return await self._refused(parcel, error, view)
         self._taken(parcel)
         return Round(moved=parcel.state.passed - state.passed, wait_s=0.0 if parcel.is_full or self._suspects else self._settings.poll_s)
@@ -269,6 +272,8 @@ class Delivery:
             broke_down = isinstance(error, Faulty) or isinstance(error.__cause__, Faulty)
             self._unproven += 1
             if others or broke_down or self._unproven > _UNPROVEN:
+                if broke_down:
+                    self._suspects = self._refusals = self._faults = 0
                 raise BackendUnavailable(f"every record is refused, so none is put aside: {why}", where=self.name)
         self._quarantine.add(parcel.payloads[0], why)
         _log.warning("%s refused a span %d times; it is put aside in %s: %s", self.name, self._refusals, self._quarantine.path.name, why)
@@ -292,6 +297,18 @@ class Delivery:
             return len(later.spans), True
         self._probes = min(_MOST_PROBES, 2 * self._probes)
         return len(later.spans), False
+
+    async def _is_well(self, parcel: Parcel, view: View) -> bool:
+        """Whether the other side takes any record alone; then it breaks down over one of these."""
+        assert self.state is not None
+        later = self._gatherer.next_parcel(parcel.state, view.streams, view.floors, limit=1, in_turn=False)
+        inside = [parcel.spans[-1], parcel.spans[0]] if len(parcel.spans) > 1 else []
+        for span in [*later.spans, *inside]:
+            with suppress(Faulty, BackendRejected):
+                async with self._guard():
+                    await self.sink.deliver([span], self.state)
+                return True
+        return False
 
     def _keep_broken(self, parcel: Parcel) -> None:
         for key, payload in parcel.broken.items():
