@@ -98,7 +98,7 @@ def _number(found: Mapping[str, Any], *keys: str) -> float | None:
             continue
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
         if number == number and abs(number) != float("inf"):  # noqa: PLR0124
             return number

@@ -1,14 +1,18 @@
 """What is kept of a span: no secrets, no identifiers of people, no more bytes than allowed.
 
-Runs on the caller's thread at the end of every span. A span with nothing to hide costs one linear scan over its texts; only a hit,
-a value over its limit or a key that was never seen takes the slow, exact way (`values.Cleaner`).
+Runs on the caller's thread at the end of every span. A span with nothing to hide costs one linear scan over its texts, of which those
+that were found clear before are left out; only a hit, a value over its limit or a key that was never seen takes the slow, exact way
+(`values.Cleaner`).
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from xxhash import xxh3_128_intdigest as _fingerprint
 
 from e2i.errors import ConfigError
 from e2i.observability import attributes as names
@@ -25,6 +29,8 @@ NOT_LOGGED = "[not logged]"
 _MAX_KEYS = 4096
 _MIN_BYTES = 64
 _SHORT = 512
+_LONG = 512
+_MAX_MARKS = 4096
 _BETWEEN = "\x1e"
 _LARGEST = 2**63 - 1
 _LARGEST_FLOAT = 1.7976931348623157e308
@@ -86,6 +92,10 @@ class Redactor:
         self._short = min(self._smallest // 4, _SHORT)
         self._seen: set[str] = set()
         """short values, such as names of agents and steps, that were found clear: most of a span's values come again"""
+        self._marks: set[int] = set()
+        """fingerprints of long texts that were found clear"""
+        self._key_of_marks = secrets.randbits(64)
+        """so that nobody can make a text with the fingerprint of another"""
         self._keys: dict[str, _Key] = {}
         self._plain: set[str] = set()
         self._plain_metadata: set[str] = set()
@@ -109,11 +119,21 @@ class Redactor:
         if len(kept) > MAX_ATTRIBUTES or not known.issuperset(kept):
             return self._clean_each(kept, log_prompts=log_prompts)
         texts: list[str] = []
-        size = 0
+        new_marks: list[int] = []
+        size, most = 0, self._most
         for value in kept.values():
             kind = type(value)
             if kind is str:
-                size += len(value)
+                length = len(value)
+                size += length
+                if _LONG <= length <= most:
+                    try:
+                        mark = _fingerprint(value.encode(), self._key_of_marks)
+                    except UnicodeEncodeError:  # lone surrogates
+                        return self._clean_each(kept, log_prompts=log_prompts)
+                    if mark in self._marks:
+                        continue
+                    new_marks.append(mark)
                 texts.append(value)
             elif kind is int:
                 if not -_LARGEST <= value <= _LARGEST:
@@ -128,13 +148,15 @@ class Redactor:
                 return self._clean_each(kept, log_prompts=log_prompts)
         if size <= self._short and self._seen.issuperset(texts):
             return kept
-        if size > self._most:
+        if size > most:
             return self._clean_each(kept, log_prompts=log_prompts)
         text = _BETWEEN.join(texts)
         is_short = (size if text.isascii() else 4 * size) <= self._smallest
         if (is_short or self._fits(kept)) and self._is_clear(text):
             if size <= self._short:
                 self._remember(texts)
+            elif new_marks:
+                self._mark(new_marks)
             return kept
         return self._clean_each(kept, log_prompts=log_prompts)
 
@@ -154,6 +176,12 @@ class Redactor:
         if len(self._seen) >= _MAX_KEYS:
             self._seen.clear()
         self._seen.update(texts)
+
+    def _mark(self, marks: list[int]) -> None:
+        """Prompts and templates come again and again."""
+        if len(self._marks) >= _MAX_MARKS:
+            self._marks.clear()
+        self._marks.update(marks)
 
     def _fits(self, kept: dict[str, Any]) -> bool:
         for key, value in kept.items():

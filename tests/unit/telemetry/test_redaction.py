@@ -425,3 +425,22 @@ def test_time_grows_with_the_size_and_not_faster(piece: str) -> None:
 
     small = seconds(8_000)
     assert seconds(64_000) < 8 * 4 * max(small, 2e-5)
+
+
+def test_a_long_text_that_was_found_clear_is_known_again_and_only_that_text() -> None:
+    redactor = Redactor(limits())
+    text = "NRx of Kisqali fell in the Northeast while calls rose. " * 20
+    for _ in range(3):
+        assert redactor.clean({"input.value": text})["input.value"] == text
+    planted = text[:-10] + " jane.doe@example.com"
+    for _ in range(2):
+        assert "jane.doe" not in redactor.clean({"input.value": planted})["input.value"]
+        assert "jane.doe" not in redactor.clean({"input.value": text, "output.value": planted})["output.value"]
+    assert redactor.clean({"input.value": text, "patient_mrn": "7"})["patient_mrn"] != "7"
+
+
+def test_texts_that_are_remembered_take_bounded_memory() -> None:
+    redactor = Redactor(limits())
+    for number in range(5000):
+        redactor.clean({"input.value": f"{number} " + "x " * 400})
+    assert len(redactor._marks) <= 4097
