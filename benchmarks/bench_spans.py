@@ -24,8 +24,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-PROMPT = ("Explain why NRx of Kisqali fell in the Northeast in week 2024-05-03 although calls rose by 12 % and access was stable. " * 20)[:2048]
-COMPLETION = ("Calls moved to lower deciles, so that the mix of prescribers explains 61 % of the fall; access explains none of it. " * 10)[:1024]
+_QUESTION = "Explain why NRx of Kisqali fell in the Northeast in week 2024-05-03 although calls rose by 12 % and access was stable. "
+_ANSWER = "Calls moved to lower deciles, so that the mix of prescribers explains 61 % of the fall; access explains none of it. "
+PROMPT, COMPLETION = (_QUESTION * 20)[:2048], (_ANSWER * 10)[:1024]
 AGENT = {
     "e2i.agent.name": "gap_analyzer",
     "e2i.agent.tier": "causal_analytics",
@@ -85,7 +86,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"{}")
 
-    do_GET = do_PUT = do_PATCH = do_POST
+    do_GET = do_PUT = do_PATCH = do_POST  # noqa: N815
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -103,52 +104,9 @@ def otel(processor: Callable[[], object]):
 
 def caller_times(system: str, kind: str, count: int, *, is_async: bool) -> list[float]:
     """Microseconds of each span, begin to end, on its caller's thread."""
-    attributes = KINDS[kind]
-    if system in ("otel_memory", "e2i_otel", "otel_batch_otlp"):
-        from opentelemetry import trace
-
-        tracer = trace.get_tracer("bench")
-
-        def once() -> None:
-            with tracer.start_as_current_span("work", attributes=attributes):
-                pass
-    elif system == "e2i_span":
-        from e2i.observability.spans import span
-
-        def once() -> None:
-            with span("work", attributes):
-                pass
-    elif system == "e2i_opik_connector":
-        from e2i.mlops.opik_connector import get_opik_connector
-
-        connector = get_opik_connector()
-
-        async def once_async() -> None:
-            if kind == "agent":
-                async with connector.trace_agent("gap_analyzer", "estimate", agent_tier="causal_analytics"):
-                    pass
-            else:
-                async with connector.trace_llm_call("claude-sonnet-4-5", prompt=PROMPT) as call:
-                    call.log_llm_response(COMPLETION, input_tokens=512, output_tokens=256, total_cost=0.0054)
-
-        return asyncio.run(_timed_async(once_async, count))
-    elif system == "opik_sdk":
-        import opik
-
-        client = opik.Opik()
-
-        def once() -> None:
-            trace = client.trace(name="work", input={"prompt": PROMPT} if kind == "llm" else None, metadata=AGENT)
-            trace.end(output={"completion": COMPLETION} if kind == "llm" else None)
-    else:
-        import mlflow
-
-        def once() -> None:
-            with mlflow.start_span("work", attributes=attributes) as span:
-                if kind == "llm":
-                    span.set_inputs({"prompt": PROMPT})
-                    span.set_outputs({"completion": COMPLETION})
-
+    if system == "e2i_opik_connector":
+        return asyncio.run(_timed_async(_connector_span(kind), count))
+    once = {"e2i_span": _e2i_span, "opik_sdk": _opik_span, "mlflow": _mlflow_span}.get(system, _otel_span)(kind)
     if is_async:
 
         async def once_in_a_task() -> None:
@@ -161,6 +119,72 @@ def caller_times(system: str, kind: str, count: int, *, is_async: bool) -> list[
         once()
         times.append((time.perf_counter_ns() - started) / 1e3)
     return times
+
+
+def _otel_span(kind: str) -> Callable[[], None]:
+    from opentelemetry import trace
+
+    tracer, attributes = trace.get_tracer("bench"), KINDS[kind]
+
+    def once() -> None:
+        with tracer.start_as_current_span("work", attributes=attributes):
+            pass
+
+    return once
+
+
+def _e2i_span(kind: str) -> Callable[[], None]:
+    from e2i.observability.spans import span
+
+    attributes = KINDS[kind]
+
+    def once() -> None:
+        with span("work", attributes):
+            pass
+
+    return once
+
+
+def _connector_span(kind: str) -> Callable[[], object]:
+    from e2i.mlops.opik_connector import get_opik_connector
+
+    connector = get_opik_connector()
+
+    async def agent() -> None:
+        async with connector.trace_agent("gap_analyzer", "estimate", agent_tier="causal_analytics"):
+            pass
+
+    async def llm() -> None:
+        async with connector.trace_llm_call("claude-sonnet-4-5", prompt=PROMPT) as call:
+            call.log_llm_response(COMPLETION, input_tokens=512, output_tokens=256, total_cost=0.0054)
+
+    return agent if kind == "agent" else llm
+
+
+def _opik_span(kind: str) -> Callable[[], None]:
+    import opik
+
+    client = opik.Opik()
+
+    def once() -> None:
+        trace = client.trace(name="work", input={"prompt": PROMPT} if kind == "llm" else None, metadata=AGENT)
+        trace.end(output={"completion": COMPLETION} if kind == "llm" else None)
+
+    return once
+
+
+def _mlflow_span(kind: str) -> Callable[[], None]:
+    import mlflow
+
+    attributes = KINDS[kind]
+
+    def once() -> None:
+        with mlflow.start_span("work", attributes=attributes) as span:
+            if kind == "llm":
+                span.set_inputs({"prompt": PROMPT})
+                span.set_outputs({"completion": COMPLETION})
+
+    return once
 
 
 async def _timed_async(once: Callable[[], object], count: int) -> list[float]:

@@ -14,7 +14,7 @@ from e2i.domain.study import Study
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMAND = re.compile(r"`?(?:\.venv/bin/)?e2i ((?:[a-z]+)(?: [a-z]+)?)")
+COMMAND = re.compile(r"(?<!from )(?<!python )(?:\.venv/bin/)?\be2i ((?:[a-z]+)(?: [a-z]+)?)")
 GROUPS = {"db", "data", "config", "audit", "trace", "retention"}
 
 

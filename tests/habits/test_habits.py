@@ -117,7 +117,8 @@ def test_every_setting_is_read_by_code() -> None:
     def leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
         found: list[str] = []
         for name, field in model.model_fields.items():
-            inside = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+            kinds = (field.annotation, *get_args(field.annotation))
+            inside = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
             found += leaves(inside[0], f"{prefix}{name}.") if inside else [f"{prefix}{name}"]
         return found
 

@@ -52,7 +52,6 @@ class KeptNotes:
             self._noted.clear()
         self._noted[trace_id] = now
 
-
     def close(self) -> None:
         """Raises OSError."""
         fd, self._fd = self._fd, -1

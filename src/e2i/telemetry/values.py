@@ -147,7 +147,8 @@ class Cleaner:
         except (TypeError, ValueError, ArithmeticError):  # a complex number, or one beyond all bounds
             return self._string(str(value) if type(value) is complex else _told(value), label, room)
         if isinstance(number, float) and not math.isfinite(number):
-            return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+            told = "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+            return self._labelled(label, told) or told
         if isinstance(number, int) and number.bit_length() > 63:
             return self._string(str(number) if number.bit_length() <= 1024 else "[a number of more than 300 digits]", label, room)
         as_text = str(int(number)) if number == int(number) else str(number)

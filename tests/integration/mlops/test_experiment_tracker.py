@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from e2i.mlops.mlflow_connector import MlflowSettings
 
 
-
 def section(tier: str, experiment: str, *, prompts: bool = True, artifacts: bool = True) -> AgentSection:
     values = {"tier": tier, "budget_s": 30, "mlflow_experiment": experiment, "log_prompts": prompts, "log_artifacts": artifacts}
     return AgentSection.model_validate(values)

@@ -227,9 +227,7 @@ def graph(model: Any, *, saver: Any = None, ask_people: bool = False) -> Any:
 
 
 @pytest.mark.parametrize("how", ["invoke", "stream", "ainvoke", "astream"])
-async def test_a_langgraph_run_is_one_tree_below_the_agent_that_calls_it(
-    handler: MlflowCallbackHandler, spans: Spans, how: str
-) -> None:
+async def test_a_langgraph_run_is_one_tree_below_the_agent_that_calls_it(handler: MlflowCallbackHandler, spans: Spans, how: str) -> None:
     opik = OpikConnector(OpikSettings())
     app, asked, config = graph(answering()), {"messages": [("user", "Why?")]}, {"callbacks": [handler]}
     async with opik.trace_agent("orchestrator") as agent:
@@ -382,5 +380,3 @@ async def test_an_agent_traced_by_the_connector_is_the_handlers_agent_by_default
 def test_the_handler_needs_no_mlflow() -> None:
     code = "import sys, e2i.mlops.mlflow_callback; print([name for name in ('mlflow', 'pandas', 'openai') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "[]"
-
-

@@ -1,0 +1,296 @@
+"""PostgreSQL away, killed, frozen, crowded, full, locked, read-only, empty, shared; every test counts every span in the table at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import ship_to_table
+from observed_home import ObservedHome, check, complaint, delivered, progress
+from own_server import OwnServer, ask, fill_disk, give, small_disk
+
+from databases import administer, empty_database, with_name
+from e2i.config import as_arguments
+from otlp_server import OtlpServer
+
+GONE = "refused|terminat|closed|shut|starting|reset|lost|recovery|not yet accepting|crash"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OwnServer]:
+    own = OwnServer()
+    yield own
+    own.close()
+
+
+@pytest.fixture
+def url(server: OwnServer) -> Iterator[str]:
+    """A new database without tables on the server of its own: the shipper makes them."""
+    with empty_database(server.url) as url:
+        yield url
+
+
+@pytest.fixture
+def home(tmp_path: Path, url: str) -> Iterator[ObservedHome]:
+    made = ObservedHome(tmp_path / "home", url)
+    yield made
+    made.close()
+
+
+async def elsewhere(work: object, *arguments: object) -> None:
+    """What blocks runs beside the loop, in which the shipper and the emitter go on."""
+    await asyncio.to_thread(work, *arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", ["fast", "immediate", "kill"])
+async def test_a_server_that_is_stopped_and_started_again_has_every_span_once(server: OwnServer, home: ObservedHome, how: str) -> None:
+    async with home.shipping() as shipper:
+        for _ in range(2):
+            await progress(shipper)
+            await elsewhere(server.stop, how)
+            await complaint(shipper, GONE)
+            before = await home.account()
+            await asyncio.sleep(0.2)
+            assert (await home.account()).in_spool > before.in_spool
+            await elsewhere(server.start)
+            await progress(shipper)
+    await check(home.url, home)
+
+
+async def test_a_server_that_crashes_over_one_killed_backend_has_every_span_once(server: OwnServer, home: ObservedHome) -> None:
+    async with home.shipping() as shipper:
+        for _ in range(2):
+            await progress(shipper)
+            for pid in await asyncio.to_thread(server.backends):
+                os.kill(pid, signal.SIGKILL)
+            await complaint(shipper, GONE)
+            await progress(shipper)
+    await check(home.url, home)
+
+
+async def test_sessions_that_are_terminated_at_any_moment_lose_and_repeat_nothing(server: OwnServer, home: ObservedHome) -> None:
+    chance, ended = random.Random(3), 0
+    async with home.shipping() as shipper:
+        await progress(shipper)
+        for _ in range(40):
+            await asyncio.sleep(chance.random() * 0.06)
+            ended += await asyncio.to_thread(server.terminate)
+        assert ended >= 10
+    await check(home.url, home)
+
+
+async def test_a_server_without_a_free_connection_is_waited_for(server: OwnServer, home: ObservedHome) -> None:
+    async with home.shipping() as shipper:
+        await progress(shipper)
+        crowd = server.crowded()
+        assert await asyncio.to_thread(crowd.__enter__) > 150
+        assert "too many" in await complaint(shipper, "too many clients|remaining connection slots")
+        reached = (await home.account()).delivered
+        await asyncio.sleep(0.3)
+        assert (await home.account()).delivered == reached
+        await asyncio.to_thread(crowd.__exit__, None, None, None)
+    await check(home.url, home)
+
+
+async def test_a_server_that_stands_still_is_cut_off_and_has_every_span_once(server: OwnServer, home: ObservedHome) -> None:
+    async with home.shipping(call_timeout_s=0.5) as shipper:
+        await progress(shipper)
+        with server.frozen():
+            await complaint(shipper, "no answer within|timeout")
+            assert (await home.account()).in_spool
+    await check(home.url, home)
+
+
+async def test_a_table_on_a_full_disk_costs_no_span(server: OwnServer, tmp_path: Path) -> None:
+    """A file system of 40 MB in memory is the tablespace; other files fill it."""
+    name = f"small_{os.getpid()}"
+    with small_disk(server.folder / "disk", 40) as disk:
+        if disk is None:
+            pytest.skip("this user may not mount a file system; see the test after this one")
+        give(disk, server)
+        administer(server.url, f"create tablespace {name} location '{disk}'", f"create database {name} tablespace {name}")
+        home = ObservedHome(tmp_path / "home", with_name(server.url, name))
+        async with home.shipping() as shipper:
+            await progress(shipper)
+            ballast = await asyncio.to_thread(fill_disk, disk)
+            assert "disk is full" in await complaint(shipper, "No space left on device")
+            reached = (await home.account()).delivered
+            await asyncio.sleep(0.3)
+            assert (await home.account()).delivered == reached
+            ballast.unlink()
+        await check(home.url, home)
+        home.close()
+        administer(server.url, f"drop database {name} with (force)", f"drop tablespace {name}")
+
+
+@pytest.mark.parametrize("code", ["53100", "53200", "53400", "58030", "XX000", "57P05"])
+async def test_what_the_server_lacks_is_no_records_fault(home: ObservedHome, code: str) -> None:
+    """Disk full, out of memory, limit exceeded, I/O error, internal error: raised by a trigger in the middle of a batch."""
+    async with home.shipping() as shipper:
+        await progress(shipper)
+        administer(
+            home.url,
+            f"create function sick() returns trigger language plpgsql as $$ begin raise exception 'sick %', 1 using errcode = '{code}'; end $$",
+            "create trigger sick before insert on ml_observability_spans for each row when (new.operation_type = 'tool')"
+            " execute function sick()",
+        )
+        await complaint(shipper, "sick 1")
+        await asyncio.sleep(0.3)
+        assert shipper.delivery("postgres").health().breaker in ("open", "half_open", "closed")
+        administer(home.url, "drop trigger sick on ml_observability_spans")
+    await check(home.url, home)
+
+
+async def test_statements_that_take_too_long_are_tried_again(server: OwnServer, home: ObservedHome) -> None:
+    async with home.shipping() as shipper:
+        await progress(shipper)
+        database = home.url.rsplit("/", 1)[1].split("?")[0]
+        administer(home.url, f"alter database {database} set statement_timeout = '100ms'")
+        await asyncio.to_thread(server.terminate)
+        with psycopg.connect(home.url) as other:
+            other.execute("lock table ml_observability_spans in access exclusive mode")
+            await complaint(shipper, "statement timeout")
+        await progress(shipper)
+        administer(home.url, f"alter database {database} set statement_timeout = '1ms'")
+        await asyncio.to_thread(server.terminate)
+        await complaint(shipper, "statement timeout")
+        administer(home.url, f"alter database {database} reset statement_timeout")
+    await check(home.url, home)
+
+
+async def test_a_database_that_is_read_only_for_a_while_has_every_span_once(server: OwnServer, home: ObservedHome) -> None:
+    """Sessions that began meanwhile stay read-only: nobody ends them, the shipper has to."""
+    async with home.shipping() as shipper:
+        await progress(shipper)
+        database = home.url.rsplit("/", 1)[1].split("?")[0]
+        administer(home.url, f"alter database {database} set default_transaction_read_only = on")
+        await asyncio.to_thread(server.terminate)
+        await complaint(shipper, "read-only")
+        with psycopg.connect(home.url, autocommit=True, options="-c default_transaction_read_only=off") as other:
+            other.execute(f"alter database {database} reset default_transaction_read_only")  # type: ignore[arg-type]
+    await check(home.url, home)
+
+
+async def test_shipping_begins_before_there_is_a_server_a_database_or_a_table(server: OwnServer, tmp_path: Path) -> None:
+    name = f"later_{os.getpid()}"
+    home = ObservedHome(tmp_path / "home", with_name(server.url, name))
+    home.emit(50)
+    server.stop("fast")
+    async with home.shipping() as shipper:
+        await complaint(shipper, "refused")
+        await elsewhere(server.start)
+        await complaint(shipper, "does not exist")
+        assert (await home.account()).delivered == 0
+        administer(server.url, f"create database {name}")
+        await progress(shipper)
+    await check(home.url, home)
+    home.close()
+    administer(server.url, f"drop database {name} with (force)")
+
+
+async def test_tables_that_this_user_may_not_make_are_waited_for(server: OwnServer, url: str, tmp_path: Path) -> None:
+    user = f"clerk_{os.getpid()}"
+    administer(url, f"create role {user} login password 'p'", "revoke create on schema public from public")
+    home = ObservedHome(tmp_path / "home", url.replace(url.split("@")[0], f"postgresql://{user}:p"))
+    async with home.shipping() as shipper:
+        await complaint(shipper, "permission denied|right to create")
+        assert (await home.account()).delivered == 0
+        await _migrate(url)
+        await complaint(shipper, "permission denied for")
+        administer(
+            url,
+            f"grant select, insert, update, delete on all tables in schema public to {user}",
+            f"grant execute on all functions in schema public to {user}",
+            f"grant usage on all sequences in schema public to {user}",
+        )
+        await progress(shipper)
+    await check(url, home)
+    home.close()
+    administer(url, f"drop owned by {user}", f"drop role {user}")
+
+
+async def _migrate(url: str) -> None:
+    from e2i.storage import migrate
+    from e2i.storage.postgres import Database
+
+    database = Database(url)
+    await database.open()
+    await migrate.upgrade(database)
+    await database.close()
+
+
+async def test_a_table_that_is_away_for_a_while_costs_no_span(home: ObservedHome) -> None:
+    async with home.shipping() as shipper:
+        for table in ("ml_observability_spans", "agent_latency_rollup", "telemetry_shipments"):
+            await progress(shipper)
+            administer(home.url, f"alter table {table} rename to elsewhere")
+            await complaint(shipper, f"{table}.* does not exist")
+            await asyncio.sleep(0.1)
+            administer(home.url, f"alter table elsewhere rename to {table}")
+    await check(home.url, home)
+
+
+async def test_shippers_killed_at_any_moment_leave_every_span_in_the_table_once(home: ObservedHome) -> None:
+    chance = random.Random(11)
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["ship_to_table"])
+    emitting = asyncio.create_task(home.keep_emitting(every_s=0.02))
+    reached = []
+    await _migrate(home.url)
+    for _ in range(30):
+        process = processes.Process(target=ship_to_table.main, args=(as_arguments(home.settings),))
+        process.start()
+        await asyncio.sleep(0.05 + chance.random() * 0.25)
+        process.kill()
+        await asyncio.to_thread(process.join)
+        assert process.exitcode == -signal.SIGKILL
+        process.close()
+        reached.append((await home.account()).delivered)
+        rows = ask(home.url, "select count(*), count(distinct (trace_id, span_id)) from ml_observability_spans")
+        assert rows[0][0] == rows[0][1]
+    emitting.cancel()
+    assert len(set(reached)) > 15, "most of them were killed at work"
+    async with home.shipping(emits=False):
+        pass
+    await check(home.url, home)
+
+
+async def test_two_machines_ship_into_one_database_at_once(server: OwnServer, home: ObservedHome, tmp_path: Path) -> None:
+    other = ObservedHome(tmp_path / "other", home.url)
+    chance = random.Random(5)
+    async with home.shipping() as first, other.shipping() as second:
+        await asyncio.gather(progress(first), progress(second))
+        for _ in range(10):
+            await asyncio.sleep(chance.random() * 0.1)
+            await asyncio.to_thread(server.terminate)
+        await asyncio.gather(progress(first), progress(second))
+    await check(home.url, home, other)
+    other.close()
+
+
+async def test_a_dead_collector_keeps_nothing_from_the_table_and_is_served_later(server: OwnServer, url: str, tmp_path: Path) -> None:
+    collector = OtlpServer()
+    home = ObservedHome(tmp_path / "home", url, otlp=collector.url)
+    async with home.shipping() as shipper:
+        await progress(shipper)
+        await complaint(shipper, "no answer", sink="otlp")
+        await elsewhere(server.stop, "immediate")
+        await complaint(shipper, GONE)
+        await elsewhere(server.start)
+        await progress(shipper, 400)
+        table, dead = await home.account(), await home.account("otlp")
+        assert (dead.delivered, dead.in_spool) == (0, dead.emitted)
+        assert table.delivered > 500
+        collector.start()
+        await delivered(shipper, len(home.emitted), sink="otlp")
+    assert set(collector.spans) == set(home.emitted)
+    collector.stop()
+    await check(url, home)
+    home.close()
