@@ -198,7 +198,7 @@ async def test_shipping_begins_before_there_is_a_server_a_database_or_a_table(se
 async def test_tables_that_this_user_may_not_make_are_waited_for(server: OwnServer, url: str, tmp_path: Path) -> None:
     user = f"clerk_{os.getpid()}"
     administer(url, f"create role {user} login password 'p'", "revoke create on schema public from public")
-    home = ObservedHome(tmp_path / "home", url.replace(url.split("@")[0], f"postgresql://{user}:p"))
+    home = ObservedHome(tmp_path / "home", url.replace(url.split("@", maxsplit=1)[0], f"postgresql://{user}:p"))
     async with home.shipping() as shipper:
         await complaint(shipper, "permission denied|right to create")
         assert (await home.account()).delivered == 0
