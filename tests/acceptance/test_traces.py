@@ -106,6 +106,31 @@ def test_a_run_that_is_killed_keeps_every_span_that_ended(folder: Path, home: Pa
     assert set(finished) <= names
 
 
+def test_two_runs_at_once_are_both_delivered(folder: Path, home: Path) -> None:
+    processes = []
+    for name in ("one", "other"):
+        path = folder / f"{name}.yaml"
+        path.write_text((folder / "study.yaml").read_text().replace("name: tried", f"name: {name}"))
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "e2i", "run", str(path), "--quiet"],
+                cwd=ROOT, env=environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+        )  # fmt: skip
+    assert [process.wait(timeout=200) for process in processes] == [0, 0]
+    account = _settled(home)
+    assert (account["unexplained"], account["dropped"], account["in_spool"]) == (0, {}, 0)
+    roots = {row["root_name"] for row in e2i("trace", "ls", "--json", home=home).json}
+    assert {"run one", "run other"} <= roots
+
+
+def test_a_run_that_nobody_called_has_a_root(folder: Path, home: Path) -> None:
+    listed = e2i("trace", "ls", "--json", home=home).json
+    trace = next(row for row in listed if row["root_name"] == "run one")
+    spans = _spans(e2i("trace", "show", trace["trace_id"], "--json", home=home).json)
+    assert [span["name"] for span in spans if span["parent_span_id"] is None] == ["run one"]
+
+
 def test_what_no_sink_took_waits_and_is_shipped_by_hand(home: Path) -> None:
     emit = (
         "from e2i import bootstrap, config\nfrom e2i.observability.spans import span\n"

@@ -39,7 +39,7 @@ from e2i.engine.graph import Engine
 from e2i.engine.spec import AgentSpec
 from e2i.errors import BackendUnavailable, BudgetExceeded, E2IError, NotFound, SpecError
 from e2i.observability import attributes as names
-from e2i.observability.spans import current_trace_id, new_trace_id, span, trace_of
+from e2i.observability.spans import current_context, current_trace_id, new_trace_id, span, trace_of
 from e2i.ports.data import FrameSource, FrameStore
 from e2i.ports.records import AuditTrail, RunRecords, TrainingRunRecords
 from e2i.ports.reporting import ReportWriter
@@ -124,7 +124,13 @@ async def run_study(study: Study, *, base: Path, ports: StudyPorts) -> StudyResu
     progress = _Progress(run=run, study=study, frames=ports.frames(run.run_id), base=base)
     resumed = run.run_id != wanted.run_id
     try:
-        with trace_of(run.trace_id or new_trace_id()), span(f"run {study.name}", _span_attributes(run, study)) as root:
+        caller = current_context()
+        with (
+            trace_of(run.trace_id or new_trace_id()) as is_root,
+            span(f"run {study.name}", _span_attributes(run, study), is_root=is_root) as root,
+        ):
+            if is_root and caller is not None:
+                root.link(caller)  # a resumed run stays in the trace in which it began
             await _chain(progress, ports)
             root.set("e2i.run.status", _status(progress))
     except (BackendUnavailable, BudgetExceeded):

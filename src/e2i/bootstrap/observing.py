@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from e2i import config
 from e2i.bootstrap.platform import open_database
-from e2i.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from e2i.telemetry.sink import Exporter, Sink
 
 _GOODBYE_S = 2.0
+_STAND_BY_S = 0.3
+_LAST_TRIES = 3
 _LOG = "shipper.log"
 
 
@@ -121,7 +123,7 @@ def _start_shipper(settings: Settings) -> subprocess.Popen[str]:
     folder = spool_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "e2i", "trace", "ship", "--settings-on-stdin"]
-    with (folder / _LOG).open("w") as log:
+    with open(folder / _LOG, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:
         shipper = subprocess.Popen(  # noqa: S603
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, text=True, start_new_session=True
         )
@@ -142,20 +144,39 @@ def _end_shipper(shipper: subprocess.Popen[str], patience_s: float) -> None:
         shipper.terminate()
 
 
-async def ship(settings: Settings, *, stop: asyncio.Event) -> dict[str, int]:
-    """Ship this home's spool until `stop`, then drain; spans delivered, by sink.
+async def ship(settings: Settings, *, stop: asyncio.Event, waits: bool = False) -> list[SinkAccount]:
+    """Ship this home's spool until `stop`, then drain; where every span went.
+
+    Parameters
+    ----------
+    waits : while another process ships this spool, stand by to take over until `stop`
 
     Raises
     ------
     Conflict
         Another process ships it.
     """
+    from e2i.errors import Conflict
     from e2i.telemetry.shipper import Shipper
 
+    last_tries = _LAST_TRIES
     async with open_database(settings) as database:
-        async with Shipper(spool_folder(settings), routes(settings, database), shipper_settings(settings)) as shipper:
-            await shipper.run(stop)
-        return {account.sink: account.delivered for account in await Accounts(settings, database).accounts()}
+        while True:
+            try:
+                async with Shipper(spool_folder(settings), routes(settings, database), shipper_settings(settings)) as shipper:
+                    await shipper.run(stop)
+                break
+            except Conflict:
+                if not waits:
+                    raise
+                if not last_tries:
+                    break  # the other one stays at work, and sees everything that is here
+                if stop.is_set():  # it may be ending as well, with its eyes closed already
+                    last_tries -= 1
+                    await asyncio.sleep(_STAND_BY_S)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), _STAND_BY_S)
+        return await Accounts(settings, database).accounts()
 
 
 def shipper_settings(settings: Settings) -> ShipperSettings:
@@ -212,6 +233,7 @@ def breaker(settings: Settings, name: str) -> CircuitBreaker:
 
 
 def _exporters(settings: Settings) -> list[Exporter]:
+    from e2i.settings.sections import parse_headers
     from e2i.telemetry.sinks.mlflow import MlflowExporter
     from e2i.telemetry.sinks.opik import OpikExporter
     from e2i.telemetry.sinks.otlp import OtlpExporter
@@ -230,7 +252,7 @@ def _exporters(settings: Settings) -> list[Exporter]:
             )
         )
     if otlp.enabled and otlp.endpoint:
-        headers = _headers(otlp.headers.get_secret_value())
+        headers = parse_headers(otlp.headers.get_secret_value())
         found.append(OtlpExporter(f"{otlp.endpoint.rstrip('/')}/v1/traces", headers=headers, batch_size=size))
     uri = settings.mlflow.tracking.uri.get_secret_value()
     if observability.mlflow.enabled and uri.startswith(("http://", "https://")):
@@ -247,19 +269,6 @@ def _exporters(settings: Settings) -> list[Exporter]:
     return found
 
 
-def _headers(text: str) -> dict[str, str]:
-    """`name=value,name=value` with percent-encoded values, as OTEL_EXPORTER_OTLP_HEADERS is written."""
-    from urllib.parse import unquote
-
-    found = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, value = part.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError("a header is not `name=value`.", where="observability.otlp.headers", advice="Write name=value,name=value.")
-        found[name.strip().lower()] = unquote(value.strip())
-    return found
-
-
 class MigratedShipments:
     """`SpanShipments` on a database that may be away, or be without our tables, when shipping begins."""
 
@@ -272,20 +281,28 @@ class MigratedShipments:
 
     async def ship(self, spans: Sequence[SpanRecord], *, spool_id: str, state: Mapping[str, Any]) -> int:
         """See the port."""
-        await self._prepare()
-        return await self._repository.ship(spans, spool_id=spool_id, state=state)
+        async with self._prepared():
+            return await self._repository.ship(spans, spool_id=spool_id, state=state)
 
     async def shipped(self, spool_id: str) -> dict[str, Any] | None:
         """See the port."""
-        await self._prepare()
-        return await self._repository.shipped(spool_id)
+        async with self._prepared():
+            return await self._repository.shipped(spool_id)
 
-    async def _prepare(self) -> None:
+    @asynccontextmanager
+    async def _prepared(self) -> AsyncIterator[None]:
+        """Our tables are there; should they be gone, as after the database was replaced, the next call makes them."""
+        from e2i.errors import MigrationNeeded
         from e2i.storage import migrate
 
         if not self._is_ready:
             await migrate.upgrade(self._database)
             self._is_ready = True
+        try:
+            yield
+        except MigrationNeeded:
+            self._is_ready = False
+            raise
 
 
 class Accounts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -92,14 +93,24 @@ def embedded_server(settings: Settings) -> EmbeddedServer:
 
 
 def check_disk(home: Path) -> None:
-    """Raises StorageError when the disk of `home` is nearly full."""
+    """Raises StorageError when `home` cannot be made, or its disk is nearly full."""
     from e2i.app.health import MINIMUM_FREE_BYTES
     from e2i.errors import StorageError
 
     folder = home.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        if not home.is_dir():
+            # Only trying tells: /proc lets root write by its mode, and refuses. Nothing of it stays.
+            Path(tempfile.mkdtemp(prefix=".e2i-", dir=folder)).rmdir()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise StorageError(
+            f"the folder cannot be made: {error.strerror or error} ({folder}).",
+            where=str(home),
+            advice="Set E2I_HOME, or --home, to a folder that you may write to.",
+        ) from error
     if free < MINIMUM_FREE_BYTES:
         raise StorageError(
             f"only {free // 1024**2} MB are free.", where=str(home), advice="Free at least 500 MB, or set E2I_HOME to another disk."

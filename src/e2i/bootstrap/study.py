@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2i.bootstrap.observing import breaker, observing, pipeline_settings
-from e2i.bootstrap.platform import Platform
+from e2i.bootstrap.platform import Platform, check_disk
 
 if TYPE_CHECKING:
     from e2i.app.study import StudyPorts, StudyResult
@@ -44,6 +44,8 @@ async def run_study(path: Path, settings: Settings, *, on_step: Callable[[Signal
             stack.callback(each.close)
         worker.start()  # it imports its libraries while we import ours and open the database
         check_roles(study, LocalFrameSource().columns(study.data, base=base), path=path)
+        if not settings.database.url.get_secret_value():
+            check_disk(settings.home)  # before anything is written there
         stack.enter_context(observing(settings))
         caller = settings.observability.caller
         stack.enter_context(attached(from_environment_value(caller.traceparent, caller.tracestate)))

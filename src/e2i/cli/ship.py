@@ -15,6 +15,7 @@ from e2i.cli.output import print_note
 
 if TYPE_CHECKING:
     from e2i.config import Settings
+    from e2i.domain.telemetry import SinkAccount
 
 
 def ship(
@@ -27,20 +28,21 @@ def ship(
     `e2i run` and `e2i serve` do this by themselves; one process per home is enough, a second one says so and stops.
     """
     from e2i import config
-    from e2i.errors import Conflict
 
-    if not settings_on_stdin:
-        delivered = asyncio.run(_until_stopped(settings(home), once=once))
-        print_note(f"Delivered: {', '.join(f'{name} {count}' for name, count in delivered.items()) or 'nothing'}.")
-        return
-    config.set_vendor_environment()
-    try:
+    if settings_on_stdin:
+        config.set_vendor_environment()
         asyncio.run(_until_parent_ends(config.load(**json.loads(sys.stdin.readline()))))
-    except Conflict as conflict:
-        print_note(conflict.what)  # somebody else delivers, which is as good
+        return
+    found = asyncio.run(_until_stopped(settings(home), once=once))
+    print_note(f"Delivered: {', '.join(f'{account.sink} {account.delivered}' for account in found)}.")
+    for account in found:
+        if account.in_spool:
+            print_note(f"{account.sink}: {account.in_spool} waiting. {account.last_error or 'Not all were confirmed in time.'}")
+    if once and any(account.in_spool and account.last_error for account in found):
+        raise typer.Exit(1)
 
 
-async def _until_stopped(chosen: Settings, *, once: bool) -> dict[str, int]:
+async def _until_stopped(chosen: Settings, *, once: bool) -> list[SinkAccount]:
     from e2i import bootstrap
 
     stop = asyncio.Event()
@@ -60,6 +62,6 @@ async def _until_parent_ends(chosen: Settings) -> None:
     loop.add_reader(sys.stdin.fileno(), stop.set)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     try:
-        await bootstrap.ship(chosen, stop=stop)
+        await bootstrap.ship(chosen, stop=stop, waits=True)
     finally:
         loop.remove_reader(sys.stdin.fileno())

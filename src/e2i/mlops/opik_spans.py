@@ -14,10 +14,9 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from e2i.errors import DataError
 from e2i.mlops.fast_attributes import put
-from e2i.mlops.past_spans import make_root
 from e2i.mlops.span_values import OWN, attribute_of, attributes_of, checked_cost, checked_tokens, text_of, texts_of
 from e2i.observability import attributes as names
-from e2i.observability.spans import Span
+from e2i.observability.spans import Span, make_root
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -100,12 +100,6 @@ def place_of(trace_id: str | None, parent_span_id: str | None) -> Place | None:
     return Place(trace.set_span_in_context(NonRecordingSpan(remote)), is_root=parent_span_id is None)
 
 
-def make_root(span: Span) -> None:
-    """OpenTelemetry takes a trace's id from a parent only; one that never was is taken away again."""
-    if hasattr(span, "_parent"):
-        span._parent = None  # noqa: SLF001
-
-
 def trace_number(trace_id: str | None, *, default: int | None = None) -> int:
     """A trace id, a new one for None; 32 hexadecimal digits, with or without the hyphens of a UUID. Raises DataError."""
     if trace_id is None:

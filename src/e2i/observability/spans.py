@@ -84,31 +84,49 @@ def detach(token: Token[Context], context: Context, previous: Context) -> None:
             _start(previous)
 
 
+def current_context() -> SpanContext | None:
+    """Where a span opened now would hang; None when it would begin a trace."""
+    context = trace.get_current_span().get_span_context()
+    return context if context.is_valid else None
+
+
 @contextmanager
-def trace_of(trace_id: str) -> Iterator[None]:
-    """Spans opened inside belong to trace `trace_id`, also when an earlier process began it; below the current span when it does."""
+def trace_of(trace_id: str) -> Iterator[bool]:
+    """Spans opened inside belong to trace `trace_id`, also when an earlier process began it.
+
+    Yields whether a span opened directly inside is a root (`span(…, is_root=True)`): not when the current span is in that trace already.
+    """
     if current_trace_id() == trace_id:
-        yield
+        yield False
         return
     parent = NonRecordingSpan(SpanContext(trace_id=int(trace_id, 16), span_id=span_number(), is_remote=True, trace_flags=_SAMPLED))
     with Attached(trace.set_span_in_context(parent)):
-        yield
+        yield True
+
+
+def make_root(span: trace.Span) -> None:
+    """OpenTelemetry takes a trace's id from a parent only; one that never was is taken away again."""
+    if hasattr(span, "_parent"):
+        span._parent = None  # noqa: SLF001
 
 
 class Span:
     """A span that is open inside `with` or `async with`; see `span`. Unpacks into (trace_id, span_id)."""
 
-    __slots__ = ("_attributes", "_context", "_kind", "_name", "_previous", "_span", "_token")
+    __slots__ = ("_attributes", "_context", "_is_root", "_kind", "_name", "_previous", "_span", "_token")
 
-    def __init__(self, name: str, attributes: Mapping[str, Value], kind: SpanKind) -> None:
+    def __init__(self, name: str, attributes: Mapping[str, Value], kind: SpanKind, *, is_root: bool = False) -> None:
         self._name = name
         self._attributes = attributes
         self._kind = kind
+        self._is_root = is_root
         self._span: trace.Span = trace.INVALID_SPAN
 
     def __enter__(self) -> Self:
         self._previous = _current()
         self._span = _tracers.current().start_span(self._name, self._previous, self._kind, self._attributes)
+        if self._is_root:
+            make_root(self._span)
         self._context = trace.set_span_in_context(self._span, self._previous)
         self._token: Token[Context] = _start(self._context)
         return self
@@ -151,6 +169,10 @@ class Span:
         """Something that happened now."""
         self._span.add_event(name, attributes)
 
+    def link(self, context: SpanContext) -> None:
+        """Point to a span that has to do with this one and is not above it."""
+        self._span.add_link(context)
+
     def fail(self, error: BaseException) -> None:
         """Note an error that does not leave the block."""
         self._note(error)
@@ -171,7 +193,7 @@ def _is_no_fault(error: BaseException) -> bool:
     return isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and not error.code)
 
 
-def span(name: str, attributes: Mapping[str, Value], *, kind: SpanKind = _INTERNAL) -> Span:
+def span(name: str, attributes: Mapping[str, Value], *, kind: SpanKind = _INTERNAL, is_root: bool = False) -> Span:
     """A span around a block, for `with` and `async with`.
 
     An exception that leaves the block makes it an error: status, `error.type`, `e2i.error.category` and an event `exception`.
@@ -182,4 +204,4 @@ def span(name: str, attributes: Mapping[str, Value], *, kind: SpanKind = _INTERN
     >>> with span("causal_impact.estimate", {"e2i.agent.name": "causal_impact"}) as current:
     ...     current.set("e2i.kpi", "nrx")
     """
-    return Span(name, attributes, kind)
+    return Span(name, attributes, kind, is_root=is_root)

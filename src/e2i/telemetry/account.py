@@ -139,10 +139,13 @@ async def _state(folder: Path, name: str, spool_id: str, shipments: SpanShipment
 
 
 def _account(name: str, state: SinkState, spool: _Spool | None, status: Mapping[str, object], lag_s: float) -> SinkAccount:
-    waiting, passed = 0, state.passed
+    waiting, passed, deleted = 0, state.passed, 0
     lost: Mapping[str, int] = {}
     if spool is not None:
-        waiting = sum(max(0, stream.acknowledged - _reached(spool, state, stream).position.sequence) for stream in spool.streams)
+        for stream in spool.streams:
+            place = _reached(spool, state, stream).position
+            waiting += max(0, stream.acknowledged - place.sequence)
+            deleted += spool.reader.deleted(stream.name, place, stream.acknowledged)
         lost = spool.lost
     breaker = status.get("breaker")
     error = status.get("last_error")
@@ -150,9 +153,9 @@ def _account(name: str, state: SinkState, spool: _Spool | None, status: Mapping[
         sink=name,
         emitted=passed + waiting + sum(lost.values()),
         delivered=state.delivered,
-        in_spool=waiting,
+        in_spool=waiting - deleted,
         sampled_out=state.sampled_out,
-        dropped=added(state.dropped, lost),
+        dropped=added(added(state.dropped, lost), {"disk_budget": deleted} if deleted else {}),
         breaker=cast("BreakerState", breaker) if breaker in _STATES else "closed",
         lag_s=lag_s,
         last_error=error if isinstance(error, str) else None,

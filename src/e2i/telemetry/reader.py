@@ -159,6 +159,11 @@ class SpoolReader:
             if number < position.segment:
                 unlink_if_there(self._folders.segment(stream, number), self._disk)
 
+    def deleted(self, stream: str, position: Position, last: int) -> int:
+        """How many spans between `position` and sequence `last` were deleted for room; no reader will come upon them."""
+        ranges = [each for each in gone.read(self._folders.gone(stream), self._disk) if each[1] is not None]
+        return gone.share(ranges, position.sequence + 1, last)
+
     def retire(self, stream: str) -> bool:
         """Every sink passed all of a dead writer's stream: delete the rest; False while the writer lives.
 

@@ -645,12 +645,14 @@ async def test_when_the_disk_budget_is_full_only_the_sink_that_lags_loses_and_er
             world.hands.advance((await shipper.step("otlp")).wait_s)
             shipper.tend()
         assert spool_bytes(world.folder) <= 300_000 + 2 * 65_536
+        meanwhile = explained(await world.account("otlp"), 8100)
+        assert meanwhile.dropped["disk_budget"] > 0
         world.collector.fault = lambda: None
         world.hands.advance(600)
         await settle(world, shipper)
         shipper.tend()
     lagged = explained(await world.account("otlp"), 8100)
-    assert lagged.dropped["disk_budget"] == 8100 - lagged.delivered > 0
+    assert lagged.dropped["disk_budget"] == 8100 - lagged.delivered == meanwhile.dropped["disk_budget"]
     assert lagged.delivered == len(world.collector.distinct)
     assert {span.key for span in errors} <= world.collector.distinct
     assert explained(await world.account("postgres"), 8100).dropped == {}

@@ -5,11 +5,13 @@ MLflow's own library would make the shipper twice as large (200 MB) to ask one q
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from e2i.errors import BackendRejected, BackendUnavailable
+from e2i.telemetry.sinks.opik_records import is_top
 from e2i.telemetry.sinks.otlp import OtlpExporter
 
 if TYPE_CHECKING:
@@ -58,7 +60,8 @@ class MlflowExporter:
         """See Exporter."""
         if self._exporter is None:
             self._exporter = await self._connected()
-        return await self._exporter.send(spans)
+        # MLflow ends a trace with its root; the caller above a run of ours is not there.
+        return await self._exporter.send([replace(each, parent_span_id=None) if is_top(each) else each for each in spans])
 
     async def close(self) -> None:
         """See Exporter."""

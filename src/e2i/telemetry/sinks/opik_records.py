@@ -42,20 +42,25 @@ def batch_of(spans: Sequence[SpanRecord], *, project: str, known: Container[str]
     it says that it was last updated before the root ended, so that the root's version stands whichever comes last.
     """
     batch = OpikBatch()
-    rooted = {span.trace_id for span in spans if span.parent_span_id is None and not _is_score(span)}
+    rooted = {span.trace_id for span in spans if is_top(span) and not _is_score(span)}
     begun: set[str] = set()
     for span in sorted(spans, key=lambda one: one.started_ns):
         if _is_score(span):
             _add_score(batch, span, project)
             continue
         columns = columns_of(span)
-        if span.parent_span_id is None:
+        if is_top(span):
             batch.traces.append(_trace(span, columns, project))
         elif span.trace_id not in rooted and span.trace_id not in begun and span.trace_id not in known:
             begun.add(span.trace_id)
             batch.traces.append(_begun_trace(span, project))
         batch.spans.append(_span(span, columns, project))
     return batch
+
+
+def is_top(span: SpanRecord) -> bool:
+    """Whether it is the top of what we send of a trace: a root, or a run that a foreign caller started, whose spans we never see."""
+    return span.parent_span_id is None or span.attributes.get(names.OPERATION) == "run"
 
 
 def _trace(root: SpanRecord, columns: SpanColumns, project: str) -> dict[str, Any]:
