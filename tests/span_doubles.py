@@ -206,7 +206,7 @@ def _summary(spans: list[StoredSpan]) -> TraceSummary:
         agents=tuple(sorted({each.columns.agent_name for each in spans if each.columns.agent_name})),
         input_tokens=sum(each.columns.input_tokens or 0 for each in spans),
         output_tokens=sum(each.columns.output_tokens or 0 for each in spans),
-        total_cost=sum(each.columns.total_cost or 0.0 for each in spans),
+        total_cost=sum(known) if (known := [cost for each in spans if (cost := each.columns.total_cost) is not None]) else None,
     )
 
 

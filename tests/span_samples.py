@@ -38,7 +38,7 @@ def a_span(number: int, **changes: Any) -> SpanRecord:
 
 
 def random_spans(count: int, *, seed: int, hours: float = 20.0, spread: float = 1.5) -> list[SpanRecord]:
-    """Calls of four agents over the last `hours`, with errors, fallbacks, tokens and cost; some that do not count."""
+    """Calls of four agents over the last `hours`, with errors, fallbacks, tokens and maybe a cost; some are parts or do not count."""
     dice = random.Random(seed)
     made = []
     for number in range(count):
@@ -48,7 +48,8 @@ def random_spans(count: int, *, seed: int, hours: float = 20.0, spread: float = 
             "e2i.agent.tier": ("monitoring", "coordination")[agent % 2],
             "e2i.operation.type": dice.choice(["agent", "llm", "tool", "step", "metric"]),
             "gen_ai.usage.input_tokens": dice.randrange(1000),
-            "e2i.cost.usd": dice.random() / 100,
+            **({"e2i.cost.usd": dice.random() / 100} if agent and dice.random() < 0.7 else {}),
+            **({"e2i.agent.is_part": True} if dice.random() < 0.1 else {}),
             "e2i.fallback.chain": ["a", "b"][: dice.randrange(1, 3)],
         }
         start = hour_ago(0.02) - int(dice.random() * hours * HOUR)

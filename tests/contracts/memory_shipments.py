@@ -29,8 +29,12 @@ class MemoryShipments:
     before: Callable[[], Any] = _no_fault
     after: Callable[[], Any] = _no_fault
     calls: int = 0
+    left_out: list[SpanRecord] = field(default_factory=list)
+    """spans that were counted and have no row"""
 
-    async def ship(self, spans: Sequence[SpanRecord], *, spool_id: str, state: Mapping[str, Any]) -> int:
+    async def ship(
+        self, spans: Sequence[SpanRecord], *, spool_id: str, state: Mapping[str, Any], left_out: Sequence[SpanRecord] = ()
+    ) -> int:
         """See SpanShipments."""
         self.calls += 1
         self.before()
@@ -38,7 +42,10 @@ class MemoryShipments:
             raise StorageError(f"a value was refused: {bad}", where="ml_observability_spans")
         new = {span.key: span for span in spans if span.key not in self.rows}
         self.rows.update(new)
-        self.states[spool_id] = json.dumps(dict(state))
+        kept = json.dumps(dict(state))
+        if self.states.get(spool_id) != kept:
+            self.left_out += left_out
+        self.states[spool_id] = kept
         self.after()
         return len(new)
 
@@ -50,4 +57,4 @@ class MemoryShipments:
 
     def backup(self) -> MemoryShipments:
         """A copy of what is there now."""
-        return MemoryShipments(rows=copy.copy(self.rows), states=copy.copy(self.states))
+        return MemoryShipments(rows=copy.copy(self.rows), states=copy.copy(self.states), left_out=copy.copy(self.left_out))

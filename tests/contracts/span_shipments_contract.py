@@ -52,6 +52,13 @@ class SpanShipmentsContract:
         assert await shipments.ship([], spool_id="a" * 32, state={"step": 2}) == 0
         assert await shipments.shipped("a" * 32) == {"step": 2}
 
+    async def test_what_sampling_leaves_out_gets_no_row_and_blocks_nothing(self, shipments: SpanShipments) -> None:
+        broken = span(3, started_ns="never", attributes={"e2i.agent.name": "a\0b"})
+        assert await shipments.ship([span(0)], spool_id="a" * 32, state={"step": 1}, left_out=[span(1), broken]) == 1
+        assert await shipments.ship([], spool_id="a" * 32, state={"step": 2}, left_out=[span(2)]) == 0
+        assert await shipments.shipped("a" * 32) == {"step": 2}
+        assert await shipments.ship([span(1), span(2)], spool_id="a" * 32, state={"step": 3}) == 2
+
     async def test_a_large_state_comes_back_whole(self, shipments: SpanShipments) -> None:
         state = {"format": 1, "streams": {f"1-{n:020d}-{n}-abcdef01": [n, n * 100, 2**53 + n, 0] for n in range(3000)}}
         await shipments.ship([], spool_id="a" * 32, state=state)

@@ -15,6 +15,7 @@ import yaml
 from commands import CLEAN
 from e2i import config
 from e2i.errors import ConfigError
+from e2i.settings.sections import parse_headers
 
 
 @pytest.fixture(autouse=True)
@@ -258,3 +259,76 @@ def test_settings_travel_to_a_process_of_our_own_whole_and_secrets_are_known_and
     assert config.secrets(settings) == ("chain-secret", "opik-secret", "postgresql://u:p@h/d")
     shown = json.dumps(config.origins(settings))
     assert not [secret for secret in config.secrets(settings) if secret in shown]
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        *[
+            (f"observability.{sink}.endpoint", address)
+            for sink in ("opik", "otlp")
+            for address in (
+                "localhost:4318",
+                "ftp://host",
+                "http://",
+                "http://h:port",
+                "http://[::1",
+                "http:// h/",
+                "http://h\n",
+                "//h",
+                "h",
+                " ",
+            )
+        ],
+        ("observability.otlp.headers", "authorization"),
+        ("observability.otlp.headers", "=QX7value"),
+        ("observability.otlp.headers", "a=b,two words=QX7value"),
+        ("observability.otlp.headers", "naïve=QX7value"),
+        ("observability.otlp.headers", "a=QX7value%0D%0Aevil: 1"),
+        ("observability.otlp.headers", "a=QX7vÄlue"),
+        ("observability.opik.api_key", "QX7value\n"),
+        ("observability.opik.api_key", "QX7välue"),
+        ("observability.opik.workspace", "wörk"),
+        ("mlflow.tracking.token", "QX7value\r\n"),
+        ("observability.spans.max_input_size_bytes", 63),
+        ("observability.spans.max_output_size_bytes", 0),
+        ("observability.spans.max_metadata_size_bytes", -1),
+        ("observability.spans.redact_patterns", ["password", ""]),
+        ("observability.spans.redact_patterns", [" - "]),
+        ("observability.sampling.agent_overrides", {"drift_monitor": 1.01}),
+        ("observability.sampling.agent_overrides", {"drift_monitor": -0.1}),
+        ("observability.sampling.agent_overrides", {"drift_monitor": float("nan")}),
+    ],
+)
+def test_a_setting_that_could_never_work_is_told_at_the_start_by_its_key_and_without_a_secret(key: str, wrong: Any) -> None:
+    given: Any = wrong
+    for part in reversed(key.split(".")):
+        given = {part: given}
+    with pytest.raises(ConfigError) as caught:
+        config.load(**given)
+    told = str(caught.value)
+    assert re.search(rf"settings: {re.escape(key)}(\.\w+)?: .*tried: E2I_{key.upper().replace('.', '__')}", told)
+    assert "--origin" in told
+    assert "QX7" not in told
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "http://127.0.0.1:5173/api",
+        "https://opik.example/api/",
+        "http://u:p@host:1",
+        "HTTP://host",
+        "http://[::1]:4318",
+        "https://bücher.example",
+    ],
+)
+def test_an_address_or_none_is_taken(address: str) -> None:
+    observability = config.load(observability={"opik": {"endpoint": address}, "otlp": {"endpoint": address}}).observability
+    assert (observability.opik.endpoint, observability.otlp.endpoint) == (address, address)
+
+
+def test_headers_are_read_as_opentelemetry_writes_them() -> None:
+    assert parse_headers("Authorization=Bearer%20a%3Db, x-key = v=w ,,") == {"authorization": "Bearer a=b", "x-key": "v=w"}
+    assert parse_headers("") == {}

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,23 @@ Question = tuple[str, str | None, str | None]
 
 
 @dataclass(frozen=True, slots=True)
+class LatencyAnswer:
+    """What the table said, and when."""
+
+    stats: tuple[LatencyStats, ...]
+    as_of: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class _Kept:
-    stats: list[LatencyStats]
+    answer: LatencyAnswer
     until: float
 
 
 class LatencyCache:
     """`SpanRecords.get_latency_stats` behind a cache; the same question asked twice at once is asked once.
+
+    An empty answer is not kept: whoever has just sent the first spans must not wait to see them.
 
     Parameters
     ----------
@@ -40,34 +51,35 @@ class LatencyCache:
         self._max_entries = max_entries
         self._clock = clock
         self._kept: OrderedDict[Question, _Kept] = OrderedDict()
-        self._asked: dict[Question, asyncio.Task[list[LatencyStats]]] = {}
+        self._asked: dict[Question, asyncio.Task[LatencyAnswer]] = {}
 
-    async def get_latency_stats(self, window: str = "24h", agent: str | None = None, tier: str | None = None) -> list[LatencyStats]:
+    async def get_latency_stats(self, window: str = "24h", agent: str | None = None, tier: str | None = None) -> LatencyAnswer:
         """As `SpanRecords.get_latency_stats`; an error is kept for nobody."""
         question = (window, agent, tier)
         kept = self._kept.get(question)
         if kept is not None and kept.until > self._clock():
             self._kept.move_to_end(question)
-            return list(kept.stats)
+            return kept.answer
         task = self._asked.get(question)
         if task is None:
             task = asyncio.create_task(self._ask(question))
             self._asked[question] = task
             task.add_done_callback(partial(self._answered, question))
         # Shielded: a client that goes away must not take the answer from the others.
-        return list(await asyncio.shield(task))
+        return await asyncio.shield(task)
 
-    def _answered(self, question: Question, task: asyncio.Task[list[LatencyStats]]) -> None:
+    def _answered(self, question: Question, task: asyncio.Task[LatencyAnswer]) -> None:
         self._asked.pop(question, None)
         if not task.cancelled():
             task.exception()  # everybody who asked may have gone away meanwhile
 
-    async def _ask(self, question: Question) -> list[LatencyStats]:
-        stats = await self._records.get_latency_stats(*question)
+    async def _ask(self, question: Question) -> LatencyAnswer:
+        as_of = datetime.now(UTC)
+        answer = LatencyAnswer(tuple(await self._records.get_latency_stats(*question)), as_of)
         ttl_s = self._ttl_s.get(question[0], self._ttl_s.get("default", 0.0))
-        if ttl_s > 0 and self._max_entries > 0:
-            self._kept[question] = _Kept(stats, self._clock() + ttl_s)
+        if answer.stats and ttl_s > 0 and self._max_entries > 0:
+            self._kept[question] = _Kept(answer, self._clock() + ttl_s)
             self._kept.move_to_end(question)
             while len(self._kept) > self._max_entries:
                 self._kept.popitem(last=False)
-        return stats
+        return answer

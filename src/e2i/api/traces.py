@@ -103,8 +103,8 @@ class Questions:
 
     async def latency(self, window: Annotated[str, Query(max_length=20)] = "24h", agent: Text = None, tier: Text = None) -> LatencyView:
         """v_agent_latency_summary over a window such as 1h, 24h, 7d, 30d."""
-        stats = await self._latency.get_latency_stats(window, _plain(agent), _plain(tier))
-        return LatencyView(window=window, agents=[LatencyLine.of(line) for line in stats])
+        answer = await self._latency.get_latency_stats(window, _plain(agent), _plain(tier))
+        return LatencyView(window=window, as_of=answer.as_of, agents=[LatencyLine.of(line) for line in answer.stats])
 
 
 def _order(trace: TraceSummary) -> tuple[datetime, str]:

@@ -22,7 +22,7 @@ class TraceLine(BaseModel):
     agents: list[str]
     input_tokens: int
     output_tokens: int
-    total_cost: float
+    total_cost: float | None
 
     @classmethod
     def of(cls, trace: TraceSummary) -> TraceLine:
@@ -147,7 +147,7 @@ class LatencyLine(BaseModel):
     fallback_rate: float
     input_tokens: int
     output_tokens: int
-    total_cost: float
+    total_cost: float | None
 
     @classmethod
     def of(cls, stats: LatencyStats) -> LatencyLine:
@@ -156,9 +156,10 @@ class LatencyLine(BaseModel):
 
 
 class LatencyView(BaseModel):
-    """By agent and tier. `window` begins at the full hour."""
+    """By agent and tier. `window` begins at the full hour; `as_of` is when the table was asked, for answers are kept a while."""
 
     window: str
+    as_of: datetime
     agents: list[LatencyLine]
 
 

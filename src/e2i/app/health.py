@@ -16,7 +16,7 @@ MINIMUM_FREE_BYTES = 500 * 1024**2
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One line of `e2i doctor`; `advice` only where it is not ok."""
+    """One line of `e2i doctor`; `advice` only where there is something to do."""
 
     check: str
     ok: bool
@@ -88,14 +88,11 @@ def _examine_sink(account: SinkAccount) -> Check:
     """A sink that is away is no fault of ours as long as nothing is lost; a loss, or a span that nothing explains, is."""
     lost = sum(account.dropped.values())
     detail = f"{account.delivered} delivered, {account.in_spool} waiting, {account.sampled_out} sampled out, {lost} lost"
+    advice = "`e2i status --json` says how they were lost." if lost else None
     if account.last_error is not None:
-        detail += f"; {account.last_error}"
-    return Check(
-        check=f"spans to {account.sink}",
-        ok=account.unexplained == 0 and lost == 0,
-        detail=detail,
-        advice="`e2i status --json` says how they were lost." if lost else None,
-    )
+        detail = f"{'waiting: ' if account.in_spool else ''}{detail}; {account.last_error}"
+        advice = advice or "Nothing is lost: what waits is sent as soon as the sink takes it. See to what it last said."
+    return Check(check=f"spans to {account.sink}", ok=account.unexplained == 0 and lost == 0, detail=detail, advice=advice)
 
 
 async def _examine_tracker(ports: HealthPorts) -> list[Check]:

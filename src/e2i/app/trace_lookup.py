@@ -97,7 +97,7 @@ def _told(summary: TraceSummary) -> str:
     return f"{summary.root_name or 'root has not arrived'}, {summary.started_at:%Y-%m-%d %H:%M} UTC"
 
 
-def moment(text: str, *, now: datetime) -> datetime:
+def moment(text: str, *, now: datetime, where: str = "--since") -> datetime:
     """`90s`, `15m`, `24h`, `7d`, `2w` before `now`, or a date or time in ISO 8601, in UTC when it names no zone.
 
     >>> moment("24h", now=datetime(2026, 1, 2, tzinfo=UTC)).isoformat(), moment("2026-01-02", now=datetime.now(UTC)).isoformat()
@@ -114,9 +114,19 @@ def moment(text: str, *, now: datetime) -> datetime:
         given = datetime.fromisoformat(text.strip())
     except (ValueError, OverflowError):
         raise ConfigError(
-            f"{text!r} is no length of time and no date.", where="--since", advice="Write 15m, 24h, 7d, 2026-01-31 or 2026-01-31T08:00."
+            f"{text!r} is no length of time and no date.", where=where, advice="Write 15m, 24h, 7d, 2026-01-31 or 2026-01-31T08:00."
         ) from None
     return given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
+
+
+def check_period(since: datetime | None, until: datetime | None) -> None:
+    """Raises ConfigError for a period that ends before it begins: it would find nothing, and look like an empty table."""
+    if since is not None and until is not None and since > until:
+        raise ConfigError(
+            f"the period begins at {since:%Y-%m-%d %H:%M:%S} UTC, after its end at {until:%Y-%m-%d %H:%M:%S} UTC.",
+            where="--since",
+            advice="Give --since the earlier moment: --since 7d --until 24h is the time from seven days to one day ago.",
+        )
 
 
 async def pages(records: SpanRecords, query: SpanQuery) -> AsyncIterator[list[StoredSpan]]:

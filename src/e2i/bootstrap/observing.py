@@ -279,10 +279,12 @@ class MigratedShipments:
         self._repository = SpanShipmentRepository(database)
         self._is_ready = False
 
-    async def ship(self, spans: Sequence[SpanRecord], *, spool_id: str, state: Mapping[str, Any]) -> int:
+    async def ship(
+        self, spans: Sequence[SpanRecord], *, spool_id: str, state: Mapping[str, Any], left_out: Sequence[SpanRecord] = ()
+    ) -> int:
         """See the port."""
         async with self._prepared():
-            return await self._repository.ship(spans, spool_id=spool_id, state=state)
+            return await self._repository.ship(spans, spool_id=spool_id, state=state, left_out=left_out)
 
     async def shipped(self, spool_id: str) -> dict[str, Any] | None:
         """See the port."""

@@ -212,17 +212,20 @@ def search(
 ) -> None:
     """Find spans, newest first: by agent, status, kind of work, attributes, duration and time."""
     from e2i.app.trace_export import span_to_dict
+    from e2i.app.trace_lookup import check_period
     from e2i.cli.trace_tail import span_row
     from e2i.domain.telemetry import SpanQuery
 
+    start, end = _moment(since), _moment(until, "--until")
+    check_period(start, end)
     query = SpanQuery(
         agent=agent,
         status=None if status is None else status.value,
         operation=operation,
         attributes=attributes(attribute or []),
         minimum_ms=slower_than,
-        since=_moment(since),
-        until=_moment(until),
+        since=start,
+        until=end,
         limit=limit,
         cursor=cursor,
     )
@@ -301,10 +304,10 @@ def _ask(chosen: Settings, question: Callable[[SpanRecords], Awaitable[T]]) -> T
     return asyncio.run(asked())
 
 
-def _moment(text: str | None) -> datetime | None:
+def _moment(text: str | None, option: str = "--since") -> datetime | None:
     from e2i.app.trace_lookup import moment
 
-    return None if text is None else moment(text, now=datetime.now(UTC))
+    return None if text is None else moment(text, now=datetime.now(UTC), where=option)
 
 
 def _summary_row(found: TraceSummary, *, digits: int) -> dict[str, Any]:
@@ -319,7 +322,7 @@ def _summary_row(found: TraceSummary, *, digits: int) -> dict[str, Any]:
         "spans": found.spans,
         "errors": found.errors or "-",
         "tokens": f"{tokens:,}" if tokens else "-",
-        "cost": format_cost(found.total_cost or None),
+        "cost": format_cost(found.total_cost),
         "agents": len(found.agents) or "-",
         "root": "(not arrived)" if found.root_name is None else harmless(found.root_name),
     }

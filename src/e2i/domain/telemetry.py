@@ -100,7 +100,11 @@ class StoredSpan:
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyStats:
-    """One line of v_agent_latency_summary. Latencies in ms, rates as shares in 0-1, cost in US dollars."""
+    """One line of v_agent_latency_summary. Latencies in ms, rates as shares in 0-1, cost in US dollars.
+
+    Calls, latency and rates are of the agent's calls, tokens and cost of everything below them. An agent of whose calls only parts have
+    ended has 0 calls, and latencies and rates of 0.
+    """
 
     agent_name: str
     agent_tier: str
@@ -113,7 +117,8 @@ class LatencyStats:
     fallback_rate: float
     input_tokens: int
     output_tokens: int
-    total_cost: float
+    total_cost: float | None
+    """None while no cost is known"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +160,8 @@ class TraceSummary:
     agents: tuple[str, ...]
     input_tokens: int
     output_tokens: int
-    total_cost: float
+    total_cost: float | None
+    """None while no cost is known"""
 
 
 @dataclass(frozen=True, kw_only=True)

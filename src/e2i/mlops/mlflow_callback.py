@@ -6,6 +6,8 @@ Nothing of MLflow is imported: a span goes through OpenTelemetry like any other,
 from __future__ import annotations
 
 import threading
+import time
+from asyncio import CancelledError
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -40,10 +42,14 @@ class _Run:
     span: Span | None
     context: dict[str, str]
     root: UUID
+    parent: UUID | None = None
     is_hidden: bool = False
     has_token: bool = False
     below: set[UUID] = field(default_factory=set)
     """of a root: every run of its tree that has not ended"""
+    cancelled: CancelledError | None = None
+    """it was cancelled below its root, whose end tells whether somebody meant it"""
+    cancelled_ns: int | None = None
 
 
 class MlflowCallbackHandler(BaseCallbackHandler):
@@ -99,7 +105,7 @@ class MlflowCallbackHandler(BaseCallbackHandler):
         with self._lock:
             left, self._runs = list(self._runs.values()), OrderedDict()
         for run in reversed(left):
-            _abandon(run)
+            _abandon(run, is_left_early=False)
 
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, parent_run_id: UUID | None = None, **more: Any
@@ -220,10 +226,13 @@ class MlflowCallbackHandler(BaseCallbackHandler):
             span = None if parent is None else parent.span
         else:
             known = {**self._metadata, **values.metadata_attributes(metadata), **values.context_attributes(context)}
+            around = _ambient() if parent is None or parent.span is None else parent.context
+            if "agent" in context and context["agent"] == around.get("agent"):
+                known[names.IS_PART] = True
             if own := [tag for tag in tags if ":step:" not in tag]:
                 known[names.TAGS] = own
             span = _open(name, {**known, **attributes}, parent)
-        self._keep(run_id, _Run(span, context, run_id if parent is None else parent.root, is_hidden))
+        self._keep(run_id, _Run(span, context, run_id if parent is None else parent.root, parent_run_id, is_hidden))
 
     def _keep(self, run_id: UUID, run: _Run) -> None:
         forgotten: list[_Run] = []
@@ -236,22 +245,59 @@ class MlflowCallbackHandler(BaseCallbackHandler):
                 oldest = next(iter(self._runs))
                 forgotten += self._take(oldest)
         for left in forgotten:
-            _abandon(left)
+            _abandon(left, is_left_early=False)
 
     def _end(self, run_id: UUID, attributes: dict[str, Any], error: BaseException | None = None) -> None:
+        is_left_early = isinstance(error, GeneratorExit)
         with self._lock:
+            if isinstance(error, CancelledError) and self._waits(run_id, error):
+                return
+            stopped = self._stopped_below(run_id) if is_left_early else []
             taken = self._take(run_id)
         if not taken:
             return
         *left, run = taken
-        for below in left:
-            _abandon(below)
+        # LangChain reports a chain that is left in `stream` as one that has ended; only then its model hears of it.
+        is_left_early = is_left_early or (error is None and _is_mid_stream(left))
+        for below in (*stopped, *left):
+            _abandon(below, is_left_early=is_left_early)
         if run.is_hidden or run.span is None:
             return
         run.span.set_attributes(attributes)
-        if error is not None:
+        if is_left_early:
+            run.span.set_attribute(names.LEFT_EARLY, True)
+        elif error is not None:
             _note(run.span, error)
         run.span.end()
+
+    def _waits(self, run_id: UUID, error: CancelledError) -> bool:
+        """LangGraph cancels what runs below a stream that its reader leaves, and says only then that it was left."""
+        run = self._runs.get(run_id)
+        if run is None or run.root == run_id or run.root not in self._runs:
+            return False
+        if run.cancelled is None:
+            run.cancelled, run.cancelled_ns = error, time.time_ns()
+        return True
+
+    def _stopped_below(self, run_id: UUID) -> list[_Run]:
+        """Take what was cancelled below a run, and what runs below that; innermost first."""
+        top = self._runs.get(run_id)
+        root = None if top is None else self._runs.get(top.root)
+        if root is None or root is top:  # with a root all goes that is below it
+            return []
+        found = [other for other in self._runs if other in root.below and self._is_stopped(other, run_id)]
+        root.below.difference_update(found)
+        return [self._runs.pop(other) for other in reversed(found)]
+
+    def _is_stopped(self, run_id: UUID, top: UUID) -> bool:
+        was_cancelled = False
+        run = self._runs.get(run_id)
+        while run is not None and run.parent is not None:
+            was_cancelled = was_cancelled or run.cancelled is not None
+            if run.parent == top:
+                return was_cancelled
+            run = self._runs.get(run.parent)
+        return False
 
     def _take(self, run_id: UUID) -> list[_Run]:
         """Forget a run; of a root also what is open below it, innermost first, itself last."""
@@ -282,14 +328,29 @@ def _note(span: Span, error: BaseException) -> None:
     if any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__):
         span.add_event("interrupt", {"kind": type(error).__name__})
         return
+    if isinstance(error, SystemExit) and not error.code:
+        return
+    if isinstance(error, CancelledError) and not (error.args and isinstance(error.args[0], str)):  # what LangGraph gives is no text
+        error = CancelledError("cancelled").with_traceback(error.__traceback__)
     span.record_exception(error)
     span.set_attribute(names.ERROR_TYPE, type(error).__name__)
     span.set_status(Status(StatusCode.ERROR, str(error)))
 
 
-def _abandon(run: _Run) -> None:
-    if run.is_hidden or run.span is None:
+def _is_mid_stream(left: list[_Run]) -> bool:
+    return any(run.has_token for run in left) and all(run.cancelled is None for run in left)
+
+
+def _abandon(run: _Run, *, is_left_early: bool) -> None:
+    """End a run that will not tell its end, or that waited for its root to tell why it was cancelled."""
+    span = run.span
+    if run.is_hidden or span is None:
         return
-    run.span.set_attribute(names.ERROR_TYPE, _UNFINISHED)
-    run.span.set_status(Status(StatusCode.ERROR, "its end was never reported."))
-    run.span.end()
+    if is_left_early:
+        span.set_attribute(names.LEFT_EARLY, True)
+    elif run.cancelled is not None:
+        _note(span, run.cancelled)
+    else:
+        span.set_attribute(names.ERROR_TYPE, _UNFINISHED)
+        span.set_status(Status(StatusCode.ERROR, "its end was never reported."))
+    span.end(run.cancelled_ns)

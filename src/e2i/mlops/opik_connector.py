@@ -15,7 +15,7 @@ from opentelemetry import trace
 
 from e2i.mlops import past_spans
 from e2i.mlops.fast_attributes import may_come_later
-from e2i.mlops.opik_spans import Agent, LLMSpan, OpikSpan, current_agent
+from e2i.mlops.opik_spans import Agent, LLMSpan, OpikSpan, agent_attributes, current_agent
 from e2i.mlops.span_values import attribute_of, attributes_of, checked_cost, checked_tokens, checked_value, text_of, texts_of
 from e2i.observability import attributes as names
 
@@ -135,7 +135,8 @@ class OpikConnector:
 
         Parameters
         ----------
-        agent_name : such as `explainer`; language model calls inside carry it too
+        agent_name : such as `explainer`; language model calls inside carry it too. Inside a `trace_agent` of the same agent it is a part of
+            that call, not one of its own
         operation : what the agent does, for the span's name
         agent_tier : by default the tier of the agent's settings
         metadata : attributes; `brand`, `kpi`, `experiment_id`, `run_id`, `user_id` and `session_id` have columns or names of their own
@@ -147,15 +148,14 @@ class OpikConnector:
         DataError
             An id is not one.
         """
-        agent_name, tier = text_of(agent_name), agent_tier or self._settings.tiers.get(agent_name)
+        agent_name = text_of(agent_name)
+        agent = Agent(agent_name, agent_tier or self._settings.tiers.get(agent_name))
         attributes: dict[str, Any] = {
             names.OPERATION: "agent",
             names.GEN_AI_OPERATION: "invoke_agent",
             names.GEN_AI_AGENT_NAME: agent_name,
-            names.AGENT: agent_name,
+            **agent_attributes(agent, current_agent()),
         }
-        if tier:
-            attributes[names.TIER] = text_of(tier)
         if operation:
             attributes[names.STEP] = text_of(operation)
         if input_data is not None:
@@ -163,7 +163,7 @@ class OpikConnector:
         _add(attributes, metadata, tags)
         place = past_spans.place_of(trace_id, parent_span_id)
         name = f"{agent_name}.{operation}" if operation else f"invoke_agent {agent_name}"
-        return OpikSpan(self, name, attributes, agent=Agent(agent_name, tier), place=place)
+        return OpikSpan(self, name, attributes, agent=agent, place=place)
 
     def trace_llm_call(
         self,
@@ -193,12 +193,11 @@ class OpikConnector:
         DataError
             An id is not one, or both `prompt` and `messages` are given.
         """
-        agent = current_agent() if agent_name is None else Agent(agent_name, self._settings.tiers.get(agent_name))
+        around = current_agent()
+        agent = around if agent_name is None else Agent(text_of(agent_name), self._settings.tiers.get(agent_name))
         attributes: dict[str, Any] = {names.OPERATION: "llm", names.GEN_AI_OPERATION: "chat", names.GEN_AI_REQUEST_MODEL: text_of(model)}
         if agent is not None:
-            attributes[names.AGENT] = text_of(agent.name)
-            if agent.tier:
-                attributes[names.TIER] = text_of(agent.tier)
+            attributes |= agent_attributes(agent, around)
         if provider:
             attributes[names.GEN_AI_PROVIDER] = text_of(provider)
         if temperature is not None:
@@ -358,6 +357,9 @@ class OpikConnector:
         parent = None if span_id is None else past_spans.span_number(span_id)
         if parent is None and trace_id is None and current.is_valid:
             parent = current.span_id
+        agent = current_agent()
+        if agent is not None:  # whoever may not be quoted is not quoted here either
+            attributes.setdefault(names.AGENT, text_of(agent.name))
         now = time.time_ns()
         past = past_spans.PastSpan(
             name=name,

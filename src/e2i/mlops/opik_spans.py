@@ -51,6 +51,16 @@ def current_agent() -> Agent | None:
     return scope.agent if isinstance(scope, OpikSpan) else None
 
 
+def agent_attributes(agent: Agent, around: Agent | None) -> dict[str, Any]:
+    """What a span of `agent` says of it; `around` is the agent at work where the span begins."""
+    found: dict[str, Any] = {names.AGENT: text_of(agent.name)}
+    if agent.tier:
+        found[names.TIER] = text_of(agent.tier)
+    if around is not None and around.name == agent.name:
+        found[names.IS_PART] = True
+    return found
+
+
 class OpikSpan(Span):
     """A span of an agent's; see `OpikConnector.trace_agent`. It is opened by `with` or `async with`, once.
 

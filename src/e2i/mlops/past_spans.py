@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.trace import Tracer
 
 _STATUS = {"success": StatusCode.OK, "ok": StatusCode.OK, "unset": StatusCode.UNSET, "error": StatusCode.ERROR}
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)

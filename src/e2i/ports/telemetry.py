@@ -42,8 +42,14 @@ class SpanRecords(Protocol):
 class SpanShipments(Protocol):
     """The shipper's side of the table: rows and the place reached in the spool commit together, so each span counts once."""
 
-    async def ship(self, spans: Sequence[SpanRecord], *, spool_id: str, state: Mapping[str, Any]) -> int:
-        """Insert what is new and keep `state` for `spool_id`, in one transaction; returns how many were new."""
+    async def ship(
+        self, spans: Sequence[SpanRecord], *, spool_id: str, state: Mapping[str, Any], left_out: Sequence[SpanRecord] = ()
+    ) -> int:
+        """Insert what is new and keep `state` for `spool_id`, in one transaction; returns how many were new.
+
+        `left_out` are spans that sampling leaves out: they count in the rollups, once for this state, and get no row. One that cannot be
+        measured is skipped.
+        """
         ...
 
     async def shipped(self, spool_id: str) -> dict[str, Any] | None:

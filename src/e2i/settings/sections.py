@@ -2,11 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
 Share = Field(ge=0, le=1)
+SpanBytes = Field(ge=64)
+"""less holds not even the marker of a cut"""
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+def parse_headers(text: str) -> dict[str, str]:
+    """`name=value,name=value` with percent-encoded values, as OTEL_EXPORTER_OTLP_HEADERS is written.
+
+    Raises
+    ------
+    PydanticCustomError
+        It is not written so, or HTTP cannot carry a name or value. The values are secrets: none is shown.
+    """
+    found = {}
+    for number, part in enumerate(filter(None, (part.strip() for part in text.split(","))), start=1):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not _HEADER_NAME.fullmatch(name):
+            raise _wrong("header {number} is not name=value with a name of ASCII letters, digits and hyphens", number=number)
+        found[name.lower()] = _sendable(unquote(value))
+    return found
+
+
+def _wrong(message: str, **values: Any) -> PydanticCustomError:
+    return PydanticCustomError("e2i", message, values)
+
+
+def _sendable(value: str) -> str:
+    """What fits into an HTTP header."""
+    if not value.isascii() or any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+        raise _wrong("goes into an HTTP header: only printable ASCII characters, no line end")
+    return value
+
+
+def _sendable_secret(value: SecretStr) -> SecretStr:
+    _sendable(value.get_secret_value())
+    return value
+
+
+def _headers(value: SecretStr) -> SecretStr:
+    parse_headers(value.get_secret_value())
+    return value
+
+
+def _address(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or a bracket without its other half
+        is_good = False
+    is_good = is_good and not re.search(r"[\s\x00-\x1f\x7f?#]", value)
+    if value and not is_good:
+        raise _wrong("is no address: write http://host:port or https://host/path, or leave it empty for none")
+    return value
+
+
+def _key_word(value: str) -> str:
+    if not re.search(r"[A-Za-z0-9]", value):
+        raise _wrong("a word needs a letter a-z or a digit; remove an empty one")
+    return value
+
+
+HttpAddress = Annotated[str, AfterValidator(_address)]
+HeaderText = Annotated[str, AfterValidator(_sendable)]
+HeaderSecret = Annotated[SecretStr, AfterValidator(_sendable_secret)]
 
 
 class Section(BaseModel):
@@ -28,7 +95,7 @@ class TrackingSection(Section):
     uri: SecretStr
     username: str
     password: SecretStr
-    token: SecretStr
+    token: HeaderSecret
     artifact_location: str
     request_timeout: float = Field(gt=0)
     retry: RetrySection
@@ -118,16 +185,16 @@ class DataQualitySection(Section):
 
 class OpikSection(Section):
     enabled: bool
-    endpoint: str
-    api_key: SecretStr
-    workspace: str
+    endpoint: HttpAddress
+    api_key: HeaderSecret
+    workspace: HeaderText
     project_name: str
 
 
 class OtlpSection(Section):
     enabled: bool
-    endpoint: str
-    headers: SecretStr
+    endpoint: HttpAddress
+    headers: Annotated[SecretStr, AfterValidator(_headers)]
 
 
 class MlflowTracesSection(Section):
@@ -141,7 +208,7 @@ class SamplingSection(Section):
     environment_aware: bool
     always_sample_errors: bool
     always_sample_agents: tuple[str, ...]
-    agent_overrides: dict[str, float]
+    agent_overrides: dict[str, Annotated[float, Share]]
     decision_wait_seconds: float = Field(ge=0)
 
 
@@ -186,10 +253,10 @@ class SpanDatabaseSection(Section):
 class SpanLimitsSection(Section):
     include_input: bool
     include_output: bool
-    max_input_size_bytes: int = Field(gt=0)
-    max_output_size_bytes: int = Field(gt=0)
-    max_metadata_size_bytes: int = Field(gt=0)
-    redact_patterns: tuple[str, ...]
+    max_input_size_bytes: int = SpanBytes
+    max_output_size_bytes: int = SpanBytes
+    max_metadata_size_bytes: int = SpanBytes
+    redact_patterns: tuple[Annotated[str, AfterValidator(_key_word)], ...]
 
 
 class ReceiverSection(Section):

@@ -31,15 +31,17 @@ BINS = 1280
 UNKNOWN_TIER = "unknown"
 """of agents that other teams' spans name without a tier"""
 NOT_CALLS = frozenset({"step", "metric", "feedback"})
-"""operations that are parts of a call"""
+"""operations that never count: their calls do"""
 _HOUR_NS = 3_600_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SUMS = ("calls", "durations", "errors", "fallbacks", "inputs", "outputs", "costs")
+_SUMS = ("spans", "inputs", "outputs", "priced", "costs", "calls", "durations", "errors", "fallbacks")
+_REALS = ("costs", "durations")
+"""the driver takes no lists of whole numbers and others mixed"""
 _Key = tuple[str, int, str, str]
 
 
 class Measure(NamedTuple):
-    """What one call adds to the rollups."""
+    """What one span adds to the rollups: a call everything, a part of a call its tokens and cost."""
 
     agent_name: str
     agent_tier: str
@@ -49,14 +51,17 @@ class Measure(NamedTuple):
     is_fallback: bool
     input_tokens: int
     output_tokens: int
-    total_cost: float
+    total_cost: float | None
+    """US dollars; None where unknown"""
+    is_part: bool = False
+    """it happened inside a call of the same agent"""
 
 
 @dataclass(slots=True)
 class _Cell:
     """The changes of one hour; `sums` in the order of _SUMS."""
 
-    sums: list[float] = field(default_factory=lambda: [0] * len(_SUMS))
+    sums: list[float] = field(default_factory=lambda: [0.0 if name in _REALS else 0 for name in _SUMS])
     durations_ms: list[float] = field(default_factory=list)
     signs: list[int] = field(default_factory=list)
 
@@ -116,18 +121,24 @@ def _by_hour(added: Iterable[Measure], removed: Iterable[Measure]) -> dict[_Key,
     hours: dict[_Key, _Cell] = {}
     for sign, measures in ((1, added), (-1, removed)):
         for measure in measures:
-            agent, tier, started_ns, *amounts = measure
-            key = ("hour", started_ns // _HOUR_NS, agent, tier)
+            key = ("hour", measure.started_ns // _HOUR_NS, measure.agent_name, measure.agent_tier)
             cell = hours.get(key)
             if cell is None:
                 cell = hours[key] = _Cell()
-            cell.durations_ms.append(measure.duration_ms)
-            cell.signs.append(sign)
+            if not measure.is_part:
+                cell.durations_ms.append(measure.duration_ms)
+                cell.signs.append(sign)
             sums = cell.sums
-            sums[0] += sign
-            for place, amount in enumerate(amounts, start=1):
+            for place, amount in enumerate(_amounts(measure)):
                 sums[place] += sign * amount
     return hours
+
+
+def _amounts(measure: Measure) -> tuple[float, ...]:
+    """In the order of _SUMS; of a part only the first ones."""
+    cost = measure.total_cost
+    amounts = (1, measure.input_tokens, measure.output_tokens, cost is not None, cost or 0.0)
+    return amounts if measure.is_part else (*amounts, 1, measure.duration_ms, measure.is_error, measure.is_fallback)
 
 
 def bins_of(durations_ms: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -33,6 +33,8 @@ _FIRST_WAIT_S = 1.0
 _AGAIN = "Try again; `e2i status` shows whether the database is up."
 _CHECK_URL = "Check DATABASE_URL: user, password, host, port and database."
 _UPGRADE = "Run `e2i db upgrade`."
+_OF_THE_SESSION = (errors.ReadOnlySqlTransaction, errors.QueryCanceled)
+"""may come of what the session was told when it began; a new one hears what holds now"""
 _TABLE: tuple[tuple[tuple[type[psycopg.Error], ...], type[E2IError], str], ...] = (
     (
         (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow, errors.IdleInTransactionSessionTimeout),
@@ -116,6 +118,9 @@ class Database:
             try:
                 async with connection:
                     yield connection
+            except _OF_THE_SESSION:
+                await connection.close()
+                raise
             finally:
                 await self._pool.putconn(connection)
 

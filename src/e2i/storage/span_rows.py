@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2i.domain.telemetry import SpanColumns, SpanEvent, SpanLink, SpanRecord, StoredSpan
 from e2i.errors import BackendRejected
+from e2i.observability import attributes as names
 from e2i.observability.mapping import columns_of
 from e2i.storage.json_bytes import json_bytes
 from e2i.storage.latency import NOT_CALLS, UNKNOWN_TIER, Measure
@@ -104,7 +105,7 @@ def bounded(columns: SpanColumns) -> SpanColumns:
 
 
 def measure_of(span: SpanRecord, columns: SpanColumns) -> Measure | None:
-    """What the span adds to the rollups; None when it is not an ended call of an agent."""
+    """What the span adds to the rollups; None when it is neither an ended call of an agent nor an ended part of one."""
     if columns.agent_name is None or span.ended_ns is None or not span.started_ns or columns.operation_type in NOT_CALLS:
         return None
     return Measure(
@@ -116,8 +117,28 @@ def measure_of(span: SpanRecord, columns: SpanColumns) -> Measure | None:
         len(columns.fallback_chain) > 1,
         columns.input_tokens or 0,
         columns.output_tokens or 0,
-        columns.total_cost or 0.0,
+        columns.total_cost,
+        span.attributes.get(names.IS_PART) is True,
     )
+
+
+def measure_alone(span: SpanRecord) -> Measure | None:
+    """As in `row_of`, for a span that is not kept as a row; None also where it is no span."""
+    try:
+        return _measure(span)
+    except _UNFIT:
+        try:
+            return _measure(cleaned(span))
+        except _UNFIT:
+            return None
+
+
+def _measure(span: SpanRecord) -> Measure | None:
+    columns = bounded(columns_of(span))
+    _check_times(span.started_ns, span.ended_ns)
+    for text in (columns.agent_name, columns.agent_tier):
+        _word(text)  # refuses what PostgreSQL cannot hold
+    return measure_of(span, columns)
 
 
 def _refused(span: SpanRecord, reason: Exception) -> BackendRejected:
@@ -163,8 +184,7 @@ def _row(span: SpanRecord) -> SpanRow:
 
 def _numbers(span: SpanRecord, columns: SpanColumns) -> Iterable[bytes]:
     started, ended = span.started_ns, span.ended_ns
-    if not 0 <= started <= LATEST_NS or (ended is not None and not 0 <= ended <= LATEST_NS):
-        raise ValueError("a time outside 1970-2262")
+    _check_times(started, ended)
     start_us, start_rest = divmod(started, 1000)
     end_us, end_rest = (0, 0) if ended is None else divmod(ended, 1000)
     if ended is None:
@@ -180,6 +200,11 @@ def _numbers(span: SpanRecord, columns: SpanColumns) -> Iterable[bytes]:
         _nanos(2, start_rest, 2, end_rest),
         _BOOLEANS[len(columns.fallback_chain) > 1],
     )
+
+
+def _check_times(started: int, ended: int | None) -> None:
+    if not 0 <= started <= LATEST_NS or (ended is not None and not 0 <= ended <= LATEST_NS):
+        raise ValueError("a time outside 1970-2262")
 
 
 def _words(span: SpanRecord, columns: SpanColumns) -> Iterable[bytes]:

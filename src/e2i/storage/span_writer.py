@@ -14,7 +14,7 @@ from e2i.storage.span_rows import HEADER, TRAILER, day_of, row_of
 from e2i.storage.sql import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import date
     from typing import LiteralString
 
@@ -117,17 +117,18 @@ class SpanWriter:
         """Nobody makes a day until the transaction ends. Before anything else is locked, so that nobody waits in a circle."""
         await connection.execute(_SQL["keep_days"])
 
-    async def insert(self, connection: AsyncConnection[Row], arrivals: Arrivals) -> int:
-        """How many were new; the others are there already and stay as they are. Rows and rollups."""
+    async def insert(self, connection: AsyncConnection[Row], arrivals: Arrivals, beside: Sequence[Measure] = ()) -> int:
+        """How many were new; the others are there already and stay as they are. Rows and rollups, these with what is `beside` the rows."""
         if not arrivals:
+            await self.roll_up(connection, beside)
             return 0
         try:
             await self.copy(connection, arrivals)
         except errors.UniqueViolation:
             new = await self._placed(connection, arrivals, _sift)
-            await self.roll_up(connection, arrivals.measures(new))
+            await self.roll_up(connection, [*arrivals.measures(new), *beside])
             return len(new)
-        await self.roll_up(connection, arrivals.measures())
+        await self.roll_up(connection, [*arrivals.measures(), *beside])
         return len(arrivals)
 
     async def copy(self, connection: AsyncConnection[Row], arrivals: Arrivals) -> None:
@@ -136,6 +137,9 @@ class SpanWriter:
 
     async def roll_up(self, connection: AsyncConnection[Row], added: Iterable[Measure], removed: Iterable[Measure] = ()) -> None:
         """Last in a transaction, because other writers wait for these rows until it ends."""
+        added, removed = list(added), list(removed)
+        if not (added or removed):
+            return
         kind = await (await connection.execute(_SQL["vector_oid"])).fetchone()
         assert kind is not None
         parameters = rollup_parameters(added, removed, vector_oid=kind["oid"])

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from e2i.telemetry.sensitive_keys import Label, words_of
+from e2i.telemetry.sensitive_keys import words_of
 
 Part = tuple[int, int]
 Check = Callable[[bytes, Any], Part | None]
@@ -21,6 +21,11 @@ EMAIL = r"[A-Za-z0-9_.+%'~&-]+(?:@|%40)(?:[A-Za-z0-9_-]{1,63}\.){1,8}[A-Za-z]{2,
 EMAIL_IN_WORDS = (
     r"(?i)[a-z0-9_.+-]+ ?[\[({] ?at ?[\])}] ?[a-z0-9-]+(?: ?(?:[\[({] ?dot ?[\])}]|\.) ?[a-z0-9-]+){1,6}"
 )  # fmt: skip
+EMAIL_PLAIN_WORDS = (
+    r"(?i)[a-z0-9_.+-]+ at [a-z0-9-]+(?: dot [a-z0-9-]+){0,3} dot (?:com|org|net|edu|gov|mil|io|co|info|biz"
+    r"|us|eu|uk|ca|au|de|ch|at|fr|it|es|nl)\b"
+)
+EMAIL_QUOTED = r"""\\{0,7}"[^"\\@\x1e\r\n]{1,64}\\{0,7}"@(?:[A-Za-z0-9_-]{1,63}\.){1,8}[A-Za-z]{2,24}"""
 PHONE = (
     r"(?i)(?:\+?0{0,2}1[-. ]{1,2})?(?:\([0-9]{3}\)[-. /]{0,3}[0-9]{3}[-. ]{0,3}[0-9]{4}|[0-9]{3}[-. /]{1,3}[0-9]{3}[-. ]{1,3}[0-9]{4}"
     r"|[0-9]{3}-[0-9]{7}|[0-9]{10})(?:[ ,]{0,2}(?:x|ext\.?) ?[0-9]{1,6})?"
@@ -32,7 +37,7 @@ PRIVATE_KEY = r"(?s)-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?(?:-----.*?----
 ADDRESS = r"""://([^\s/?#@:"'<>]*):([^\s"'<>]+)@"""
 ASSIGNED = r"""[:=]["'\\ ]{0,5}([A-Za-z0-9+/_=-]{32}[A-Za-z0-9+/_=-]*)"""
 
-_MARKER = re.compile(rb"\[(?:email|phone|ssn|npi|mrn|dob|card|secret|not logged)\]|.{0,3}\[truncated ")
+MARKER = re.compile(rb"\[(?:email|phone|ssn|npi|mrn|dob|card|secret|not logged)\]|.{0,3}\[truncated ")
 _MEASURE = re.compile(rb"([A-Za-z_][A-Za-z0-9_.]{0,40})[\"'\\]*\s{0,2}[:=]?\s{0,2}[\"'\\]*$")
 _UNIT = re.compile(
     rb"\s?(?:%|(?:bytes?|[kmg]i?b|[num]?s|sec|seconds|rows?|usd|eur|dollars?|[tn]b?rx|units?|scripts?|tokens?|prescriptions)\b)",
@@ -40,24 +45,28 @@ _UNIT = re.compile(
 )
 
 
-def _set(words: str) -> frozenset[bytes]:
-    return frozenset(words.encode().split())
+_NEXT = re.compile(
+    rb"(?i)(?:\s{0,2}[,;/|&]\s{0,2}(?:and\s|or\s)?|\s(?:and|or)\s)([a-z]{0,3}[-#]?\+?\(?[0-9](?:[-. ()]{0,2}[0-9]){0,15})(?![\w])"
+)
+_DAY = re.compile(rb"(?:19|20)[0-9]{2}-?[0-9]{2}-?[0-9]{2}$")
+_PEOPLE = re.compile(rb"(?i)\s(?:hcps?|patients|people|doctors|physicians|prescribers|calls|members|weeks|targets)\b")
 
 
-_MEASURES = _set(
+def words(text: str) -> frozenset[bytes]:
+    """Of a list in one string."""
+    return frozenset(text.encode().split())
+
+
+_MEASURES = words(
     "time timestamp ts epoch seed hash bytes size count counts rows volume total sum amount sales revenue units trx nrx "
     "nbrx ns us ms seconds started ended start end created updated finished observed offset port pid usd cost budget"
 )
 _DATA_TYPES = re.compile(rb"(?i)^(?:u?int|float|decimal|utf|varchar|str|string|bool)[0-9]{0,3}$")
-_STOPS = re.compile(rb"[\s\"'<>&;]")
-_LINE_END = re.compile(rb"[\r\n\"'<>\x1e]")
-_NO_VALUE = _set(
-    "none null nil true false undefined str int float bool bytes string optional any secretstr required missing empty unset yes no"
-)
-_WHOLE_LINE = frozenset(("authorization", "cookie"))
 _FILES = (b".png", b".jpg", b".jpeg", b".gif", b".svg", b".webp", b".json", b".yaml", b".csv", b".parquet")
 
 
+ESCAPES = (b"\\n", b"\\r", b"\\t")
+"""before a word in JSON that was cut: the letter is none of the word"""
 _SIGNED = (b"$", b"#", b"-", b"+", b"@")
 
 
@@ -180,7 +189,19 @@ def phone_abroad(data: bytes, match: Any) -> Part | None:
 
 
 def _follows_label(data: bytes, match: Any) -> bool:
-    return not _left(data, match.start(1)).isalpha() or _left(data, match.start(1)) == b""
+    at = match.start(1)
+    return not _left(data, at).isalpha() or data[max(0, at - 2) : at] in ESCAPES
+
+
+def _with_alike(data: bytes, start: int, end: int) -> Part:
+    """`MRNs: 48291301, 48291302`: what follows and looks the same belongs to the label too."""
+    size = len(_digits(data[start:end]))
+    while (more := _NEXT.match(data, end)) is not None:
+        digits = len(_digits(more.group(1)))
+        if digits < 5 or abs(digits - size) > 1 or _DAY.match(more.group(1)) or _is_counted(data, more.start(1), more.end(1)):
+            break
+        end = more.end(1)
+    return start, end
 
 
 def _in_list(data: bytes, match: Any) -> Part | None:
@@ -189,7 +210,7 @@ def _in_list(data: bytes, match: Any) -> Part | None:
     end = data.find(b"]", start, start + 4096)
     end = min(len(data), start + 4096) if end < 0 else end
     content = data[start:end]
-    return (start, end) if any(48 <= c <= 57 for c in content) and not _MARKER.match(data, start) else None
+    return (start, end) if any(48 <= c <= 57 for c in content) and not MARKER.match(data, start) else None
 
 
 def digits_labelled(data: bytes, match: Any) -> Part | None:
@@ -199,7 +220,7 @@ def digits_labelled(data: bytes, match: Any) -> Part | None:
     if match.group(3)[:1] == b"[":
         return _in_list(data, match)
     start, end = match.span(3)
-    return None if data[end : end + 1].isdigit() else (start, end)
+    return None if data[end : end + 1].isdigit() else _with_alike(data, start, end)
 
 
 def phone_labelled(data: bytes, match: Any) -> Part | None:
@@ -211,7 +232,29 @@ def phone_labelled(data: bytes, match: Any) -> Part | None:
         return _in_list(data, match)
     if data[end : end + 1].isalnum() or re.match(rb"\d{4}-\d{2}-\d{2}", match.group(3)):
         return None
-    return None if data[end : end + 1] == b"." and data[end + 1 : end + 2].isdigit() else (start, end)
+    return None if data[end : end + 1] == b"." and data[end + 1 : end + 2].isdigit() else _with_alike(data, start, end)
+
+
+def phone_called(data: bytes, match: Any) -> Part | None:
+    """`call 5558675309`, not `reach 2502502500 HCPs`."""
+    start, end = match.span(3)
+    if not _follows_label(data, match) or _is_counted(data, start, end) or _PEOPLE.match(data, end):
+        return None
+    return (start, end) if _stands_alone(data, start, end) else None
+
+
+def phone_told(data: bytes, match: Any) -> Part | None:
+    """`617 5550 199 is her mobile`."""
+    start, end = match.span(1)
+    return (start, end) if 7 <= len(_digits(match.group(1))) <= 15 and _stands_alone(data, start, end) else None
+
+
+def person_number(data: bytes, match: Any) -> Part | None:
+    """`patient 48291399`, not `patient 1200345 TRx`."""
+    start, end = match.span(3)
+    if not _follows_label(data, match) or not _stands_alone(data, start, end):
+        return None
+    return None if _is_counted(data, start, end) or _PEOPLE.match(data, end) else (start, end)
 
 
 def ssn(data: bytes, match: Any) -> Part | None:
@@ -254,7 +297,7 @@ def record_number(data: bytes, match: Any) -> Part | None:
     is_assigned = any(sign in match.group(2) for sign in (b":", b"=", b"#"))
     if len(digits) < (1 if is_assigned else 3) or _DATA_TYPES.match(value):
         return None
-    return match.span(3)  # type: ignore[no-any-return]
+    return _with_alike(data, *match.span(3))
 
 
 def date_labelled(data: bytes, match: Any) -> Part | None:
@@ -303,63 +346,3 @@ def assigned(_data: bytes, match: Any) -> Part | None:
 def is_whole_or_long(text: str, start: int, end: int) -> bool:
     """A configured secret counts wherever it is; one of up to seven characters only as a whole word."""
     return end - start >= 8 or not (text[start - 1 : start].isalnum() or text[end : end + 1].isalnum())
-
-
-def assignment(label_of: Callable[[str], Label | None]) -> Check:
-    """The value after a key that is never kept: `password=x`, `"password": "x"`, `--password x`, `<password>x`, `password is x1`."""
-
-    def check(data: bytes, match: Any) -> Part | None:
-        key, between = match.group(1), match.group(2).strip(b"\"'\\ \t\r\n")
-        value = _value(data, match.end(), opened=match.group(2), is_line=bool(_WHOLE_LINE.intersection(words_of(key[-256:].decode()))))
-        # In `prior authorization: 31 %` the word before the blank belongs to the key.
-        name = b"prior_" + key if data[max(0, match.start() - 6) : match.start()].lower() == b"prior " else key
-        if value is None or label_of(name[-256:].decode()) != "secret":
-            return None
-        text = data[value[0] : value[1]]
-        is_odd = any(48 <= c <= 57 or c in b"!@#$%^&*+/~" for c in text)
-        if between in (b"", b"-"):
-            return value if key.startswith(b"--") and not text.startswith(b"-") else None
-        if between == b",":
-            return value if is_odd and re.search(rb"[\"']\s*,\s*b?\\*[\"']$", match.group(2) + data[match.end() : value[0]]) else None
-        if between in (b"is", b"was"):
-            return value if is_odd and len(text) >= 6 else None
-        return value if between != b">" or b"<" in data[max(0, match.start() - 1) : match.start()] else None
-
-    return check
-
-
-def _value(data: bytes, at: int, *, opened: bytes, is_line: bool) -> Part | None:
-    """Where the value begins and ends; None when there is none, or only a placeholder."""
-    quote = re.compile(rb"(?:[brufBRUF]{0,2})(\\{0,8}[\"'])").match(data, at)
-    if quote is None and opened[-1:] in (b'"', b"'"):
-        mark = re.search(rb"\\{0,8}[\"']$", opened)
-        start, end = at, _closing(data, at, mark.group() if mark else opened[-1:])
-    elif quote is not None:
-        start, end = quote.end(), _closing(data, quote.end(), quote.group(1))
-    elif data[at : at + 1] in (b"[", b"{", b"("):
-        start, end = at, _balanced(data, at)
-    else:
-        found = (_LINE_END if is_line else _STOPS).search(data, at)
-        start, end = at, found.start() if found else len(data)
-        end = start + len(data[start:end].rstrip(b",.;)}]\\ "))
-    text = data[start:end]
-    if not text.strip() or _MARKER.match(data, start) or text.lower().strip() in _NO_VALUE or not text.strip(b"*"):
-        return None
-    return start, end
-
-
-def _closing(data: bytes, at: int, mark: bytes) -> int:
-    """The closing quote of the same spelling; an escaped one does not close."""
-    end = data.find(mark, at)
-    while end > at and data[end - 1 : end] == b"\\":
-        end = data.find(mark, end + 1)
-    return len(data) if end < 0 else end
-
-
-def _balanced(data: bytes, at: int) -> int:
-    depth = 0
-    for match in re.compile(rb"[\[\](){}]").finditer(data, at):
-        depth += 1 if match.group() in b"[({" else -1
-        if depth == 0:
-            return match.end()
-    return len(data)

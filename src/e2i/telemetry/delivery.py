@@ -217,20 +217,32 @@ class Delivery:
 
     async def _hand_over(self, parcel: Parcel) -> None:
         if parcel.spans:
-            refused = await self._offer(parcel.spans, parcel.state)
+            refused = await self._offer(parcel.spans, parcel.state, parcel.left_out)
             self.state = parcel.state.with_rejected(refused)
             return
-        async with self._guard():
-            await self.sink.save(parcel.state)
+        await self._move(parcel.state, parcel.left_out)
         self.state = parcel.state
 
-    async def _offer(self, spans: Sequence[SpanRecord], state: SinkState) -> int:
+    async def _move(self, state: SinkState, left_out: Sequence[SpanRecord]) -> None:
+        """Keep `state`; there is nothing to deliver, but perhaps something to count."""
+        if left_out and self.sink.wants_left_out:
+            try:
+                async with self._guard():
+                    await self.sink.deliver([], state, left_out)
+            except BackendRejected as error:
+                _log.warning("%s cannot count %d spans that sampling leaves out: %s", self.name, len(left_out), error)
+            else:
+                return
+        async with self._guard():
+            await self.sink.save(state)
+
+    async def _offer(self, spans: Sequence[SpanRecord], state: SinkState, left_out: Sequence[SpanRecord] = ()) -> int:
         """Deliver. While a record is under suspicion, breaking down over it is a way to refuse it, and opens no breaker."""
         broke: Faulty | None = None
         refused = 0
         async with self._guard():
             try:
-                refused = await self.sink.deliver(spans, state)
+                refused = await self.sink.deliver(spans, state, left_out)
             except Faulty as error:
                 if not self._suspects:
                     raise
@@ -278,8 +290,7 @@ class Delivery:
         self._quarantine.add(parcel.payloads[0], why)
         _log.warning("%s refused a span %d times; it is put aside in %s: %s", self.name, self._refusals, self._quarantine.path.name, why)
         aside = parcel.state.with_quarantined()
-        async with self._guard():
-            await self.sink.save(aside)
+        await self._move(aside, parcel.left_out)
         moved = aside.passed - (self.state.passed if self.state else 0)
         self.state, self._suspects, self._refusals, self._faults = aside, 0, 0, 0
         self._gatherer.commit(parcel)

@@ -38,6 +38,8 @@ class Parcel:
     spans: list[SpanRecord]
     payloads: list[bytes]
     state: SinkState
+    left_out: list[SpanRecord] = field(default_factory=list)
+    """what sampling leaves out; `state` counts them as sampled out"""
     broken: dict[tuple[str, int], bytes] = field(default_factory=dict)
     """frames that are whole and no spans: (stream, sequence) -> payload"""
     ended: frozenset[str] = frozenset()
@@ -46,13 +48,21 @@ class Parcel:
     """there may be more"""
 
 
+@dataclass(slots=True)
+class _Choice:
+    spans: list[SpanRecord] = field(default_factory=list)
+    payloads: list[bytes] = field(default_factory=list)
+    left_out: list[SpanRecord] = field(default_factory=list)
+    broken: dict[tuple[str, int], bytes] = field(default_factory=dict)
+
+
 @dataclass(kw_only=True)
 class _Draft:
     streams: dict[str, Reached]
     spans: list[SpanRecord] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
+    left_out: list[SpanRecord] = field(default_factory=list)
     lost: dict[str, int] = field(default_factory=dict)
-    sampled_out: int = 0
     broken: dict[tuple[str, int], bytes] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     bytes_left: int = MAX_BYTES
@@ -164,7 +174,7 @@ class Gatherer:
         place = draft.streams[stream.name]
         try:
             chunk = self._reader.read(stream.name, place.position, max_frames=share, max_bytes=draft.bytes_left)
-            spans, taken, broken = self._chosen(stream, chunk)
+            found, taken = self._chosen(stream, chunk)
             if taken < len(chunk.frames):
                 if not taken:
                     return
@@ -175,10 +185,10 @@ class Gatherer:
             return
         self._unreadable.pop(stream.name, None)
         draft.streams[stream.name] = Reached(chunk.position, place.base)
-        draft.spans += [span for span, _ in spans]
-        draft.payloads += [payload for _, payload in spans]
-        draft.broken |= broken
-        draft.sampled_out += taken - len(spans) - len(broken)
+        draft.spans += found.spans
+        draft.payloads += found.payloads
+        draft.left_out += found.left_out
+        draft.broken |= found.broken
         draft.lost = added(draft.lost, chunk.lost)
         draft.bytes_left -= sum(len(payload) for _, payload in chunk.frames)
         if not chunk.at_end:
@@ -186,25 +196,27 @@ class Gatherer:
         elif not stream.is_alive:
             draft.ended.add(stream.name)
 
-    def _chosen(self, stream: Stream, chunk: Chunk) -> tuple[list[tuple[SpanRecord, bytes]], int, dict[tuple[str, int], bytes]]:
-        """Spans to deliver, how many frames can be decided on, and frames that are no spans."""
-        spans: list[tuple[SpanRecord, bytes]] = []
-        broken: dict[tuple[str, int], bytes] = {}
+    def _chosen(self, stream: Stream, chunk: Chunk) -> tuple[_Choice, int]:
+        """What becomes of the first frames, and how many can be decided on."""
+        found = _Choice()
         may_wait = stream.kind is SpanClass.MAYBE
         kept = self._reader.kept_traces() if may_wait else frozenset()
         for taken, (sequence, payload) in enumerate(chunk.frames):
             try:
                 span = decode(payload)
             except ValueError:
-                broken[stream.name, sequence] = payload
+                found.broken[stream.name, sequence] = payload
                 continue
             if may_wait and (wait := self._patience.remaining_s(span.ended_ns or span.started_ns)):
                 if not taken:
                     self._resting[stream.name] = self._clock.monotonic() + wait
-                return spans, taken, broken
+                return found, taken
             if not may_wait or span.trace_id in kept:
-                spans.append((span, payload))
-        return spans, len(chunk.frames), broken
+                found.spans.append(span)
+                found.payloads.append(payload)
+            else:
+                found.left_out.append(span)
+        return found, len(chunk.frames)
 
     def _sealed(self, state: SinkState, draft: _Draft) -> Parcel:
         dropped = added(draft.lost, {QUARANTINED: len(draft.broken)})
@@ -212,13 +224,14 @@ class Gatherer:
             state,
             streams=draft.streams,
             delivered=state.delivered + len(draft.spans),
-            sampled_out=state.sampled_out + draft.sampled_out,
+            sampled_out=state.sampled_out + len(draft.left_out),
             dropped=added(state.dropped, dropped),
         )
         return Parcel(
             spans=draft.spans,
             payloads=draft.payloads,
             state=after,
+            left_out=draft.left_out,
             broken=draft.broken,
             ended=frozenset(draft.ended),
             is_full=draft.has_more,

@@ -17,8 +17,9 @@ from urllib.parse import quote
 import re2  # type: ignore[import-untyped]
 
 from e2i.telemetry import checks
+from e2i.telemetry.assignments import assignment
 from e2i.telemetry.folding import Folded, fold
-from e2i.telemetry.sensitive_keys import KeyWords
+from e2i.telemetry.sensitive_keys import SHORT, KeyWords
 
 _MEMORY = 16 << 20
 """bytes that RE2 may use for the states of one scan; when they are used up it begins anew and finds the same"""
@@ -109,6 +110,8 @@ def _labelled(kind: str, labels: str, value: str, check: checks.Check) -> _Rule:
 
 def _fixed_rules() -> Iterator[_Rule]:
     yield _Rule("email", r"(?:[\w.+%'~-]|[^\x00-\x7f])(?:@|%40)(?:[\w-]|[^\x00-\x7f])", _bytes(checks.EMAIL), checks.email)
+    yield _Rule("email", r"""["]@[A-Za-z0-9]""", _bytes(checks.EMAIL_QUOTED), checks.whole)
+    yield _Rule("email", r"\w (?i:at) [\w-]+ (?i:dot) \w", _bytes(checks.EMAIL_PLAIN_WORDS), checks.whole)
     yield _Rule("email", r"\w\s?[\[({]\s?(?i:at)\s?[\])}]\s?\w", _bytes(checks.EMAIL_IN_WORDS), checks.whole)
     yield _Rule(
         "phone",
@@ -126,6 +129,24 @@ def _fixed_rules() -> Iterator[_Rule]:
         checks.phone_labelled,
     )
     yield _Rule(
+        "phone",
+        r"(?i:(?:call|text|reach|contact|dial|ring|phone)\s+(?:(?:me|us|her|him|them|back)\s+)?[2-9][0-9]{9})",
+        _bytes(
+            r"(?i)(call|text|reach|contact|dial|ring|phone)(\s{1,3}(?:(?:me|us|her|him|them|back)\s{1,3})?)([2-9][0-9]{2}[2-9][0-9]{6})"
+        ),
+        checks.phone_called,
+    )
+    yield _Rule(
+        "phone",
+        r"[0-9]{3} (?i:is|was) (?i:my|her|his|their|our|the) (?i:phone|mobile|cell|fax|telephone|number)",
+        _bytes(
+            r"(?i)(\+?\(?[0-9](?:[-. ()]{0,2}[0-9]){6,14}) (?:is|was) "
+            r"(?:my|her|his|their|our|the) (?:phone|mobile|cell|fax|telephone|number)\b"
+        ),
+        checks.phone_told,
+        overlaps=False,
+    )
+    yield _Rule(
         "ssn",
         rf"[0-9]{{3}}{_SEP}+[0-9]{{2}}{_SEP}+[0-9]{{4}}",
         _bytes(r"[0-9]{3}([-. ]{1,3})[0-9]{2}([-. ]{1,3})[0-9]{4}"),
@@ -133,7 +154,7 @@ def _fixed_rules() -> Iterator[_Rule]:
     )
     yield _labelled("ssn", _SSN_LABELS, r"[0-9](?:[ .-]?[0-9]){8}", checks.digits_labelled)
     yield _Rule("npi", rf"{_LEFT}[12][0-9]{{9}}{_RIGHT}", _bytes(r"[0-9]+"), checks.solid_npi, overlaps=False)
-    yield _labelled("npi", _NPI_LABELS, r"[0-9]{10}", checks.digits_labelled)
+    yield _labelled("npi", _NPI_LABELS, r"[0-9]{10}|[0-9]{5}[-. ][0-9]{5}|[0-9]{4}[-. ][0-9]{3}[-. ][0-9]{3}", checks.digits_labelled)
     yield _Rule(
         "card",
         rf"{_LEFT}(?:[3-6][0-9]{{12,18}}|2[0-9]{{15}}){_RIGHT}|[2-6][0-9]{{3}}{_SEP}[0-9]{{4}}{_SEP}[0-9]{{4}}{_SEP}[0-9]"
@@ -146,6 +167,12 @@ def _fixed_rules() -> Iterator[_Rule]:
         rf"(?i:(?:{_MRN_LABELS}){_IS_SCAN}[a-z0-9/-]*[0-9])",
         _bytes(rf"(?i)({_MRN_LABELS})({_IS})([a-z0-9][a-z0-9/-]{{0,31}}|\[)"),
         checks.record_number,
+    )
+    yield _Rule(
+        "mrn",
+        r"(?i:(?:patient|member|subscriber|beneficiary|enrollee)[ #]+[0-9]{6}|(?:^|[^a-z]|\\[nrt])pt[ _-]?(?:id|no)[^a-z0-9]+[0-9]{4})",
+        _bytes(r"(?i)(patient|member|subscriber|beneficiary|enrollee|pt[ _-]?(?:id|no))([^a-z0-9.,;]{1,4})([0-9]{4,12})"),
+        checks.person_number,
     )
     yield _Rule("mrn", rf"{_LEFT}[1-9][A-Z][A-Z0-9][0-9]-", _bytes(checks.MEDICARE), checks.alone)
     yield _labelled("dob", _DOB_LABELS, _DATE, checks.date_labelled)
@@ -163,20 +190,25 @@ def _key_rules(keys: KeyWords) -> Iterator[_Rule]:
     def alternatives(words: tuple[str, ...]) -> str:
         return r"[_\-. ]?".join(re2.escape(word) for word in words)
 
-    own = "|".join(alternatives(words) for words in keys.patterns if words != ("token",))
-    scans = [rf"(?i:{own})[\w.-]*"]
+    own = "|".join(alternatives(words) for words in keys.patterns if words != ("token",) and not (len(words) == 1 and words[0] in SHORT))
+    short = "|".join(SHORT)
+    scans = [rf"(?i:{own})[\w.-]*", rf"(?:^|[^A-Za-z]|\\[nrt])(?i:{short})|[a-z](?:Pass|Pin|Sig|Signature)"]
     if ("token",) in keys.patterns:
         # `tokens` are what a model counts: a frequent word, so it is not even a candidate.
         scans.append(r"(?i:token)(?:[_.0-9A-Z-][\w.-]*)?")
-    after = rf"""(?:["'\\]*{_SPACE}*(?:[:=>]|,{_SPACE}*b?["'\\])|{_SPACE}+(?:is|was){_SPACE})"""
-    every = "|".join(alternatives(words) for words in keys.patterns)
+    after = rf"""(?:["'\\]*{_SPACE}*(?:[:=>]|%3[ADad]|,{_SPACE}*b?["'\\])|{_SPACE}+(?:is|was){_SPACE})"""
+    every = "|".join((*(alternatives(words) for words in keys.patterns), short))
+    # A label and a blank only: what follows must hold digits.
+    named = "|".join(alternatives(words) for words in keys.patterns)
+    bare = rf"(?:pass(?i:word|wort|code|phrase|wd)|(?i:password|passcode)|[A-Za-z][-_](?i:{named})|(?:{named.upper()}))"
+    bare = rf"(?:{bare}{_SPACE}+[A-Za-z]*[0-9]|(?:^|[^A-Za-z]|\\[nrt])(?i:pin){_SPACE}+[0-9]{{4}})"
     key = rf"[A-Za-z0-9_.\-]*(?:{every})[A-Za-z0-9_.\-]*"
-    between = r"""["'\\]{0,6}\s{0,4}(?::=|=>|[:=>])\s{0,4}|["'\\]{1,6}\s{0,4},\s{0,4}|\s+(?:is|was)\s+|\s+"""
+    between = r"""["'\\]{0,6}\s{0,4}(?::=|=>|[:=>]|%3[ad])\s{0,4}|["'\\]{1,6}\s{0,4},\s{0,4}|\s+(?:is|was)\s+|\s+"""
     yield _Rule(
         kind="secret",
-        scan=rf"(?:{'|'.join(scans)}){after}|--(?i:[\w.-]*(?:{every})[\w.-]*){_SPACE}+[^-\s]",
+        scan=rf"(?:{'|'.join(scans)}){after}|--(?i:[\w.-]*(?:{every})[\w.-]*){_SPACE}+[^-\s]|{bare}",
         find=_bytes(rf"(?i)({key})({between})"),
-        check=checks.assignment(keys.label_of),
+        check=assignment(keys.label_of),
         overlaps=False,
     )
 

@@ -28,7 +28,7 @@ class PipelineSettings:
     limits: SpanLimits
     rules: SamplingRules
     silent_agents: frozenset[str] = frozenset()
-    """agents whose prompts and answers are never kept"""
+    """agents whose prompts and answers are never kept, nor those of what happens inside them"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,7 @@ def install(settings: PipelineSettings) -> Pipeline:
         Sampler(settings.rules),
         service=settings.service,
         log_prompts=lambda agent: agent not in settings.silent_agents,
+        silent_agents=settings.silent_agents,
     )
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):

@@ -21,6 +21,7 @@ from e2i.observability import attributes as names
 from e2i.telemetry import frames
 from e2i.telemetry.plain import attributes as plain_attributes
 from e2i.telemetry.plain import plain, shorten
+from e2i.telemetry.silence import Silence, unquoted
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -54,10 +55,18 @@ class SpoolProcessor(SpanProcessor):
     ----------
     service : the name of a span whose resource has none
     log_prompts : agent's name, or None -> whether what people and models said is kept
+    silent_agents : those for which `log_prompts` says no; nothing that happens inside them is quoted either
     """
 
     def __init__(
-        self, writer: SpoolWriter, redactor: Redactor, sampler: Sampler, *, service: str, log_prompts: Callable[[str | None], bool]
+        self,
+        writer: SpoolWriter,
+        redactor: Redactor,
+        sampler: Sampler,
+        *,
+        service: str,
+        log_prompts: Callable[[str | None], bool],
+        silent_agents: frozenset[str] = frozenset(),
     ) -> None:
         self._writer = writer
         self._write = writer.write
@@ -69,15 +78,20 @@ class SpoolProcessor(SpanProcessor):
         self._roots: dict[int, str] = {}
         """traces begun here by an agent with a rate of its own, the latest"""
         self._log_prompts = log_prompts
+        self._silence = Silence(silent_agents) if silent_agents else None
         self._default_service = service
         self._resource: Resource | None = None
         self._service = service
         self._names: dict[str, str] = {}
         self._has_complained = False
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
-        """Remember who began a trace, where that decides its rate."""
-        if span._parent is not None or not self._own_rates or not span._attributes:
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Remember who began a trace, where that decides its rate, and what is inside an agent that may not be quoted."""
+        if span._parent is not None:
+            if self._silence is not None:
+                self._silence.inherit(span, parent_context)
+            return
+        if not self._own_rates or not span._attributes:
             return
         agent = span._attributes.get(_AGENT) or span._attributes.get(_GEN_AI_AGENT)
         if agent in self._own_rates and (context := span.context) is not None:
@@ -120,10 +134,12 @@ class SpoolProcessor(SpanProcessor):
         agent = found.get(_AGENT) or found.get(_GEN_AI_AGENT)
         if type(agent) is not str:
             agent = None
+        scope, parent, status, name = span._instrumentation_scope, span._parent, span._status, span._name
         log_prompts = self._log_prompts(agent)
+        if self._silence is not None:
+            log_prompts = log_prompts and not self._silence.holds(context, parent)
         if span._resource is not self._resource:
             self._learn_service(span._resource)
-        scope, parent, status, name = span._instrumentation_scope, span._parent, span._status, span._name
         code, message, trace = status._status_code, status._description, context.trace_id
         trace_id = f"{trace:032x}"
         values = (  # as in `frames.encode`
@@ -139,7 +155,7 @@ class SpoolProcessor(SpanProcessor):
             self._service,
             "" if scope is None else scope._name,
             "e2i",
-            self._clean(found, log_prompts=log_prompts),
+            self._clean(found if log_prompts else unquoted(found), log_prompts=log_prompts),
             [self._plain_event(event, log_prompts=log_prompts) for event in span._events] if span._events else _NONE,
             [self._plain_link(link, log_prompts=log_prompts) for link in span._links] if span._links else _NONE,
         )
@@ -159,6 +175,8 @@ class SpoolProcessor(SpanProcessor):
         agent = found.get(_AGENT) or found.get(_GEN_AI_AGENT)
         agent = agent if isinstance(agent, str) else None
         log_prompts = self._log_prompts(agent)
+        if self._silence is not None:
+            log_prompts = log_prompts and not self._silence.holds(context, span.parent)
         trace_id, span_id = _ids(context)
         self._learn_service(span.resource)
         code, message, scope = span.status.status_code, span.status.description, span.instrumentation_scope
@@ -174,7 +192,7 @@ class SpoolProcessor(SpanProcessor):
             kind=span.kind.name.lower(),
             service=self._service,
             scope=str(plain(scope.name)) if scope else "",
-            attributes=self._clean(found, log_prompts=log_prompts),
+            attributes=self._clean(found if log_prompts else unquoted(found), log_prompts=log_prompts),
             events=tuple(self._event(event, log_prompts=log_prompts) for event in span.events),
             links=tuple(self._link(link, log_prompts=log_prompts) for link in span.links),
         )
@@ -188,8 +206,9 @@ class SpoolProcessor(SpanProcessor):
         self._write(payload, kind)
 
     def _event(self, event: Event, *, log_prompts: bool) -> SpanEvent:
-        found = self._clean(plain_attributes(event.attributes), log_prompts=log_prompts)
-        return SpanEvent(name=self._clean_text(str(plain(event.name))), at_ns=_moment(event.timestamp), attributes=found)
+        found = plain_attributes(event.attributes)
+        kept = self._clean(found if log_prompts else unquoted(found), log_prompts=log_prompts)
+        return SpanEvent(name=self._clean_text(str(plain(event.name))), at_ns=_moment(event.timestamp), attributes=kept)
 
     def _link(self, link: Link, *, log_prompts: bool) -> SpanLink:
         trace_id, span_id = _ids(link.context)
@@ -198,6 +217,8 @@ class SpoolProcessor(SpanProcessor):
 
     def _plain_event(self, event: Event, *, log_prompts: bool) -> tuple[str, int, dict[str, Any]]:
         found = event.attributes
+        if found and not log_prompts:
+            found = unquoted(found)
         return self._name(event.name), event.timestamp, self._clean(found, log_prompts=log_prompts) if found else {}
 
     def _plain_link(self, link: Link, *, log_prompts: bool) -> tuple[str, str, dict[str, Any]]:

@@ -9,12 +9,20 @@ from typing import Literal
 
 from e2i.observability import attributes as names
 
-Label = Literal["secret", "ssn", "npi", "mrn", "phone", "dob", "card"]
+Label = Literal["secret", "pass", "pin", "sig", "ssn", "npi", "mrn", "phone", "dob", "card"]
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _MARKED = re.compile(r"\[(?:email|phone|ssn|npi|mrn|dob|card|secret|not logged)\]")
 """what redaction left in a key says nothing about the value"""
-_ALWAYS = ("passwd", "pwd", "passphrase", "private_key", "access_key", "account_key", "secret_key", "credential", "cookie")
+_ALWAYS = (
+    *("passwd", "pwd", "passphrase", "passcode", "passwort", "pin_code", "private_key", "access_key", "account_key", "secret_key"),
+    *("auth_token", "credential", "cookie"),
+)
+SHORT: dict[str, Label] = {"pass": "pass", "pin": "pin", "sig": "sig", "signature": "sig"}
+"""words with other meanings too: only the last word of a key, and only with a value that looks like it"""
+_OTHER_PASSES = frozenset(("first", "second", "single", "one", "two", "by", "low", "high", "band", "forward", "backward", "all"))
+_OUTCOMES = frozenset(("true", "false", "none", "null", "pass", "passed", "fail", "failed", "warn", "skipped", "done", "required"))
+_NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?%?")
 
 
 def _set(words: str) -> frozenset[str]:
@@ -32,7 +40,7 @@ _MODEL_TOKENS = _set(
 """`time_to_first_token` counts a model's tokens"""
 _PAYERS_WORDS = frozenset(("prior", "pre", "re"))
 """a payer's prior authorization, pre-authorization and re-authorization are access, not credentials"""
-_HOLDERS = _set("patient member subscriber beneficiary enrollee subject chart policy medicare medicaid insurance")
+_HOLDERS = _set("patient pt member subscriber beneficiary enrollee subject chart policy medicare medicaid insurance")
 _PRESCRIBERS = _set("hcp prescriber provider physician doctor")
 _IDENTIFIERS = _set("id ids identifier identifiers number numbers no nr num")
 _ID_OF: tuple[tuple[Label, frozenset[str]], ...] = (("npi", _PRESCRIBERS), ("mrn", _HOLDERS))
@@ -125,6 +133,8 @@ class KeyWords:
             return None
         if any(self._has(words, pattern) for pattern in self.patterns):
             return "secret"
+        if words[-1] in SHORT and words[-2:-1] != ["pass"] and not _OTHER_PASSES.intersection(words[-2:-1]):
+            return SHORT[words[-1]]
         if words[-1] in _QUANTITIES or words[0] in ("n", "count"):
             return None
         return _identifier_of(words)
@@ -147,6 +157,18 @@ class KeyWords:
                 continue
             return True
         return False
+
+
+def hides(label: Label | None, value: str) -> bool:
+    """Whether a value under a key with this label is a secret: always for `secret`, by its look for the short words."""
+    value = value.strip().strip("\"'")
+    if label == "pin":
+        return re.fullmatch(r"\W*[0-9]{4,12}\W*", value) is not None
+    if len(value.split()) != 1:
+        return label == "secret"
+    if label == "pass":
+        return len(value) >= 4 and not _NUMBER.fullmatch(value) and value.lower() not in _OUTCOMES
+    return label == "secret" or (label == "sig" and len(value) >= 16)
 
 
 def _identifier_of(words: list[str]) -> Label | None:

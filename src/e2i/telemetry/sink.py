@@ -32,6 +32,8 @@ class Sink(Protocol):
     """spans at a time"""
     keeps_state_here: bool
     """whether the state is in the spool's folder, so that `load` asks nobody"""
+    wants_left_out: bool
+    """whether it counts the spans that sampling leaves out; then `deliver` may come with these alone"""
 
     async def load(self, spool_id: str) -> SinkState | None:
         """The state that is durable; None where there is none. Raises BackendUnavailable."""
@@ -41,8 +43,10 @@ class Sink(Protocol):
         """What the spool's folder knows of the state: older than `load`, unless the sink was put back in time."""
         ...
 
-    async def deliver(self, spans: Sequence[SpanRecord], state: SinkState) -> int:
+    async def deliver(self, spans: Sequence[SpanRecord], state: SinkState, left_out: Sequence[SpanRecord] = ()) -> int:
         """Deliver, then keep `state`: with the delivery or after it, never before. Returns how many the other side refused for good.
+
+        `left_out` is not delivered, at most counted.
 
         Raises BackendUnavailable when it may work later, BackendRejected when one of these records may be at fault.
         """
@@ -76,6 +80,7 @@ class ForeignSink:
     """A Sink out of an exporter and a cursor file: at least once, in order."""
 
     keeps_state_here = True
+    wants_left_out = False
 
     def __init__(self, exporter: Exporter, cursor: CursorFile) -> None:
         self.name = exporter.name
@@ -91,7 +96,7 @@ class ForeignSink:
         """See Sink; here it is the state itself."""
         return None
 
-    async def deliver(self, spans: Sequence[SpanRecord], state: SinkState) -> int:
+    async def deliver(self, spans: Sequence[SpanRecord], state: SinkState, left_out: Sequence[SpanRecord] = ()) -> int:  # noqa: ARG002
         """See Sink."""
         refused = await self._exporter.send(spans)
         await self._cursor.write(state.with_rejected(refused))

@@ -18,7 +18,7 @@ import orjson
 
 from e2i.telemetry.folding import fold
 from e2i.telemetry.identifiers import Finder, Span
-from e2i.telemetry.sensitive_keys import KeyWords, Label
+from e2i.telemetry.sensitive_keys import KeyWords, Label, hides
 
 _AHEAD = 512
 """characters read beyond a limit, so that an identifier across the cut is seen as a whole"""
@@ -203,8 +203,8 @@ class Cleaner:
         """The marker for a value that looks like what its key says."""
         if label is None or not value:
             return None
-        if label == "secret":
-            return "[secret]"
+        if label in ("secret", "pass", "pin", "sig"):
+            return "[secret]" if hides(label, value) else None
         if value.lstrip()[:1] in ("[", "{"):
             return None
         plain = fold(value[:80]).data.decode().strip()

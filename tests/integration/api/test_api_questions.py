@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -137,8 +138,11 @@ async def test_the_latency_summary_is_kept_for_its_time(spans: SpansInMemory) ->
     async with calling(application(spans, cache_ttl_s={"1h": 60, "default": 0})) as client:
         hours = [(await client.get("/api/v1/latency?window=1h")).json()["agents"][0]["calls"] for _ in range(3)]
         days = [(await client.get("/api/v1/latency")).json()["agents"][0]["calls"] for _ in range(2)]
+        first, again = [(await client.get("/api/v1/latency?window=1h")).json()["as_of"] for _ in range(2)]
     assert hours == [1, 1, 1]
     assert days == [2, 3]
+    assert first == again
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(first)).total_seconds()) < 60
 
 
 async def test_openapi_lists_every_route(client: httpx.AsyncClient) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,6 +25,7 @@ from span_samples import DAY, HOUR, a_span, dirty_spans, hour_ago, random_spans,
 
 SPOOL = "a" * 32
 STATS = (
+    "total_spans",
     "calls",
     "avg_duration_ms",
     "p50_ms",
@@ -34,7 +35,6 @@ STATS = (
     "fallback_rate",
     "input_tokens",
     "output_tokens",
-    "total_cost",
 )
 
 
@@ -52,19 +52,22 @@ async def count(database: Database) -> int:
     return int((await database.rows("select count(*) as n from ml_observability_spans"))[0]["n"])
 
 
+def known(row: dict[str, Any], names: Sequence[str]) -> dict[str, float]:
+    return {name: float(row[name]) for name in names if row[name] is not None}
+
+
 async def assert_rollups_are_exact(database: Database) -> list[dict[str, Any]]:
-    """Both views agree: counts exactly, percentiles within one percent."""
+    """Both views agree: counts exactly, percentiles within one percent, unknown is unknown in both."""
     kept = await database.rows("select * from v_agent_latency_summary order by agent_name, agent_tier")
     exact = await database.rows("select * from v_agent_latency_summary_exact order by agent_name, agent_tier")
     assert [(row["agent_name"], row["agent_tier"], row["calls"]) for row in kept] == [
         (row["agent_name"], row["agent_tier"], row["calls"]) for row in exact
     ]
     for one, other in zip(kept, exact, strict=True):
-        assert {name: float(one[name]) for name in STATS} == pytest.approx(
-            {name: float(other[name]) for name in STATS}, rel=0.00992, abs=0.001
-        )
-        for name in ("avg_duration_ms", "error_rate", "fallback_rate", "input_tokens", "total_tokens_used", "total_cost"):
-            assert float(one[name]) == pytest.approx(float(other[name]), rel=1e-9, abs=1e-9), name
+        assert {name for name in one if one[name] is None} == {name for name in other if other[name] is None}
+        assert known(one, STATS) == pytest.approx(known(other, STATS), rel=0.00992, abs=0.001)
+        exactly = ("avg_duration_ms", "error_rate", "fallback_rate", "input_tokens", "total_tokens_used", "total_cost")
+        assert known(one, exactly) == pytest.approx(known(other, exactly), rel=1e-9, abs=1e-9)
     return kept
 
 
@@ -449,6 +452,50 @@ async def test_recent_traces_are_sums_of_what_has_arrived(repository: Observabil
     assert [trace.root_name for trace in await repository.recent_traces(limit=1)] == ["POST /ask"]
     assert await repository.recent_traces(agent="nobody") == []
     assert len(await repository.recent_traces(since=datetime.now(UTC) - timedelta(hours=2))) == 1
+
+
+async def test_an_unknown_cost_stays_unknown_everywhere(database: Database, repository: ObservabilitySpanRepository) -> None:
+    free = {"e2i.agent.name": "free", "e2i.cost.usd": 0.0}
+    await repository.insert_spans_batch([a_span(0), a_span(10, also=free), a_span(11, also={"e2i.agent.name": "free"})])
+    assert {line.agent_name: line.total_cost for line in await repository.get_latency_stats()} == {"causal_impact": None, "free": 0.0}
+    assert {trace.trace_id[-1]: trace.total_cost for trace in await repository.recent_traces()} == {"1": None, "2": 0.0}
+    shipments = SpanShipmentRepository(database)
+    await shipments.merge([a_span(0, also={"e2i.cost.usd": 0.25})])
+    assert [line.total_cost for line in await repository.get_latency_stats(agent="causal_impact")] == [0.25]
+    await shipments.merge([a_span(0, also={"e2i.cost.usd": "unknown"})])
+    assert [line.total_cost for line in await repository.get_latency_stats(agent="causal_impact")] == [None]
+    await assert_rollups_are_exact(database)
+
+
+async def test_a_part_of_a_call_counts_with_its_tokens_and_is_no_call(database: Database, repository: ObservabilitySpanRepository) -> None:
+    part = {"e2i.agent.is_part": True, "e2i.operation.type": "llm", "gen_ai.usage.input_tokens": 100, "e2i.cost.usd": 0.5}
+    lone = {**part, "e2i.agent.name": "still_at_work"}
+    silent = {"e2i.agent.is_part": True, "e2i.agent.name": "silent"}
+    failed = [a_span(n, also=part, status="error") for n in (1, 2)]
+    await repository.insert_spans_batch([a_span(0), *failed, a_span(10, also=lone), a_span(20, also=silent)])
+    mine, other = await repository.get_latency_stats()
+    assert (mine.agent_name, mine.calls, mine.error_rate, mine.input_tokens, mine.total_cost) == ("causal_impact", 1, 0.0, 200, 1.0)
+    assert mine.p50_ms == pytest.approx(5, rel=0.01)
+    assert (other.agent_name, other.calls, other.avg_ms, other.p99_ms, other.error_rate) == ("still_at_work", 0, 0.0, 0.0, 0.0)
+    assert (other.input_tokens, other.total_cost) == (100, 0.5)
+    rows = {row["agent_name"]: row for row in await assert_rollups_are_exact(database)}
+    assert {name: (row["total_spans"], row["calls"]) for name, row in rows.items()} == {
+        "causal_impact": (3, 1), "still_at_work": (1, 0), "silent": (1, 0)
+    }  # fmt: skip
+    assert {rows["silent"][name] for name in ("avg_duration_ms", "p50_ms", "p99_ms", "error_rate", "fallback_rate")} == {None}
+
+
+async def test_what_sampling_leaves_out_counts_once_and_has_no_row(database: Database, shipments: SpanShipmentRepository) -> None:
+    repository = ObservabilitySpanRepository(database)
+    broken = a_span(9, started_ns="noon", ended_ns=None)
+    for _ in range(3):  # the answer to the first was lost
+        await shipments.ship([a_span(0)], spool_id=SPOOL, state={"at": 1}, left_out=[a_span(1), a_span(2), broken])
+    await shipments.ship([], spool_id=SPOOL, state={"at": 2}, left_out=[a_span(3, also={"e2i.agent.name": "a\0b"})])
+    assert await count(database) == 1
+    assert sum(line.calls for line in await repository.get_latency_stats()) == 4
+    with pytest.raises(BackendRejected):
+        await shipments.ship([a_span(5, span_id="")], spool_id=SPOOL, state={"at": 3}, left_out=[a_span(4)])
+    assert sum(line.calls for line in await repository.get_latency_stats()) == 4
 
 
 async def test_the_newest_traces_are_told_by_their_first_span_however_long_they_run(repository: ObservabilitySpanRepository) -> None:

@@ -142,6 +142,14 @@ async def progress(shipper: Shipper, spans: int = 200, *, sink: str = "postgres"
     await delivered(shipper, spans + (state.delivered if state is not None else 0), sink=sink)
 
 
+async def moved(home: ObservedHome) -> None:
+    """Wait until another process has shipped something more."""
+    before, deadline = (await home.account()).delivered, time.monotonic() + _PATIENCE_S
+    while (await home.account()).delivered == before:
+        assert time.monotonic() < deadline, before
+        await asyncio.sleep(0.01)
+
+
 async def complaint(shipper: Shipper, words: str, *, sink: str = "postgres") -> str:
     """Wait until the sink's last error says so: the fault is felt."""
     delivery, deadline = shipper.delivery(sink), time.monotonic() + _PATIENCE_S
@@ -160,8 +168,8 @@ async def check(url: str, *homes: ObservedHome) -> None:
     assert set(rows) == set(emitted), f"{len(set(emitted) - set(rows))} missing, {len(set(rows) - set(emitted))} strange"
     exact = ask(
         url,
-        "select agent_name, agent_tier, count(*), count(*) filter (where status = 'error'), coalesce(sum(input_tokens), 0)::bigint, count(*)"
-        f" from ml_observability_spans where {_CALLS} group by 1, 2 order by 1, 2",
+        "select agent_name, agent_tier, count(*), count(*) filter (where status = 'error'), coalesce(sum(input_tokens), 0)::bigint,"
+        f" count(*) from ml_observability_spans where {_CALLS} group by 1, 2 order by 1, 2",
     )
     assert sum(int(str(row[2])) for row in exact) == sum(home.calls for home in homes)
     for level in ("hour", "day"):

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 
 from databases import administer, scratch
 from e2i.storage.embedded import EmbeddedServer
-from e2i.storage.server_process import choose_account, run
+from e2i.storage.server_process import LOG_NAME, choose_account, run
 
 OURS = "application_name = 'e2i'"
 """sessions of the pool of `e2i.storage.postgres.Database`"""
@@ -60,11 +61,20 @@ class OwnServer:
         self._embedded.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def log(self) -> str:
+        return (self._postgres / "data" / LOG_NAME).read_text(errors="replace")
+
     def backends(self, where: str = OURS) -> list[int]:
         """Process ids of sessions."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             rows = connection.execute(f"select pid from pg_stat_activity where {where} and pid <> pg_backend_pid()").fetchall()  # type: ignore[arg-type]
         return [pid for (pid,) in rows]
+
+    def use_up_log(self) -> None:
+        """Ask for one segment of the write-ahead log after the other, until the server goes down because it cannot make one."""
+        with suppress(psycopg.OperationalError), psycopg.connect(self.url, autocommit=True) as connection:
+            while True:
+                connection.execute("select pg_logical_emit_message(false, 'test', repeat('x', 4000000))")
 
     def terminate(self, where: str = OURS) -> int:
         """End sessions as an administrator does; how many there were."""
@@ -143,6 +153,11 @@ def ask(url: str, query: str, *parameters: object) -> list[tuple[object, ...]]:
         return connection.execute(query, parameters).fetchall()  # type: ignore[arg-type]
 
 
+def name_of(url: str) -> str:
+    """The database that a URL names."""
+    return urlsplit(url).path[1:]
+
+
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -153,6 +168,3 @@ def _is_process(pid: int) -> bool:
         return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-__all__ = ["OURS", "OwnServer", "ask", "fill_disk", "give", "small_disk"]

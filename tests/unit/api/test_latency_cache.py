@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
 
 from e2i.api.cache import LatencyCache
 from e2i.domain.telemetry import LatencyStats
 from e2i.errors import BackendUnavailable
+
+LINE = LatencyStats(
+    agent_name="a", agent_tier="causal_analytics", calls=3, avg_ms=1.0, p50_ms=1.0, p95_ms=2.0, p99_ms=2.0,
+    error_rate=0.0, fallback_rate=0.0, input_tokens=10, output_tokens=5, total_cost=0.01,
+)  # fmt: skip
 
 
 @dataclass
@@ -19,13 +25,14 @@ class Summary:
     asked: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     fault: Exception | None = None
     wait_s: float = 0.0
+    found: list[LatencyStats] = field(default_factory=lambda: [LINE])
 
     async def get_latency_stats(self, window: str = "24h", agent: str | None = None, tier: str | None = None) -> list[LatencyStats]:
         self.asked.append((window, agent, tier))
         await asyncio.sleep(self.wait_s)
         if self.fault is not None:
             raise self.fault
-        return []
+        return self.found
 
 
 @dataclass
@@ -65,7 +72,7 @@ async def test_somebody_who_goes_away_takes_the_answer_from_nobody() -> None:
     second = asyncio.create_task(kept.get_latency_stats())
     await asyncio.sleep(0)
     first.cancel()
-    assert await second == []
+    assert (await second).stats == (LINE,)
     assert len(summary.asked) == 1
 
 
@@ -75,7 +82,7 @@ async def test_an_error_is_kept_for_nobody() -> None:
     with pytest.raises(BackendUnavailable):
         await kept.get_latency_stats()
     summary.fault = None
-    assert await kept.get_latency_stats() == []
+    assert (await kept.get_latency_stats()).stats == (LINE,)
 
 
 async def test_the_entry_asked_for_longest_ago_goes_first() -> None:
@@ -92,3 +99,25 @@ async def test_without_entries_nothing_is_kept() -> None:
     for _ in range(3):
         await kept.get_latency_stats()
     assert len(summary.asked) == 3
+
+
+async def test_an_empty_answer_is_not_kept() -> None:
+    summary = Summary(found=[])
+    kept = cache(summary, Clock())
+    assert (await kept.get_latency_stats("1h")).stats == ()
+    summary.found = [LINE]
+    assert (await kept.get_latency_stats("1h")).stats == (LINE,)
+    assert len(summary.asked) == 2
+
+
+async def test_a_kept_answer_says_when_the_table_was_asked() -> None:
+    clock = Clock()
+    kept = cache(Summary(), clock)
+    before = datetime.now(UTC)
+    first = await kept.get_latency_stats("1h")
+    after = datetime.now(UTC)
+    await asyncio.sleep(0.002)
+    assert before <= first.as_of <= after
+    assert (await kept.get_latency_stats("1h")).as_of == first.as_of
+    clock.now = 61
+    assert (await kept.get_latency_stats("1h")).as_of > after

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from e2i.app.trace_lookup import find_trace, moment, recent_traces
+from e2i.app.trace_lookup import check_period, find_trace, moment, recent_traces
 from e2i.errors import ConfigError, Conflict, NotFound
 from span_doubles import DAY_NS, START_NS, TRACE, SpansInMemory, failed, stored, study_trace
 
@@ -98,3 +98,16 @@ def test_a_moment_is_a_length_of_time_or_a_date(text, expected):
 def test_what_is_neither_is_refused_with_examples(text):
     with pytest.raises(ConfigError, match="15m"):
         moment(text, now=NOW)
+
+
+def test_a_period_that_ends_before_it_begins_is_refused() -> None:
+    early, late = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    for since, until in ((early, late), (early, early), (None, early), (late, None), (None, None)):
+        check_period(since, until)
+    with pytest.raises(ConfigError, match=r"--since: the period begins at 2026-01-02 .*after its end at 2026-01-01"):
+        check_period(late, early)
+
+
+def test_a_moment_that_is_none_is_told_by_its_option() -> None:
+    with pytest.raises(ConfigError, match="--until: 'soon' is no length"):
+        moment("soon", now=datetime.now(UTC), where="--until")

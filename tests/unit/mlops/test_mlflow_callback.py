@@ -19,7 +19,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, Sys
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -95,6 +95,25 @@ def test_a_chat_models_call_carries_prompt_completion_tokens_and_who_asked(handl
     }
 
 
+def test_every_span_but_the_first_of_an_agent_is_a_part_of_its_call(handler: MlflowCallbackHandler, spans: Spans) -> None:
+    def ask(question: str) -> str:
+        return str(answering().invoke(question).content)
+
+    delegate = RunnableLambda(ask, name="delegate").with_config(metadata={"agent_name": "gap_analyzer"})
+    chain = RunnableLambda(ask, name="own") | delegate
+    chain.invoke("Why?", config={"callbacks": [handler], "run_name": "root"})
+    calls = {span.name: span.attributes[names.AGENT] for span in spans.all if names.IS_PART not in span.attributes}
+    assert calls == {"root": "explainer", "delegate": "gap_analyzer"}
+    assert len(spans.all) == 5
+
+
+@pytest.mark.parametrize("around", ["explainer", "gap_analyzer"])
+def test_a_chain_inside_a_call_of_its_agent_is_a_part_of_it(handler: MlflowCallbackHandler, spans: Spans, around: str) -> None:
+    with OpikConnector(OpikSettings()).trace_agent(around):
+        answering().invoke("Why?", config={"callbacks": [handler]})
+    assert (names.IS_PART in spans.named("chat claude-sonnet-4").attributes) is (around == "explainer")
+
+
 def test_a_runs_own_metadata_wins_and_holds_below_it(handler: MlflowCallbackHandler, spans: Spans) -> None:
     chain = RunnableLambda(lambda question: answering().invoke(question))
     metadata = {"agent_name": "gap_analyzer", "agent_tier": "causal_analytics", "brand": "Fabhalta", "experiment": "x1", "thread_id": "t1"}
@@ -153,8 +172,125 @@ def test_a_stream_that_its_reader_leaves_is_ended(handler: MlflowCallbackHandler
     reading = FakeListChatModel(responses=["hello"]).stream("hi", config={"callbacks": [handler]})
     next(reading)
     reading.close()
-    assert spans.only.attributes[names.ERROR_TYPE] == "GeneratorExit"
+    assert_left_early(spans.only)
     assert handler.open_runs == 0
+
+
+def assert_left_early(span: ReadableSpan) -> None:
+    assert span.attributes.get(names.LEFT_EARLY) is True, span.name
+    assert names.ERROR_TYPE not in span.attributes
+    assert span.status.status_code is StatusCode.UNSET
+    assert not [event for event in span.events if event.name == "exception"]
+
+
+async def leave(runnable: Any, given: object, **more: Any) -> None:
+    reading = runnable.astream(given, **more)
+    async for _ in reading:
+        break
+    await reading.aclose()
+    await asyncio.sleep(0.01)  # asyncio closes the generators inside
+
+
+def asking(wait_s: float = 0.02) -> Any:
+    """A graph whose one node asks a slow model."""
+
+    async def ask(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
+        return {"messages": [await FakeListChatModel(responses=["hello"], sleep=wait_s).ainvoke(state["messages"], config=config)]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("ask", ask)
+    graph.add_edge(START, "ask")
+    graph.add_edge("ask", END)
+    return graph.compile()
+
+
+async def test_a_chain_whose_reader_leaves_has_not_failed_and_neither_has_its_model(handler: MlflowCallbackHandler, spans: Spans) -> None:
+    chain = ChatPromptTemplate.from_template("{question}") | FakeListChatModel(responses=["hello"])
+    await leave(chain, {"question": "Why?"}, config={"callbacks": [handler]})
+    reading = chain.stream({"question": "Why?"}, config={"callbacks": [handler]})
+    next(reading)
+    reading.close()
+    left = [span for span in spans.all if span.name != "ChatPromptTemplate"]
+    assert sorted(span.name for span in left) == ["RunnableSequence"] * 2 + ["chat FakeListChatModel"] * 2
+    for span in left:
+        assert_left_early(span)
+
+
+@pytest.mark.parametrize("is_nested", [False, True], ids=["alone", "below another chain"])
+async def test_a_graph_whose_reader_leaves_cancels_its_nodes_which_is_no_failure(
+    handler: MlflowCallbackHandler, spans: Spans, is_nested: bool
+) -> None:
+    async def outer(_: object) -> str:
+        await leave(asking(), {"messages": [HumanMessage("hi")]}, stream_mode="messages")
+        return "enough"
+
+    config = {"callbacks": [handler], "run_name": "outer"}
+    if is_nested:
+        assert await RunnableLambda(outer).ainvoke("x", config=config) == "enough"
+        assert spans.named("outer").status.status_code is StatusCode.UNSET
+        assert names.LEFT_EARLY not in spans.named("outer").attributes
+    else:
+        await leave(asking(), {"messages": [HumanMessage("hi")]}, stream_mode="messages", config={"callbacks": [handler]})
+    for name in ("LangGraph", "ask", "chat FakeListChatModel"):
+        assert_left_early(spans.named(name))
+    assert spans.named("ask").end_time <= spans.named("LangGraph").end_time
+
+
+async def test_a_graph_that_is_really_cancelled_has_failed_and_says_so_in_words(handler: MlflowCallbackHandler, spans: Spans) -> None:
+    async def read() -> None:
+        async for _ in asking(60).astream({"messages": [HumanMessage("hi")]}, stream_mode="messages", config={"callbacks": [handler]}):
+            pass
+
+    task = asyncio.create_task(read())
+    while handler.open_runs < 3:  # noqa: ASYNC110 - the handler counts what the graph has begun
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for name in ("LangGraph", "ask"):
+        span = spans.named(name)
+        assert span.attributes[names.ERROR_TYPE] == "CancelledError"
+        assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "cancelled")
+        assert span.events[0].attributes[names.EXCEPTION_MESSAGE] == "cancelled"
+        assert "object at 0x" not in str(span.events[0].attributes)
+
+
+async def test_a_model_cancelled_in_the_middle_of_its_answer_has_failed_although_its_chain_goes_on(
+    handler: MlflowCallbackHandler, spans: Spans
+) -> None:
+    async def impatient(_: object) -> str:
+        begun = asyncio.Event()
+
+        async def read() -> None:
+            async for _ in FakeListChatModel(responses=["hello"], sleep=0.01).astream("hi"):
+                begun.set()
+
+        task = asyncio.create_task(read())
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return "without"
+
+    await RunnableLambda(impatient).ainvoke("x", config={"callbacks": [handler], "run_name": "outer"})
+    model = spans.named("chat FakeListChatModel")
+    assert (model.status.status_code, model.status.description) == (StatusCode.ERROR, "cancelled")
+    assert names.LEFT_EARLY not in model.attributes
+    assert names.LEFT_EARLY not in spans.named("outer").attributes
+
+
+async def test_a_step_cancelled_in_a_chain_that_goes_on_has_failed(handler: MlflowCallbackHandler, spans: Spans) -> None:
+    async def impatient(_: object) -> str:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(RunnableLambda(asyncio.sleep).with_config(run_name="slow").ainvoke(60), 0.02)
+        await asyncio.sleep(0.05)
+        return "without"
+
+    assert await RunnableLambda(impatient).ainvoke("x", config={"callbacks": [handler], "run_name": "outer"}) == "without"
+    slow, outer = spans.named("slow"), spans.named("outer")
+    assert (slow.status.status_code, slow.status.description) == (StatusCode.ERROR, "cancelled")
+    assert outer.status.status_code is StatusCode.UNSET
+    assert outer.end_time - slow.end_time > 40_000_000  # it ended when it was cancelled
 
 
 class Breaking(FakeListChatModel):

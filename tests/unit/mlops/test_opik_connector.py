@@ -123,8 +123,28 @@ async def test_an_agent_with_a_model_call_inside(opik: OpikConnector, spans: Spa
         names.OUTPUT: "Because.",
         names.AGENT: "explainer",
         names.TIER: "self_improvement",
+        names.IS_PART: True,
         "attempt": 1,
     }
+
+
+def test_only_what_happens_inside_a_call_of_the_same_agent_is_a_part(opik: OpikConnector, spans: Spans) -> None:
+    with opik.trace_llm_call("alone", agent_name="explainer"):
+        pass
+    with opik.trace_agent("explainer", "outer"):
+        with opik.trace_llm_call("inside"), opik.trace_llm_call("deeper"):
+            pass
+        with opik.trace_llm_call("of another", agent_name="gap_analyzer"):
+            pass
+        with opik.trace_agent("explainer", "inner"):
+            pass
+        with opik.trace_agent("gap_analyzer", "asked"), opik.trace_llm_call("theirs"):
+            pass
+    with opik.trace_agent("explainer", "again"):
+        pass
+    parts = {span.name for span in spans.all if span.attributes.get(names.IS_PART)}
+    assert parts == {"chat inside", "chat deeper", "explainer.inner", "chat theirs"}
+    assert len(spans.all) == 9
 
 
 def test_a_model_call_belongs_to_the_innermost_agent_whoever_traced_it(opik: OpikConnector, spans: Spans) -> None:
@@ -393,6 +413,7 @@ def test_metrics_hang_below_the_span_they_are_logged_in(opik: OpikConnector, spa
         names.METRIC_VALUE: 12.5,
         names.METRIC_UNIT: "ms",
         names.BRAND: "Kisqali",
+        names.AGENT: "explainer",
     }
     assert spans.named("metric trace_wide").parent is None
     assert spans.named("metric trace_wide").context.trace_id == top.context.trace_id
@@ -417,6 +438,16 @@ def test_feedback_scores_a_trace_or_one_of_its_spans_also_later(opik: OpikConnec
     }
     assert f"{of_span.parent.span_id:016x}" == agent.span_id
     assert {span.context.trace_id for span in spans.all} == {int(agent.trace_id, 16)}
+
+
+def test_feedback_inside_an_agent_carries_its_name_so_that_its_settings_hold(opik: OpikConnector, spans: Spans) -> None:
+    with opik.trace_agent("explainer"), trace.get_tracer("another library").start_as_current_span("inside"):
+        opik.log_feedback(TRACE, "faithful", 1.0, reason="as the prompt says")
+        opik.log_metric("share", 0.4, metadata={names.AGENT: "gap_analyzer"})
+    opik.log_feedback(TRACE, "late", 1.0)
+    assert spans.named("feedback faithful").attributes[names.AGENT] == "explainer"
+    assert spans.named("metric share").attributes[names.AGENT] == "gap_analyzer"
+    assert names.AGENT not in spans.named("feedback late").attributes
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, "high", None])

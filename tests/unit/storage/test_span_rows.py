@@ -20,7 +20,7 @@ from e2i.storage.latency import BINS, FLOOR_MS, GROWTH, Measure, bins_of, rollup
 from e2i.storage.repositories.span_shipments import united
 from e2i.storage.span_cleaning import cleaned
 from e2i.storage.span_cursor import after, cursor_behind
-from e2i.storage.span_rows import row_of
+from e2i.storage.span_rows import measure_alone, row_of
 from e2i.storage.span_writer import Arrivals
 from span_samples import a_span, dirty_spans, spans
 
@@ -106,7 +106,7 @@ def test_names_in_indexes_are_cut_and_the_attribute_keeps_the_whole() -> None:
     row = row_of(a_span(1, also={"e2i.agent.name": "a" * 5000, "e2i.cost.usd": 1e300}))
     assert row.measure is not None
     assert row.measure.agent_name == "a" * 200
-    assert row.measure.total_cost == 0
+    assert row.measure.total_cost is None
     assert b"a" * 5000 in row.data
 
 
@@ -166,3 +166,29 @@ def test_an_integer_that_python_does_not_print_is_described() -> None:
     mended = cleaned(a_span(1, also={"huge": 10**5000}))
     assert mended.attributes["huge"].endswith("… (16610 bits)")
     assert mended.attributes[CLEANED] == ["huge"]
+
+
+def test_a_part_of_a_call_adds_its_tokens_and_cost_alone() -> None:
+    also = {"e2i.agent.is_part": True, "gen_ai.usage.input_tokens": 5, "e2i.cost.usd": 0.5}
+    both = [measure_alone(a_span(1)), measure_alone(a_span(2, also=also, status="error"))]
+    assert [measure is not None and measure.is_part for measure in both] == [False, True]
+    found = rollup_parameters([measure for measure in both if measure], vector_oid=1)
+    assert found is not None
+    sums = {name: found[name][0] for name in ("spans", "calls", "errors", "durations", "inputs", "priced", "costs")}
+    assert sums == {"spans": 2, "calls": 1, "errors": 0, "durations": 5.0, "inputs": 5, "priced": 1, "costs": 0.5}
+    assert found["histograms"].cumulative[0][-1] == 1
+
+
+@pytest.mark.parametrize("changes", [{"started_ns": "noon"}, {"ended_ns": "noon"}, {"attributes": 3}, {"attributes": {}}])
+def test_what_cannot_be_measured_is_no_measure(changes: dict[str, object]) -> None:
+    assert measure_alone(a_span(1, **changes)) is None
+
+
+@given(st.one_of(spans, dirty_spans))
+def test_a_span_without_a_row_counts_as_with_one(span: SpanRecord) -> None:
+    try:
+        row = row_of(span)
+    except BackendRejected:
+        measure_alone(span)  # never raises
+    else:
+        assert measure_alone(span) == row.measure

@@ -12,7 +12,8 @@ CONFIGURED_SECRET = "Zeppelin-Kaffee-42"
 EMAILS = [
     "jane.doe@example.com", "j_smith+trial@mail.example.co.uk", "MARIA.GARCIA@EXAMPLE.ORG", "o'brien@clinic.example", "x@y.io",
     "dr-lee%home@sub.domain.example.net", "info@xn--bcher-kva.example", "jane.doe\uff20example.com", "jane\u200b.doe@example\u200b.com",
-    "jane.doe%40example.com", "jane.doe [at] example [dot] com", "jane.doe(at)example.com", "josé.pérez@example.com", "anna@müller.example",
+    "jane.doe%40example.com", "jane.doe [at] example [dot] com", "jane.doe(at)example.com", '"john smithQV"@example.org',
+    "jane.doeQY at kantar dot org", "jane at mail dot clinic dot co dot uk", "josé.pérez@example.com", "anna@müller.example",
 ]  # fmt: skip
 PHONES = [
     "617-555-0123", "(617) 555-0123", "(617)555-0123", "617.555.0123", "617 555 0123", "+1 617 555 0123", "+1-617-555-0123",
@@ -41,11 +42,17 @@ LABELLED = [
     "prescriber id 1112223334", "provider 1112223334", "DOB: 01/31/1980", "dob 1980-01-31", "date of birth: Jan 31, 1980",
     "born on 31 January 1980", "Date of Birth 31.01.1980", "birthdate=19800131", "D.O.B. 1/31/80", "phone: 6175550123", "Tel 555-0123",
     "mobile no. 6175550123", "fax=6175550123", "call me at 6175550123", "Call her on 555-0123", "phone\u00a0:\u00a06175550123",
-    "NPI\u00a01112223334", "MRN\u200b: 00123456",
+    "NPI\u00a01112223334", "MRN\u200b: 00123456", "MRNs: 48291301, 48291302", "MRNs 48291301 and 48291302; 48291303",
+    "SSNs: 123456789, 223456789", "SSN 123-45-6789 / 223-45-6789", "NPIs: 1112223334, 1112223335 and 1112223336",
+    "phones: 6175550123, 6175550124", "patient 48291399 was admitted", "Member #48291399", "pt_id=4829130", "pt id 4829130",
+    "NPI:12453-19599", "617 5550 199 is her mobile", "617-5550-199 was his phone", "please call 5558675309", "text me 5558675309",
+    "Dial 5558675309 now",
 ]  # fmt: skip
 LABELLED_VALUES = {
     "00123456", "A1234567", "8837-22", "12345", "P-0017", "104233", "PT0042", "W123456789", "W99887766", "ZGP882211", "1EG4TE5MK73",
     "AX-77120", "123456789", "123 45 6789", "123-45-6789", "1000000000", "1112223334", "01/31/1980", "1980-01-31", "Jan 31, 1980",
+    "48291301", "48291302", "48291303", "223456789", "223-45-6789", "1112223335", "1112223336", "6175550124", "48291399",
+    "4829130", "12453-19599", "617 5550 199", "617-5550-199", "5558675309",
     "31 January 1980", "31.01.1980", "19800131", "1/31/80", "6175550123", "555-0123",
 }  # fmt: skip
 SECRETS = [
@@ -61,10 +68,14 @@ SECRETS = [
     "glpat-abcdefghij1234567890", "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA75\n-----END RSA PRIVATE KEY-----",
     "-----BEGIN PRIVATE KEY-----\nMIIEpAIBAAKCAQEA75", "postgresql://e2i:hunter2@db.example.com:5432/e2i", "redis://:hunter2@cache:6379/0",
     "mysql+pymysql://u:p%40ss-hunter2@h/db", "postgresql://u:hunter2/x@h/db", "key: qL9vX2mB7tR4wZ8kN3cJ6hF1sD5gP0yA",
-    CONFIGURED_SECRET, "Cookie: session=hunter2abc",
+    CONFIGURED_SECRET, "Cookie: session=hunter2abc", '{"user":"a","pass":"hunter2QJ"}', "db_pass=hunter2QJ", "smtpPass: hunter2QJ",
+    "password%3Dhunter2QK", "PASSWORD hunter2QD", "API_KEY abcd1234QQ", "X-Auth-Token abcQQ1234567", "passcode 99183377 / PIN 8842",
+    "PIN: 8842", "pin=99183377", "pin code: 8842", "Passwort: hunter2QM", "client_secret is QZabc1",
+    "https://x?sig=Zq7Zq7wXwX1212KkKk3434LlLl5656MmMm7878Nn%3D", "signature=Zq7Zq7wXwX1212KkKk3434", "auth token: abcd-1234",
 ]  # fmt: skip
 SECRET_VALUES = {
     "9f8e7d6c5b4a", "amFuZTpodW50ZXIy", "abc123def456", "ABCDEFGHIJKLMNOP", "hunter2", "abcd-1234", "c2lnbmF0dXJl", "AKIAIOSFODNN7",
+    "99183377", "8842", "abcQQ1234567", "QZabc1", "abcd1234QQ", "Zq7Zq7wXwX",
     "abcdefghij", "1234567890abcd", "MIIEpAIBAAKCAQEA75", "qL9vX2mB7tR4", CONFIGURED_SECRET, "xoxb-123", "AIzaSy",
 }  # fmt: skip
 
@@ -149,6 +160,13 @@ FIELD = [
     "[email]", "[phone] and [ssn]", "password=[secret]", "npi [npi]", "…[truncated 20480 bytes]", "[not logged]", "", "chart 3 of 5",
     "policy 12", "subject line", "Subject: results of week 47", "provider network of 1200", "physician 12 of 40", "doctor visits 3",
     "HCP 42", "hcp_decile=10", "cell sizes 1-10 are suppressed", "mobile app 3.2", "born in the Northeast", "fax machine",
+    "passed: 12", "passed 12 of 14", "pass rate: 31 %", '{"pass": true}', '{"passed": 12, "failed": 2}', "pass: fail",
+    "first_pass: complete",
+    "pinned: 12345678", "pinned 2026", "mapping: npi to week", "design: stepped", "sig: 0.04", "sig. at 0.05", "signature: (state, deps)",
+    "significant: 3", "authorization of benefits", "authorization 12 of 40", "token v2", "the secret of 2026", "access key 2 of 3",
+    "look at the dot plot", "meet at noon", "median at week dot 12", "reach 2502502500 HCPs", "call 2502502500 TRx", "text 12345678",
+    "patient 1200345 TRx", "patient 12 of 40", "patient 20 weeks", "attempt no 12345", "attempt_id=12345", "prompt_id: 44444",
+    "receipt no 4829130", "opt_id=4829130", "617 of 5550 is the number", "NPI match 0.98", "member 3", "compass: north", "bypass=true",
     "telemetry 2.0", "ph 7.4", "tel quel", "itinerary 123456789", "rating 123456789",
 ]  # fmt: skip
 

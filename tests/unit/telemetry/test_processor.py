@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, TracerProvider
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, set_span_in_context
 
 from e2i.domain.telemetry import SpanRecord
 from e2i.telemetry import redaction
@@ -31,6 +32,9 @@ LIMITS = redaction.SpanLimits(
     redact_patterns=("password", "token"),
 )
 REDACTOR = redaction.Redactor(LIMITS)
+SAID = "the patient said"
+OPEN = {"e2i.agent.name": "open", "input.value": SAID}
+SILENT = frozenset({"discreet"})
 RULES = SamplingRules(rate=1.0, always_agents=frozenset({"causal_impact"}))
 
 
@@ -40,7 +44,14 @@ class Setup:
     def __init__(self, folder: Path, *, rules: SamplingRules = RULES, resource: Resource | None = None, **how: Any) -> None:
         self.folder = folder
         self.writer = SpoolWriter(settings(folder, segment_bytes=1 << 20), disk=QUICK)
-        self.processor = SpoolProcessor(self.writer, REDACTOR, Sampler(rules), service="e2i", log_prompts=lambda agent: agent != "discreet")
+        self.processor = SpoolProcessor(
+            self.writer,
+            REDACTOR,
+            Sampler(rules),
+            service="e2i",
+            log_prompts=lambda agent: agent not in SILENT,
+            silent_agents=SILENT,
+        )
         self.provider = TracerProvider(shutdown_on_exit=False, resource=resource, **how)
         self.provider.add_span_processor(self.processor)
         self.tracer = self.provider.get_tracer("e2i.tests", "1.0")
@@ -123,6 +134,71 @@ def test_prompts_of_a_discreet_agent_are_not_kept(setup: Setup) -> None:
         setup.tracer.start_span("llm", attributes={"e2i.agent.name": agent, "input.value": "the patient said"}).end()
     said = {span.attributes["e2i.agent.name"]: span.attributes["input.value"] for span in setup.spans()}
     assert said == {"discreet": redaction.NOT_LOGGED, "open": "the patient said"}
+
+
+def test_nothing_inside_a_discreet_agent_is_quoted_whoever_made_the_span(setup: Setup) -> None:
+    current, tracer = setup.tracer.start_as_current_span, setup.tracer
+    with current("agent", attributes={"e2i.agent.name": "discreet"}), current("library"), current("other agent", attributes=OPEN) as above:
+        with current("deep", attributes={"gen_ai.prompt.0.content": SAID, "gen_ai.prompt.0.role": "user"}) as deep:
+            deep.add_event("gen_ai.content.completion", {"gen_ai.completion": SAID})
+        tracer.start_span("odd", attributes={"input.value": SAID, "count": 2**80}).end()
+    tracer.start_span("late", set_span_in_context(above), attributes={"output.value": SAID}).end()
+    with current("agent", attributes={"e2i.agent.name": "open"}):
+        tracer.start_span("heard", attributes={"input.value": SAID}).end()
+    found = {span.name: span for span in setup.spans()}
+    assert [name for name, span in found.items() if SAID in repr(span)] == ["heard"]
+    assert found["deep"].attributes == {"gen_ai.prompt.0.content": redaction.NOT_LOGGED, "gen_ai.prompt.0.role": "user"}
+    assert found["deep"].events[0].attributes == {"gen_ai.completion": redaction.NOT_LOGGED}
+    assert found["late"].attributes["output.value"] == redaction.NOT_LOGGED
+
+
+def test_an_agent_that_is_named_only_after_its_span_began_is_discreet_as_well(setup: Setup) -> None:
+    with setup.tracer.start_as_current_span("agent") as agent:
+        agent.set_attribute("gen_ai.agent.name", "discreet")
+        setup.tracer.start_span("inside", attributes={"input.value": SAID}).end()
+    assert [span.attributes.get("input.value") for span in setup.spans()] == [redaction.NOT_LOGGED, None]
+
+
+def test_source_lines_and_reasons_of_a_discreet_agent_are_not_kept(setup: Setup) -> None:
+    for agent in ("discreet", "open"):
+        with setup.tracer.start_as_current_span(agent, attributes={"e2i.agent.name": agent}):
+            with pytest.raises(ValueError, match="no week"), setup.tracer.start_as_current_span(f"{agent} failed"):
+                raise ValueError("no week of jane.doe@example.org")  # these lines are in the trace
+            setup.tracer.start_span(f"{agent} scored", attributes={"e2i.feedback.reason": SAID, "e2i.feedback.value": 0.4}).end()
+    found = {span.name: span for span in setup.spans()}
+    for agent, is_quoted in (("discreet", False), ("open", True)):
+        error = found[f"{agent} failed"].events[0].attributes
+        assert (error["exception.type"], error["exception.message"]) == ("ValueError", "no week of [email]")
+        assert ("these lines" in str(error["exception.stacktrace"])) is is_quoted
+        scored = found[f"{agent} scored"].attributes
+        assert scored == {"e2i.feedback.reason": SAID if is_quoted else redaction.NOT_LOGGED, "e2i.feedback.value": 0.4}
+
+
+def test_a_span_reported_afterwards_below_a_discreet_one_is_not_quoted(setup: Setup) -> None:
+    with (
+        setup.tracer.start_as_current_span("agent", attributes={"e2i.agent.name": "discreet"}),
+        setup.tracer.start_as_current_span("in") as span,
+    ):
+        where = span.get_span_context()
+        parent = SpanContext(where.trace_id, where.span_id, is_remote=True, trace_flags=TraceFlags(1))
+        setup.processor.on_end(span_by_hand(parent=parent, attributes={"e2i.feedback.reason": SAID}))
+    assert setup.spans()[0].attributes == {"e2i.feedback.reason": redaction.NOT_LOGGED}
+
+
+def test_what_is_known_of_discreet_spans_goes_with_them(setup: Setup) -> None:
+    silence = setup.processor._silence
+    assert silence is not None
+    with setup.tracer.start_as_current_span("agent", attributes={"e2i.agent.name": "discreet"}):
+        for _ in range(100):
+            setup.tracer.start_span("inside").end()
+        kept = [setup.tracer.start_span("inside") for _ in range(20_000)]
+        assert len(silence._inside) == 20_000
+        kept[0].set_attribute("input.value", SAID)
+        kept[0].end()
+    kept.clear()
+    gc.collect()
+    assert len(silence._inside) == 0
+    assert SAID not in repr(setup.spans())
 
 
 def test_identifiers_are_removed_wherever_they_stand(setup: Setup) -> None:

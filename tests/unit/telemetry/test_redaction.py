@@ -89,6 +89,11 @@ def test_no_planted_identifier_survives_in_names_messages_and_keys() -> None:
         ("postgresql://e2i:hunter2@db:5432/e2i", "postgresql://e2i:[secret]@db:5432/e2i"),
         ("npis: [1234567893, 1679576722]", "npis: [[npi]]"),
         ("npis: [1112223334, 1112223335]", "npis: [[npi]]"),
+        ("MRNs: 48291301, 48291302; seen", "MRNs: [mrn]; seen"),
+        ("MRN 00123456, 2026-11-20", "MRN [mrn], 2026-11-20"),
+        ("phone 6175550123, 3 calls", "phone [phone], 3 calls"),
+        ("NPI:12453-19599", "NPI:[npi]"),
+        ("passcode 99183377 / PIN 8842", "passcode [secret] / PIN [secret]"),
         ("x 1234567893,1679576722 y", "x [npi],[npi] y"),
         ("jane@example.com,joe@example.com", "[email],[email]"),
     ],
@@ -145,6 +150,13 @@ def test_a_secret_that_is_a_word_of_a_marker_does_no_harm() -> None:
     redactor = Redactor(limits(secrets=("secret", "email")))
     once = redactor.clean({"a": "my secret email x@y.io password=1"})
     assert redactor.clean(once) == once
+
+
+def test_short_words_hide_only_what_looks_like_a_secret() -> None:
+    given = {"pass": "hunter2", "pin": 8842, "sig": 0.04, "signature": "inputs", "pass_rate": 0.3, "passed": "12", "user_pin": "12"}
+    assert json.loads(clean(given)) == {**given, "pass": "[secret]", "pin": "[secret]"}
+    assert clean("a" * 24, key="request.signature") == "[secret]"
+    assert clean(True, key="gate.pass") is True
 
 
 # --- what must stay -------------------------------------------------------------------------------------------------------------

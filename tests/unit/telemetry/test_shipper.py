@@ -399,6 +399,31 @@ async def test_spans_outside_the_sample_wait_for_an_error_in_their_trace(world: 
         assert (account.delivered, account.sampled_out, account.in_spool, account.dropped) == (49, 60, 0, {})
     assert all(span.key in world.table.rows for span in late)
     assert world.collector.distinct == set(world.table.rows)
+    assert {span.trace_id for span in world.table.left_out} == {"a" * 32}
+    assert len(world.table.left_out) == 60
+
+
+@pytest.mark.parametrize("kept", [0, 2, 250])
+async def test_what_sampling_leaves_out_is_counted_once_whatever_is_refused_or_lost(world: World, kept: int) -> None:
+    lost = iter([True, False, True, True] + [False] * 10_000)
+
+    def lose_the_answer() -> None:
+        if next(lost):
+            raise BackendUnavailable("the connection broke after the commit", where="postgres")
+
+    writer = world.writer()
+    world.table.after = lose_the_answer
+    for _ in range(3):
+        world.emit(writer, 100, kind=SpanClass.MAYBE)
+        found = world.emit(writer, kept)
+        world.table.poison |= {span.span_id for span in found[:1]}
+    world.hands.advance(151)
+    async with world.shipper() as shipper:
+        await settle(world, shipper, "postgres")
+    account = explained(await world.account("postgres"), world.emitted)
+    assert (account.sampled_out, account.in_spool) == (300, 0)
+    assert len(world.table.left_out) == len({span.key for span in world.table.left_out}) == 300
+    assert account.delivered == len(world.table.rows)
 
 
 @pytest.mark.parametrize("jump", [-86_400.0, -30.0, 86_400.0, 3600.0])

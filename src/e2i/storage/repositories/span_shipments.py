@@ -11,7 +11,7 @@ from psycopg.types.json import Json, set_json_loads
 
 from e2i.domain.telemetry import SpanRecord
 from e2i.storage.postgres import json_text
-from e2i.storage.span_rows import measure_of, row_of, stored_span
+from e2i.storage.span_rows import measure_alone, measure_of, row_of, stored_span
 from e2i.storage.span_writer import Arrivals, Overtaken, SpanWriter
 from e2i.storage.sql import load
 
@@ -45,8 +45,12 @@ class SpanShipmentRepository:
         self._db = db
         self._writer = SpanWriter(db)
 
-    async def ship(self, spans: Sequence[SpanRecord], *, spool_id: str, state: Mapping[str, Any]) -> int:
-        """Insert what is new and keep `state` for `spool_id`, in one transaction; how many were new.
+    async def ship(
+        self, spans: Sequence[SpanRecord], *, spool_id: str, state: Mapping[str, Any], left_out: Sequence[SpanRecord] = ()
+    ) -> int:
+        """Insert what is new, count `left_out` in the rollups alone and keep `state` for `spool_id`, in one transaction; how many were new.
+
+        `left_out` counts with the state: not again when this very state is kept already. What cannot be measured is not counted.
 
         Raises
         ------
@@ -55,9 +59,11 @@ class SpanShipmentRepository:
         """
         kept = Json(dict(state), dumps=json_text)
         arrivals = Arrivals(spans)
+        measured = [measure for span in left_out if (measure := measure_alone(span))]
 
         async def work(connection: AsyncConnection[Row]) -> int:
-            new = await self._writer.insert(connection, arrivals)
+            is_counted = bool(measured) and await _is_kept(connection, spool_id, kept)
+            new = await self._writer.insert(connection, arrivals, () if is_counted else measured)
             await connection.execute(_SQL["keep_state"], {"spool_id": spool_id, "state": kept})
             return new
 
@@ -119,6 +125,12 @@ def united(old: SpanRecord, new: SpanRecord) -> SpanRecord:
         events=old.events + tuple(event for event in new.events if event not in old.events),
         links=old.links + tuple(link for link in new.links if link not in old.links),
     )
+
+
+async def _is_kept(connection: AsyncConnection[Row], spool_id: str, state: Json) -> bool:
+    """Whether this very state is kept already: its delivery succeeded, and its answer was lost."""
+    row = await (await connection.execute(_SQL["state_to_replace"], {"spool_id": spool_id})).fetchone()
+    return row is not None and bool(row["state"] == orjson.loads(json_text(state.obj)))
 
 
 async def _stored(connection: AsyncConnection[Row], keys: Mapping[str, list[str]]) -> list[StoredSpan]:

@@ -426,7 +426,10 @@ begin
 end
 $$;
 
--- What the spans with an agent come to, by hour and by day (UTC); steps, metrics and feedback are parts of a call and not counted.
+-- What the spans with an agent come to, by hour and by day (UTC), also those that sampling leaves out of ml_observability_spans.
+-- Steps, metrics and feedback are not counted. A span with the attribute e2i.agent.is_part happened inside a call of the same agent: it adds
+-- its tokens and cost. Every other one is a call.
+-- spans: calls and parts; priced: those of them whose cost is known, so that an unknown cost does not become 0.
 -- Not by operation: no question asks for it, and a summary would read, a writer write, three times as many rows.
 -- histogram: element i (from 1) is the number of calls in bins 1 to i; bin 1 is below 0.001 ms, bin i + 1 begins at 0.001 * 1.02 ^ (i - 1) ms.
 -- A real is exact up to 2 ^ 24, so a new part begins at 2 ^ 23 calls.
@@ -436,12 +439,14 @@ create table agent_latency_rollup (
     agent_name text collate "C" not null,
     agent_tier text collate "C" not null,
     part smallint not null default 0,
+    spans bigint not null,
     calls bigint not null,
     errors bigint not null,
     fallbacks bigint not null,
     duration_sum_ms double precision not null,
     input_tokens numeric not null,
     output_tokens numeric not null,
+    priced bigint not null,
     total_cost double precision not null,
     histogram vector(1280) not null,
     primary key (level, bucket, agent_name, agent_tier, part)
@@ -453,11 +458,11 @@ create function latency_of_bin(bin integer) returns double precision language sq
     select case when bin < 1 then 0 else 0.001 * power(1.02::double precision, bin - 1) * (2.04 / 2.02) end
 $$;
 
--- As percentile_cont: between the two calls beside the rank, each read from the histogram.
+-- As percentile_cont: between the two calls beside the rank, each read from the histogram; null without calls.
 create function latency_percentile(cumulative real[], share double precision) returns double precision
 language sql immutable parallel safe as $$
     select low + (rank - floor(rank)) * (high - low)
-    from (select greatest(cumulative[1280]::double precision - 1, 0) * share as rank) at,
+    from (select greatest(cumulative[1280]::double precision - 1, 0) * share as rank where cumulative[1280] > 0) at,
         lateral (select
             latency_of_bin(least(width_bucket(floor(rank)::real, cumulative), 1279)) as low,
             latency_of_bin(least(width_bucket(ceil(rank)::real, cumulative), 1279)) as high
@@ -465,6 +470,7 @@ language sql immutable parallel safe as $$
 $$;
 
 -- One line per agent and tier for the full hours that [since, until) touches: whole days from the days, the rest from the hours.
+-- Latency and rates are null where there are only parts of calls, total_cost where no cost is known.
 create function agent_latency_stats(since timestamptz, until timestamptz, agent text default null, tier text default null)
 returns table (
     agent_name text, agent_tier text, total_spans bigint, calls bigint, avg_duration_ms double precision,
@@ -491,17 +497,17 @@ returns table (
         where r.level = 'hour' and r.bucket >= last_day and r.bucket < last_hour
     ),
     sums as (
-        select c.agent_name, c.agent_tier, sum(c.calls)::bigint as calls, sum(c.errors) as errors, sum(c.fallbacks) as fallbacks,
+        select c.agent_name, c.agent_tier, sum(c.spans)::bigint as spans, sum(c.calls)::bigint as calls, sum(c.errors) as errors, sum(c.fallbacks) as fallbacks,
             sum(c.duration_sum_ms) as duration_sum_ms, sum(c.input_tokens) as input_tokens, sum(c.output_tokens) as output_tokens,
-            sum(c.total_cost) as total_cost, sum(c.histogram)::real[] as cumulative
+            case when sum(c.priced) > 0 then sum(c.total_cost) end as total_cost, sum(c.histogram)::real[] as cumulative
         from cells c
         where (agent is null or c.agent_name = agent) and (tier is null or c.agent_tier = tier)
         group by c.agent_name, c.agent_tier
-        having sum(c.calls) > 0
+        having sum(c.spans) > 0
     )
-    select s.agent_name, s.agent_tier, s.calls, s.calls, s.duration_sum_ms / s.calls,
+    select s.agent_name, s.agent_tier, s.spans, s.calls, s.duration_sum_ms / nullif(s.calls, 0),
         latency_percentile(s.cumulative, 0.50), latency_percentile(s.cumulative, 0.95), latency_percentile(s.cumulative, 0.99),
-        (s.errors / s.calls)::double precision, (s.fallbacks / s.calls)::double precision,
+        (s.errors / nullif(s.calls, 0))::double precision, (s.fallbacks / nullif(s.calls, 0))::double precision,
         s.input_tokens + s.output_tokens, s.input_tokens, s.output_tokens, s.total_cost
     from sums s
     order by s.agent_name, s.agent_tier
@@ -512,24 +518,24 @@ select agent_name, agent_tier, total_spans, calls, avg_duration_ms, p50_ms, p95_
     total_tokens_used, input_tokens, output_tokens, total_cost
 from agent_latency_stats(now() - interval '24 hours', now());
 
--- The same from the spans themselves.
+-- The same from the spans that are kept: where sampling is on, it misses what is left out, and errors, which are always kept, weigh too much.
 create view v_agent_latency_summary_exact as
 select
     agent_name,
     coalesce(agent_tier, 'unknown') as agent_tier,
     count(*) as total_spans,
-    count(*) as calls,
-    avg(duration_ms) as avg_duration_ms,
-    percentile_cont(0.50) within group (order by duration_ms) as p50_ms,
-    percentile_cont(0.95) within group (order by duration_ms) as p95_ms,
-    percentile_cont(0.99) within group (order by duration_ms) as p99_ms,
-    avg((status = 'error')::integer)::double precision as error_rate,
-    avg(fallback_used::integer)::double precision as fallback_rate,
+    count(*) filter (where is_call) as calls,
+    avg(duration_ms) filter (where is_call) as avg_duration_ms,
+    percentile_cont(0.50) within group (order by duration_ms) filter (where is_call) as p50_ms,
+    percentile_cont(0.95) within group (order by duration_ms) filter (where is_call) as p95_ms,
+    percentile_cont(0.99) within group (order by duration_ms) filter (where is_call) as p99_ms,
+    avg((status = 'error')::integer) filter (where is_call)::double precision as error_rate,
+    avg(fallback_used::integer) filter (where is_call)::double precision as fallback_rate,
     coalesce(sum(total_tokens), 0) as total_tokens_used,
     coalesce(sum(input_tokens), 0) as input_tokens,
     coalesce(sum(output_tokens), 0) as output_tokens,
-    coalesce(sum(total_cost), 0) as total_cost
-from ml_observability_spans
+    sum(total_cost) as total_cost
+from ml_observability_spans, lateral (select not attributes @> '{"e2i.agent.is_part": true}' as is_call) as part
 where day between (date_trunc('hour', now() - interval '24 hours', 'UTC') at time zone 'UTC')::date and (now() at time zone 'UTC')::date
     and started_at >= date_trunc('hour', now() - interval '24 hours', 'UTC')
     and started_at < date_trunc('hour', now(), 'UTC') + interval '1 hour'

@@ -65,9 +65,15 @@ class HttpEndpoint:
             client = self._connected()
             async with client.stream(method, self.url + path, content=body, headers=headers) as response:
                 text = await _beginning(response)
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as exc:
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
+            raise self._unsendable(f"the address {self._address()} is no http address.", path) from exc
+        except (httpx.LocalProtocolError, UnicodeError) as exc:
+            # Its text may show the header with the key.
+            raise self._unsendable(f"the address {self._address()} is no http address, or a header for it cannot be sent.", path) from exc
+        except (httpx.HTTPError, httpx.StreamError, OSError, ValueError) as exc:
+            reason = str(exc).strip().rstrip(".") or type(exc).__name__
             raise BackendUnavailable(
-                f"no answer: {exc or type(exc).__name__}.", where=self._place(path), advice="What waits is sent when it answers again."
+                f"no answer: {reason}.", where=self._place(path), advice="What waits is sent when it answers again."
             ) from exc
         if 200 <= response.status_code < 300:
             return Answer(status=response.status_code, content_type=response.headers.get("content-type", ""), body=text)
@@ -116,9 +122,20 @@ class HttpEndpoint:
             return Faulty(what, where=where, advice="See the other side's log.")
         return BackendRejected(what, where=where)
 
+    def _unsendable(self, what: str, path: str) -> BackendUnavailable:
+        return BackendUnavailable(
+            what,
+            where=self._place(path),
+            advice="Write it as http://host:port or https://host/path in the settings; nothing is thrown away meanwhile.",
+        )
+
+    def _address(self) -> str:
+        """Without a password."""
+        scheme, mark, rest = self.url.rpartition("://")
+        return f"{scheme}{mark}{rest.rsplit('@', 1)[-1]}"
+
     def _place(self, path: str) -> str:
-        address = self.url.split("://", 1)[-1].rsplit("@", 1)[-1]
-        return f"{self._name} at {address}{path}"
+        return f"{self._name} at {self._address().split('://', 1)[-1]}{path}"
 
 
 def retry_after_s(header: str | None, now_s: float) -> float:

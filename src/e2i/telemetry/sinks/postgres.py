@@ -26,6 +26,7 @@ class PostgresSink:
 
     name = NAME
     keeps_state_here = False
+    wants_left_out = True
 
     def __init__(self, shipments: SpanShipments, cursor: CursorFile, *, batch_size: int = 1000) -> None:
         self.batch_size = batch_size
@@ -57,10 +58,10 @@ class PostgresSink:
         """See Sink: ahead of `load` only when the database was put back to an earlier state."""
         return self._cursor.read(self._spool_id)
 
-    async def deliver(self, spans: Sequence[SpanRecord], state: SinkState) -> int:
+    async def deliver(self, spans: Sequence[SpanRecord], state: SinkState, left_out: Sequence[SpanRecord] = ()) -> int:
         """See Sink."""
         try:
-            await self._shipments.ship(spans, spool_id=self._spool_id, state=state.to_json())
+            await self._shipments.ship(spans, spool_id=self._spool_id, state=state.to_json(), left_out=left_out)
         except E2IError as error:
             raise _classified(error) from error
         await self._copy(state)

@@ -58,7 +58,8 @@ select 'vector'::regtype::oid::bigint as oid
 -- name: roll_up
 -- Add to the rollups, in the order of the key; a part that is full is followed by the next one.
 insert into agent_latency_rollup as kept (
-    level, bucket, agent_name, agent_tier, part, calls, errors, fallbacks, duration_sum_ms, input_tokens, output_tokens, total_cost, histogram
+    level, bucket, agent_name, agent_tier, part, spans, calls, errors, fallbacks, duration_sum_ms, input_tokens, output_tokens, priced, total_cost,
+    histogram
 )
 select
     level, bucket, agent_name, agent_tier,
@@ -69,22 +70,25 @@ select
         order by newest.part desc
         limit 1
     ), 0),
-    calls, errors, fallbacks, duration_sum_ms, input_tokens, output_tokens, total_cost, histogram
+    spans, calls, errors, fallbacks, duration_sum_ms, input_tokens, output_tokens, priced, total_cost, histogram
 from unnest(
-    %(levels)s::text[], %(buckets)s::timestamptz[], %(agents)s::text[], %(tiers)s::text[], %(calls)s::bigint[],
+    %(levels)s::text[], %(buckets)s::timestamptz[], %(agents)s::text[], %(tiers)s::text[], %(spans)s::bigint[], %(calls)s::bigint[],
     %(errors)s::bigint[], %(fallbacks)s::bigint[], %(durations)s::double precision[], %(inputs)s::numeric[], %(outputs)s::numeric[],
-    %(costs)s::double precision[], %(histograms)s::vector[]
+    %(priced)s::bigint[], %(costs)s::double precision[], %(histograms)s::vector[]
 ) change (
-    level, bucket, agent_name, agent_tier, calls, errors, fallbacks, duration_sum_ms, input_tokens, output_tokens, total_cost, histogram
+    level, bucket, agent_name, agent_tier, spans, calls, errors, fallbacks, duration_sum_ms, input_tokens, output_tokens, priced, total_cost,
+    histogram
 )
 order by level collate "C", bucket, agent_name collate "C", agent_tier collate "C"
 on conflict (level, bucket, agent_name, agent_tier, part) do update set
+    spans = kept.spans + excluded.spans,
     calls = kept.calls + excluded.calls,
     errors = kept.errors + excluded.errors,
     fallbacks = kept.fallbacks + excluded.fallbacks,
     duration_sum_ms = kept.duration_sum_ms + excluded.duration_sum_ms,
     input_tokens = kept.input_tokens + excluded.input_tokens,
     output_tokens = kept.output_tokens + excluded.output_tokens,
+    priced = kept.priced + excluded.priced,
     total_cost = kept.total_cost + excluded.total_cost,
     histogram = kept.histogram + excluded.histogram
 
@@ -92,6 +96,10 @@ on conflict (level, bucket, agent_name, agent_tier, part) do update set
 -- How far a spool is.
 insert into telemetry_shipments (spool_id, state) values (%(spool_id)s, %(state)s)
 on conflict (spool_id) do update set state = excluded.state, updated_at = now()
+
+-- name: state_to_replace
+-- How far a spool was; whoever replaces it waits.
+select state from telemetry_shipments where spool_id = %(spool_id)s for update
 
 -- name: state
 -- How far a spool was at its latest shipment.
@@ -122,11 +130,13 @@ delete from ml_observability_spans
 where (trace_id, span_id) in (select * from unnest(%(trace_ids)s::text[], %(span_ids)s::text[]))
 
 -- name: latency_stats
--- v_agent_latency_summary for another window.
+-- v_agent_latency_summary for another window; an agent without a call only where it would hide tokens or cost.
 select
-    agent_name, agent_tier, calls, avg_duration_ms as avg_ms, p50_ms, p95_ms, p99_ms, error_rate, fallback_rate,
+    agent_name, agent_tier, calls, coalesce(avg_duration_ms, 0) as avg_ms, coalesce(p50_ms, 0) as p50_ms, coalesce(p95_ms, 0) as p95_ms,
+    coalesce(p99_ms, 0) as p99_ms, coalesce(error_rate, 0) as error_rate, coalesce(fallback_rate, 0) as fallback_rate,
     input_tokens, output_tokens, total_cost
 from agent_latency_stats(now() - %(window)s::interval, now(), %(agent)s, %(tier)s)
+where calls > 0 or total_tokens_used > 0 or total_cost > 0
 
 -- name: traces_of_prefix
 -- Up to eleven traces whose id begins so.
@@ -210,6 +220,6 @@ select
     coalesce(array_agg(distinct agent_name) filter (where agent_name is not null), '{}') as agents,
     coalesce(sum(input_tokens), 0)::bigint as input_tokens,
     coalesce(sum(output_tokens), 0)::bigint as output_tokens,
-    coalesce(sum(total_cost), 0) as total_cost
+    sum(total_cost) as total_cost
 from spans left join roots on roots.trace_id = spans.trace_id
 group by spans.trace_id
