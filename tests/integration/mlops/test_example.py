@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 @pytest.mark.slow
 def test_an_agent_of_ones_own_leaves_a_trace_a_run_and_its_artifacts(tmp_path: Path) -> None:
     home = tmp_path / ".e2i"
-    environment = {**os.environ, "E2I_HOME": str(home)}
+    environment = {**os.environ, "E2I_HOME": str(home), "COLUMNS": "160"}
     command = [sys.executable, str(EXAMPLES / "agent_with_mlflow.py")]
     said = json.loads(subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout)
     artifacts = home / "mlartifacts" / "e2i_explainer_kisqali" / said["mlflow_run_id"] / "artifacts"
