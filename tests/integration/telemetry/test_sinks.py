@@ -248,7 +248,7 @@ async def test_each_answer_is_told_as_what_it_is(pair: Pair, mode: Mode, kind: t
 async def test_an_address_that_is_none_is_no_records_fault() -> None:
     for url in ("http://127.0.0.1:1", "nonsense", "http://[::1", "ftp://127.0.0.1/x", "http://no-such-host.invalid"):
         exporter = OtlpExporter(url, timeout_s=1.0)
-        with pytest.raises(BackendUnavailable, match="no answer|no http address"):
+        with pytest.raises(BackendUnavailable, match=r"no answer|no http address"):
             await exporter.send([llm_span(1)])
         await exporter.close()
 
