@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from fastapi import APIRouter, Query
 
 from e2i.api.problems import Refused
-from e2i.api.views import LatencyLine, LatencyView, SpanPageView, SpanView, TraceLine, TracePage, TraceView
+from e2i.api.views import LatencyView, SpanPageView, SpanView, TracePage, TraceView
 from e2i.domain.telemetry import SpanQuery
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Questions:
             asked *= 2  # many have arrived since the page before
         page = rest[:limit]
         token = _token(f"{passed + limit} {page[-1].started_at.isoformat()} {page[-1].trace_id}") if len(rest) > limit else None
-        return TracePage(traces=[TraceLine.of(trace) for trace in page], next_cursor=token)
+        return TracePage(traces=list(page), next_cursor=token)
 
     async def show_trace(self, trace_id: str, limit: SpanLimit = 1000, cursor: Text = None) -> TraceView:
         """One trace by its id, or by the first six or more digits of it."""
@@ -104,7 +104,7 @@ class Questions:
     async def latency(self, window: Annotated[str, Query(max_length=20)] = "24h", agent: Text = None, tier: Text = None) -> LatencyView:
         """v_agent_latency_summary over a window such as 1h, 24h, 7d, 30d."""
         answer = await self._latency.get_latency_stats(window, _plain(agent), _plain(tier))
-        return LatencyView(window=window, as_of=answer.as_of, agents=[LatencyLine.of(line) for line in answer.stats])
+        return LatencyView(window=window, as_of=answer.as_of, agents=list(answer.stats))
 
 
 def _order(trace: TraceSummary) -> tuple[datetime, str]:

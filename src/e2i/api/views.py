@@ -10,30 +10,10 @@ from pydantic import BaseModel
 from e2i.domain.telemetry import LatencyStats, StoredSpan, TraceSummary
 
 
-class TraceLine(BaseModel):
-    """One trace of a list."""
-
-    trace_id: str
-    root_name: str | None
-    started_at: datetime
-    duration_ms: float
-    spans: int
-    errors: int
-    agents: list[str]
-    input_tokens: int
-    output_tokens: int
-    total_cost: float | None
-
-    @classmethod
-    def of(cls, trace: TraceSummary) -> TraceLine:
-        """A line from the record."""
-        return cls.model_validate(trace, from_attributes=True)
-
-
 class TracePage(BaseModel):
     """Newest first. `next_cursor` is null on the last page."""
 
-    traces: list[TraceLine]
+    traces: list[TraceSummary]
     next_cursor: str | None
 
 
@@ -133,34 +113,12 @@ class SpanPageView(BaseModel):
     next_cursor: str | None
 
 
-class LatencyLine(BaseModel):
-    """Latencies in ms, rates as shares in 0-1, cost in US dollars."""
-
-    agent_name: str
-    agent_tier: str
-    calls: int
-    avg_ms: float
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    error_rate: float
-    fallback_rate: float
-    input_tokens: int
-    output_tokens: int
-    total_cost: float | None
-
-    @classmethod
-    def of(cls, stats: LatencyStats) -> LatencyLine:
-        """A line from the record."""
-        return cls.model_validate(stats, from_attributes=True)
-
-
 class LatencyView(BaseModel):
     """By agent and tier. `window` begins at the full hour; `as_of` is when the table was asked, for answers are kept a while."""
 
     window: str
     as_of: datetime
-    agents: list[LatencyLine]
+    agents: list[LatencyStats]
 
 
 def _moment(nanoseconds: int) -> datetime:

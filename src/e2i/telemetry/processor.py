@@ -84,6 +84,7 @@ class SpoolProcessor(SpanProcessor):
         self._service = service
         self._names: dict[str, str] = {}
         self._has_complained = False
+        self._ways = (self._keep, self._keep_plainly)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Remember who began a trace, where that decides its rate, and what is inside an agent that may not be quoted."""
@@ -104,14 +105,15 @@ class SpoolProcessor(SpanProcessor):
         context = span.context
         if context is None or not context.trace_flags & 1:  # recorded only: a sampler in front said that it is not to be exported
             return
-        try:
-            self._keep(span, context)
-        except Exception:  # noqa: BLE001 - whatever a foreign value did, the caller must not feel it
+        for keep in self._ways:
             try:
-                self._keep_plainly(span, context)
-            except Exception as error:  # noqa: BLE001 - as above
-                self._writer.count_drop("not_serialisable")
-                self._complain(error)
+                keep(span, context)
+            except Exception as error:  # noqa: BLE001 - whatever a foreign value did, the caller must not feel it
+                failed = error
+            else:
+                return
+        self._writer.count_drop("not_serialisable")
+        self._complain(failed)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Force the spool to the disk. Sinks have their own pace."""

@@ -163,7 +163,8 @@ async def test_a_generator_closed_in_another_task_ends_its_span_without_a_word(
     with caplog.at_level(logging.DEBUG):
         await asyncio.create_task(begin())
         assert await asyncio.create_task(finish())
-    assert not caplog.records
+    said = [each.getMessage() for each in caplog.records if not each.name.startswith("opentelemetry.sdk.trace.export")]
+    assert said == []  # processors that other tests shut down, on the one provider of this process, may speak
     assert list(ended(exported)) == ["rows"]
 
 
