@@ -73,19 +73,19 @@ def estimate(frame: pl.DataFrame, *, identification: Identification, unit: str |
     try:
         sample = prepare(frame, identification, unit=unit)
         refuse_hopeless(sample)
-        require_both_arms_in_levels(sample.covariates, sample.treatment, identification.estimand)
+        require_both_arms_in_levels(sample.covariates, sample.treatment, identification.average)
     except CausalError as error:
         return refused(error)
     features = make_features(sample.covariates.matrix)
     propensity = fit_propensity(features, sample.treatment, sample.groups, repetitions=repetitions_for(len(sample.outcome)), seed=seed)
     chance = propensity.mean
-    overlap = measure_overlap(sample.treatment, chance, identification.estimand)
-    table = balance(sample.covariates, sample.treatment, chance, identification.estimand)
+    overlap = measure_overlap(sample.treatment, chance, identification.average)
+    table = balance(sample.covariates, sample.treatment, chance, identification.average)
     try:
-        require_overlap(overlap, propensity=chance, estimand=identification.estimand)
+        require_overlap(overlap, propensity=chance, estimand=identification.average)
     except PositivityViolated as error:
         return replace(refused(error), overlap=overlap, balance=table)
-    fit = doubly_robust(features, sample.outcome, sample.treatment, propensity=propensity, estimand=identification.estimand, seed=seed)
+    fit = doubly_robust(features, sample.outcome, sample.treatment, propensity=propensity, estimand=identification.average, seed=seed)
     notes = tuple(Concern(severity="review", text=note) for note in sample.covariates.notes if "rare levels" in note)
     return Estimation(
         effect=_effect(sample, fit, propensity, identification),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Literal
 
@@ -20,25 +20,56 @@ MINIMUM_PER_ARM = 30
 _CROSS_SECTION_ONLY = "This version estimates cross-section designs: one row per unit, a 0/1 treatment, measured confounders."
 
 
+TreatmentKind = Literal["binary", "multi_level", "continuous", "on_off", "staggered"]
+OutcomeKind = Literal["continuous", "binary", "count"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Identification:
     """How the question is answered. `adjustment` is the set that must contain every common cause."""
 
-    design: Literal["cross_section"]
-    estimand: Average
+    design: str
+    """cross_section, matched, did, synthetic_control, synthetic_did, interrupted_time_series or iv"""
+    estimand: str
+    """ATE, ATT, ATO, LATE, or APE (average slope) for a dose"""
     treatment: str
     outcome: str
-    adjustment: tuple[str, ...]
-    negative_controls: tuple[str, ...]
-    notes: tuple[str, ...]
+    adjustment: tuple[str, ...] = ()
+    treatment_kind: TreatmentKind = "binary"
+    outcome_kind: OutcomeKind = "continuous"
+    unit: str | None = None
+    time: str | None = None
+    cohort: str | None = None
+    modifiers: tuple[str, ...] = ()
+    instruments: tuple[str, ...] = ()
+    negative_controls: tuple[str, ...] = ()
+    negative_exposures: tuple[str, ...] = ()
+    pre_outcomes: tuple[str, ...] = ()
+    cluster: str | None = None
+    weights: str | None = None
+    reference: str | None = None
+    anticipation: int = 0
+    is_randomised: bool = False
+    override: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    """why this design"""
+    refused: tuple[tuple[str, str], ...] = ()
+    """(design, why not)"""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def average(self) -> Average:
+        """Over whom a yes/no treatment's effect is averaged."""
+        return "ATT" if self.estimand == "ATT" else "ATE"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The complete cases as arrays; n rows."""
+    """One row per unit: the complete cases as arrays; n rows."""
 
     outcome: FloatArray
     treatment: FloatArray
+    """0/1; the dose for a continuous treatment; the level's number for one with several levels"""
     covariates: Covariates
     negative_controls: dict[str, FloatArray]
     """name -> shape (n,), NaN where missing"""
@@ -49,6 +80,19 @@ class Sample:
     missing_outcome: int
     missing_outcome_by_arm: tuple[float, float]
     """share of rows without outcome among the untreated and the treated, in 0-1"""
+    cluster: IntArray | None = None
+    """shape (n,), equal for rows that are not independent"""
+    weights: FloatArray | None = None
+    """shape (n,), positive, mean 1"""
+    instruments: FloatArray | None = None
+    """shape (n, m), finite"""
+    instrument_names: tuple[str, ...] = ()
+    pre_outcomes: dict[str, FloatArray] = field(default_factory=dict)
+    """name -> shape (n,), oldest first, NaN where missing"""
+    negative_exposures: dict[str, FloatArray] = field(default_factory=dict)
+    """name -> shape (n,), NaN where missing"""
+    levels: tuple[str, ...] = ()
+    """of a treatment with several levels; level 0 is the reference"""
 
 
 def identify(effect: EffectSpec, *, columns: Iterable[str], unit: str | None = None) -> Identification:

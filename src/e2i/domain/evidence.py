@@ -39,11 +39,67 @@ class Refutation:
     detail: str
     statistic: float | None = None
     p_value: float | None = None
+    estimate: float | None = None
+    """the effect under the test, where there is one"""
+    is_reported_only: bool = False
+    """told, never a criterion of the gate"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hazard:
+    """What a check of the data found before estimation.
+
+    `refuse` ends the analysis; `override` does too unless the study names the code; `review` and `block` are weighed by the gate;
+    `warn` is told.
+    """
+
+    code: str
+    action: Literal["refuse", "override", "block", "review", "warn"]
+    text: str
+    """what is wrong, with the measured value in words"""
+    remedy: str = ""
+    measured: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeriodEffect:
+    """One point of an event study: `period` 0 is the first treated period, negative ones lie before it."""
+
+    period: int
+    estimate: float
+    low: float
+    high: float
+    n_treated: int | None = None
+    is_reference: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecificationPoint:
+    """One defensible way to do it: estimator, sample and adjustment as people read them."""
+
+    estimator: str
+    sample: str
+    adjustment: str
+    estimate: float
+    low: float
+    high: float
+    is_chosen: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathPoint:
+    """Observed and counterfactual outcome of the treated in one period."""
+
+    period: str
+    observed: float
+    counterfactual: float
+    is_treated: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """An estimated effect on the outcome's own scale."""
+    """An estimated effect on the outcome's own scale, unless `scale` says otherwise."""
 
     estimand: str
     design: str
@@ -52,14 +108,27 @@ class Effect:
     standard_error: float
     n_treated: int
     n_untreated: int
-    naive_difference: float
-    outcome_mean_untreated: float
+    naive_difference: float | None
+    outcome_mean_untreated: float | None
     diagnostics: dict[str, float] = field(default_factory=dict)
+    bounds: tuple[float, float] | None = None
+    """the 95 % interval, where it is not the normal one"""
+    interval_method: str = "normal, influence values"
+    p_value: float | None = None
+    scale: str = "outcome"
+    certificate: str | None = None
+    """measured coverage of the 95 % interval on data of this shape, or that there is none"""
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Normal-theory interval at `level` in (0, 1)."""
+        """Interval at `level` in (0, 1). Raises ConfigError for another level than 0.95 when the method gave only that one."""
         from statistics import NormalDist
 
+        if self.bounds is not None:
+            if level != 0.95:
+                from e2i.errors import ConfigError
+
+                raise ConfigError(f"{self.interval_method} gave the 95 % interval only.", where="interval", advice="Ask for level 0.95.")
+            return self.bounds
         half = NormalDist().inv_cdf(0.5 + level / 2) * self.standard_error
         return self.estimate - half, self.estimate + half
 
@@ -93,3 +162,13 @@ class CausalFinding:
     balance: tuple[BalanceRow, ...]
     refutations: tuple[Refutation, ...]
     refusal: str | None = None
+    reasons: tuple[str, ...] = ()
+    """why this design, and why not the others"""
+    hazards: tuple[Hazard, ...] = ()
+    alternatives: tuple[Effect, ...] = ()
+    """the same question by other estimators, for comparison"""
+    event_study: tuple[PeriodEffect, ...] = ()
+    specifications: tuple[SpecificationPoint, ...] = ()
+    path: tuple[PathPoint, ...] = ()
+    weights: dict[str, float] = field(default_factory=dict)
+    """unit -> weight of a synthetic control; arm or cohort -> effect stays in `alternatives`"""

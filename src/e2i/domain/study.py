@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Estimand = Literal["ATE", "ATT", "LATE"]
-Design = Literal["auto", "cross_section", "did", "synthetic_control", "iv"]
+Estimand = Literal["ATE", "ATT", "ATO", "LATE"]
+Design = Literal["auto", "cross_section", "matched", "did", "synthetic_control", "synthetic_did", "interrupted_time_series", "iv"]
 Brand = Literal["Remibrutinib", "Fabhalta", "Kisqali", "competitor", "other"]
 
 
@@ -49,17 +49,33 @@ class DataSpec(_Strict):
 
 
 class EffectSpec(_Strict):
-    """The causal question."""
+    """The causal question, in roles of columns.
+
+    A panel study has `unit` and `time`; its treatment is 0/1 per unit and period, or `cohort` names the column with the first
+    treated period (empty, 0 or never reached: not treated), and `treatment` is then only a name.
+    """
 
     treatment: str
     outcome: str
     confounders: tuple[str, ...] = ()
     modifiers: tuple[str, ...] = ()
-    negative_controls: tuple[str, ...] = ()
+    negative_controls: tuple[str, ...] = Field(default=(), description="outcomes that the treatment cannot move")
+    negative_exposures: tuple[str, ...] = Field(default=(), description="treatments that cannot move the outcome")
+    pre_outcomes: tuple[str, ...] = Field(default=(), description="the outcome before treatment, one column per earlier period, oldest first")
     instruments: tuple[str, ...] = ()
     estimand: Estimand | None = None
     design: Design = "auto"
     cohort: str | None = None
+    cluster: str | None = Field(default=None, description="rows of one cluster are not independent; default in a panel: the unit")
+    weights: str | None = Field(default=None, description="sampling weights, positive")
+    randomised: bool = Field(default=False, description="treatment was assigned by chance: no confounder is needed")
+    edges: tuple[str, ...] = Field(default=(), description='the causal graph, "cause -> effect" each; adjustment is then checked or found')
+    reference: str | None = Field(default=None, description="the level of a treatment with several levels that the others are compared with")
+    treated_at: str | None = Field(default=None, description="column with the day of treatment, for checks of order")
+    measured_at: str | None = Field(default=None, description="column with the day on which the outcome was measured")
+    entered_at: str | None = Field(default=None, description="column with the day on which the unit came under observation")
+    anticipation: int = Field(default=0, ge=0, description="periods before treatment in which the outcome may already react")
+    override: tuple[str, ...] = Field(default=(), description="codes of checks that a person has looked at and lets pass; recorded")
 
 
 class PredictionSpec(_Strict):

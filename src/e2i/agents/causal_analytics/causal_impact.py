@@ -169,7 +169,7 @@ def _estimation(state: State, deps: Deps) -> Estimation:
         learners = json.loads(str(arrays["learners"]))
         propensity = Propensity(raw=arrays["propensity"], folds=arrays["folds"], learners=learners["propensity"])
         fit = Fit(
-            estimand=_known(state.identification).estimand,
+            estimand=_known(state.identification).average,
             estimate=effect.estimate,
             standard_error=effect.standard_error,
             estimates=arrays["estimates"],
