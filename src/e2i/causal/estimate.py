@@ -13,8 +13,8 @@ from e2i.causal.arrays import FloatArray, IntArray
 LEVEL = 0.95
 _Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 
-Data = TypeVar("Data", contravariant=True)
-Spec = TypeVar("Spec", contravariant=True)
+Data_contra = TypeVar("Data_contra", contravariant=True)
+Spec_contra = TypeVar("Spec_contra", contravariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +43,10 @@ class Estimate:
     notes: tuple[str, ...] = ()
 
 
-class Estimator(Protocol[Data, Spec]):
-    """One estimator behind one call. `Data` is a `Sample` (one row per unit) or a `Panel`; `Spec` its identification."""
+class Estimator(Protocol[Data_contra, Spec_contra]):
+    """One estimator behind one call. The data are a `Sample` (one row per unit) or a `Panel`; the spec is its identification."""
 
-    def fit(self, data: Data, spec: Spec, *, seed: int) -> Estimate:
+    def fit(self, data: Data_contra, spec: Spec_contra, *, seed: int) -> Estimate:
         """The effect with its interval. Raises CausalError when these data do not allow it."""
         ...
 

@@ -61,7 +61,7 @@ class EffectSpec(_Strict):
     modifiers: tuple[str, ...] = ()
     negative_controls: tuple[str, ...] = Field(default=(), description="outcomes that the treatment cannot move")
     negative_exposures: tuple[str, ...] = Field(default=(), description="treatments that cannot move the outcome")
-    pre_outcomes: tuple[str, ...] = Field(default=(), description="the outcome before treatment, one column per earlier period, oldest first")
+    pre_outcomes: tuple[str, ...] = Field(default=(), description="the outcome before treatment, a column per period, oldest first")
     instruments: tuple[str, ...] = ()
     estimand: Estimand | None = None
     design: Design = "auto"
@@ -70,7 +70,7 @@ class EffectSpec(_Strict):
     weights: str | None = Field(default=None, description="sampling weights, positive")
     randomised: bool = Field(default=False, description="treatment was assigned by chance: no confounder is needed")
     edges: tuple[str, ...] = Field(default=(), description='the causal graph, "cause -> effect" each; adjustment is then checked or found')
-    reference: str | None = Field(default=None, description="the level of a treatment with several levels that the others are compared with")
+    reference: str | None = Field(default=None, description="the level that the others of a treatment are compared with")
     treated_at: str | None = Field(default=None, description="column with the day of treatment, for checks of order")
     measured_at: str | None = Field(default=None, description="column with the day on which the outcome was measured")
     entered_at: str | None = Field(default=None, description="column with the day on which the unit came under observation")

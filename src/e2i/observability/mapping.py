@@ -79,9 +79,11 @@ def _error(span: SpanRecord) -> tuple[str | None, str | None]:
 def _text(found: Mapping[str, Any], *keys: str) -> str | None:
     for key in keys:
         value = found.get(key)
-        if value is not None and value != "":
-            return value if isinstance(value, str) else str(value)
-    return None
+        if isinstance(value, str) and value:
+            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+    return None  # a list, a mapping or a fraction is no name
 
 
 def _texts(value: Any) -> tuple[str, ...]:

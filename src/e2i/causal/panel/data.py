@@ -71,7 +71,7 @@ class Panel:
 
     @cached_property
     def observed(self) -> BoolArray:
-        """Shape (N, T): has the unit a row in the period?"""
+        """Whether the unit has a row in the period, shape (N, T)."""
         out = np.zeros((self.n_units, self.n_periods), dtype=np.bool_)
         out[self.unit, self.time] = True
         return out
