@@ -16,8 +16,9 @@ from collections.abc import Callable
 import numpy as np
 
 from e2i.causal.analysis import analyse
-from e2i.causal.design import Sample, identify, prepare
+from e2i.causal.design import Sample, prepare
 from e2i.causal.estimators.doubly_robust import DoublyRobust, repetitions_for
+from e2i.causal.router import identify
 from e2i.causal.worlds import WORLDS, World
 
 SEEDS, ROWS = 6, 5_000
@@ -53,7 +54,7 @@ def peer(sample: Sample, seed: int) -> tuple[float, float]:
 
 def sample_of(world: World, rows: int, seed: int, estimand: str = "ATE") -> Sample:
     frame = world.draw(rows, seed=seed)
-    return prepare(frame, identify(world.effect(estimand=estimand), columns=frame.columns))
+    return prepare(frame, identify(world.effect(estimand=estimand), frame))
 
 
 def measure(estimator: Callable[[Sample, int], tuple[float, float]], world: World) -> tuple[float, np.ndarray]:

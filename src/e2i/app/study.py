@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,13 @@ from e2i.agents.ml_foundation import (
     scope_definer,
 )
 from e2i.agents.ml_foundation.model_trainer.nodes.mlflow_logger import run_key
-from e2i.domain.experiments import ModelVersion, SearchResult
-from e2i.domain.report import (
-    DataSummary,
-    EffectSummary,
-    ExplanationSummary,
-    ModelSummary,
-    QCSummary,
-    ReportEvidence,
-    StudyReport,
-)
+from e2i.app.study_progress import Progress, Table, make_report, status_of, table_of
+from e2i.domain.report import ReportEvidence, StudyReport
 from e2i.domain.runs import AuditEntry, StudyRun
 from e2i.domain.study import Study
 from e2i.engine.graph import Engine
 from e2i.engine.spec import AgentSpec
-from e2i.errors import BackendUnavailable, BudgetExceeded, E2IError, NotFound, SpecError
+from e2i.errors import BackendUnavailable, BudgetExceeded, ConfigError, E2IError, NotFound, SpecError
 from e2i.observability import attributes as names
 from e2i.observability.spans import current_context, current_trace_id, new_trace_id, span, trace_of
 from e2i.ports.data import FrameSource, FrameStore
@@ -64,24 +56,6 @@ class StudyPorts:
     reports_folder: Path
 
 
-@dataclass(kw_only=True)
-class _Progress:
-    """What the chain has found so far; the report is made of it, also when the chain stops early."""
-
-    run: StudyRun
-    study: Study
-    frames: FrameStore
-    base: Path
-    timings: dict[str, float] = field(default_factory=dict)
-    scoped: scope_definer.State | None = None
-    prepared: data_preparer.State | None = None
-    trained: model_trainer.State | None = None
-    explained: feature_analyzer.State | None = None
-    deployed: model_deployer.State | None = None
-    caused: causal_impact.State | None = None
-    observed: observability_connector.State | None = None
-
-
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
     """A finished run: its report, and where the files are."""
@@ -92,7 +66,7 @@ class StudyResult:
     resumed: bool
 
 
-async def run_study(study: Study, *, base: Path, ports: StudyPorts) -> StudyResult:
+async def run_study(study: Study, *, base: Path, ports: StudyPorts, effect_alone: bool = False) -> StudyResult:
     """Run `study`, or go on with an unfinished run of the same study on the same data.
 
     A closed gate and a refused effect are results. An error that may pass (a backend that is away, a budget used up) leaves the
@@ -101,16 +75,22 @@ async def run_study(study: Study, *, base: Path, ports: StudyPorts) -> StudyResu
     Parameters
     ----------
     base : folder that relative paths in `study.data` start from
+    effect_alone : load the data and answer the causal question, nothing else
 
     Raises
     ------
+    ConfigError
+        The effect alone is asked for, and the study has none.
     Conflict
         A living process runs this very study.
     E2IError
         What an agent raised.
     """
+    if effect_alone and study.effect is None:
+        raise ConfigError("the study has no `effect`.", where=f"study {study.name}", advice="Add `effect` with its roles.")
     now = datetime.now(UTC)
-    fingerprint = _fingerprint(study, ports.source.identity(study.data, base=base))
+    part = "effect\n" if effect_alone else ""
+    fingerprint = _fingerprint(study, part + ports.source.identity(study.data, base=base))
     wanted = StudyRun(
         run_id=f"run_{now:%Y%m%dT%H%M%S}_{hashlib.sha256(f'{fingerprint}{now.timestamp()}'.encode()).hexdigest()[:6]}",
         study=study.name,
@@ -120,8 +100,8 @@ async def run_study(study: Study, *, base: Path, ports: StudyPorts) -> StudyResu
         trace_id=current_trace_id() or new_trace_id(),
         started_at=now,
     )
-    run = await ports.runs.claim(replace(wanted, experiment_id=_experiment_id(study, wanted.run_id)))
-    progress = _Progress(run=run, study=study, frames=ports.frames(run.run_id), base=base)
+    run = await ports.runs.claim(wanted if effect_alone else replace(wanted, experiment_id=_experiment_id(study, wanted.run_id)))
+    progress = Progress(run=run, study=study, frames=ports.frames(run.run_id), base=base)
     resumed = run.run_id != wanted.run_id
     try:
         caller = current_context()
@@ -131,15 +111,15 @@ async def run_study(study: Study, *, base: Path, ports: StudyPorts) -> StudyResu
         ):
             if is_root and caller is not None:
                 root.link(caller)  # a resumed run stays in the trace in which it began
-            await _chain(progress, ports)
-            root.set("e2i.run.status", _status(progress))
+            await (_effect_alone if effect_alone else _chain)(progress, ports)
+            root.set("e2i.run.status", status_of(progress))
     except (BackendUnavailable, BudgetExceeded):
         raise
     except E2IError as error:
         await _fail_training(progress, ports, error)
         await _finish(progress, ports, status="failed", error=error)
         raise
-    return replace(await _finish(progress, ports, status=_status(progress)), resumed=resumed)
+    return replace(await _finish(progress, ports, status=status_of(progress)), resumed=resumed)
 
 
 def _span_attributes(run: StudyRun, study: Study) -> dict[str, str | int | float | bool]:
@@ -153,7 +133,7 @@ def _span_attributes(run: StudyRun, study: Study) -> dict[str, str | int | float
     return {name: value for name, value in known.items() if value}
 
 
-async def _chain(progress: _Progress, ports: StudyPorts) -> None:
+async def _chain(progress: Progress, ports: StudyPorts) -> None:
     study, run = progress.study, progress.run
     columns = ports.source.columns(study.data, base=progress.base)
     progress.scoped = await _run(
@@ -178,7 +158,7 @@ async def _chain(progress: _Progress, ports: StudyPorts) -> None:
     progress.observed = await _run(progress, ports, observability_connector.SPEC, observability_connector.State(run_id=run.run_id))
 
 
-async def _model(progress: _Progress, ports: StudyPorts) -> None:
+async def _model(progress: Progress, ports: StudyPorts) -> None:
     study, run, prepared = progress.study, progress.run, progress.prepared
     prediction = study.prediction
     if prepared is None or prepared.qc is None or prepared.plan is None or prediction is None:
@@ -242,16 +222,26 @@ async def _model(progress: _Progress, ports: StudyPorts) -> None:
     )
 
 
-async def _effect(progress: _Progress, ports: StudyPorts) -> None:
-    prepared = progress.prepared
-    if prepared is None or prepared.table is None:
+async def _effect_alone(progress: Progress, ports: StudyPorts) -> None:
+    """The data as they are: the causal part has its own checks of them."""
+    snapshot = await asyncio.to_thread(ports.source.load, progress.study.data, base=progress.base)
+    ref = await asyncio.to_thread(progress.frames.save, data_preparer.TABLE, snapshot.frame)
+    progress.table = Table(ref=ref, sha256=snapshot.sha256, is_synthetic=snapshot.is_synthetic)
+    await _effect(progress, ports)
+
+
+async def _effect(progress: Progress, ports: StudyPorts) -> None:
+    table = table_of(progress)
+    if table is None:
         raise SpecError("the data were not prepared.", where="run_study")
-    state = causal_impact.State(study=progress.study, table=prepared.table, seed=progress.study.seed)
+    state = causal_impact.State(
+        study=progress.study, run_id=progress.run.run_id, table=table.ref, data_sha256=table.sha256, seed=progress.study.seed
+    )
     progress.caused = await _run(progress, ports, causal_impact.SPEC, state, fill=ports.causal_fill)
 
 
 async def _run(
-    progress: _Progress,
+    progress: Progress,
     ports: StudyPorts,
     spec: AgentSpec,
     state: Any,
@@ -267,15 +257,15 @@ async def _run(
     return done
 
 
-async def _fail_training(progress: _Progress, ports: StudyPorts, error: E2IError) -> None:
+async def _fail_training(progress: Progress, ports: StudyPorts, error: E2IError) -> None:
     """A training that was begun and not completed fails with its run."""
     if progress.trained is None:
         with suppress(NotFound):
             await ports.training_runs.fail(run_key(progress.run.run_id), str(error))
 
 
-async def _finish(progress: _Progress, ports: StudyPorts, *, status: Any, error: E2IError | None = None) -> StudyResult:
-    report = _report(progress, status=status, error=error)
+async def _finish(progress: Progress, ports: StudyPorts, *, status: Any, error: E2IError | None = None) -> StudyResult:
+    report = make_report(progress, status=status, error=error)
     caused = progress.caused.finding if progress.caused is not None else None
     trained = progress.trained.trained if progress.trained is not None else None
     evidence = ReportEvidence(
@@ -304,83 +294,7 @@ async def _finish(progress: _Progress, ports: StudyPorts, *, status: Any, error:
     return StudyResult(report=report, html=html, json=json, resumed=False)
 
 
-def _report(progress: _Progress, *, status: Any, error: E2IError | None) -> StudyReport:
-    study, prepared = progress.study, progress.prepared
-    return StudyReport(
-        study=study.name,
-        status=status,
-        run_id=progress.run.run_id,
-        experiment_id=progress.run.experiment_id,
-        trace_id=progress.run.trace_id,
-        synthetic=bool(prepared.is_synthetic) if prepared is not None else study.data.source == "synthetic",
-        created_at=datetime.now(UTC),
-        description=study.description,
-        brand=study.brand,
-        data=_data(prepared),
-        qc=QCSummary.of(prepared.qc) if prepared is not None and prepared.qc is not None else None,
-        splits=prepared.plan if prepared is not None else None,
-        model=_model_summary(progress),
-        explanation=_explanation(progress),
-        effect=_effect_summary(progress),
-        timings_s=dict(progress.timings),
-        asked=tuple(name for name in ("effect", "prediction") if getattr(study, name) is not None),
-        error=dict(error.to_dict()) if error is not None else None,
-        warnings=_warnings(progress),
-    )
-
-
-def _data(prepared: data_preparer.State | None) -> DataSummary | None:
-    if prepared is None or prepared.table is None or prepared.data_sha256 is None:
-        return None
-    return DataSummary(rows=prepared.table.rows, columns=len(prepared.table.columns), sha256=prepared.data_sha256)
-
-
-def _model_summary(progress: _Progress) -> ModelSummary | None:
-    done = progress.trained
-    if done is None or done.trained is None:
-        return None
-    version: ModelVersion = progress.deployed.version if progress.deployed is not None else done.candidate
-    search: SearchResult | None = done.search
-    return ModelSummary(
-        target=done.scope.prediction_target, problem_type=done.scope.problem_type, trained=done.trained, version=version, search=search
-    )
-
-
-def _explanation(progress: _Progress) -> ExplanationSummary | None:
-    if progress.explained is None or progress.explained.explanation is None:
-        return None
-    return ExplanationSummary(explanation=progress.explained.explanation)
-
-
-def _effect_summary(progress: _Progress) -> EffectSummary | None:
-    effect = progress.study.effect
-    if effect is None or progress.caused is None or progress.caused.finding is None:
-        return None
-    return EffectSummary(treatment=effect.treatment, outcome=effect.outcome, finding=progress.caused.finding)
-
-
-def _warnings(progress: _Progress) -> tuple[str, ...]:
-    found = list(progress.scoped.scope.warnings) if progress.scoped is not None and progress.scoped.scope is not None else []
-    trained = progress.trained.trained if progress.trained is not None else None
-    if trained is not None and trained.mlflow_run_id is None:
-        found.append("MLflow could not be reached: its records wait in the outbox and are delivered by the next run or `e2i doctor`.")
-    if progress.deployed is not None and progress.deployed.refusal is not None:
-        found.append(f"The model stays in {progress.deployed.version.stage}: {progress.deployed.refusal}.")
-    return tuple(found)
-
-
-def _status(progress: _Progress) -> str:
-    """Blocked when the quality gate is closed, or when the effect is the whole question and was refused."""
-    prepared = progress.prepared
-    if prepared is None or prepared.qc is None or not prepared.qc.gate_passed:
-        return "blocked"
-    finding = progress.caused.finding if progress.caused is not None else None
-    if progress.study.prediction is None and finding is not None and finding.verdict.name == "block":
-        return "blocked"
-    return "completed"
-
-
-def _scope(progress: _Progress) -> Any:
+def _scope(progress: Progress) -> Any:
     if progress.scoped is None or progress.scoped.scope is None:
         raise SpecError("the study was not scoped.", where="run_study")
     return progress.scoped.scope

@@ -129,6 +129,7 @@ def standing_records(settings: Settings, database: Database) -> dict[type[Any], 
     from e2i.storage.audit import AuditFiles
     from e2i.storage.repositories.audit import AuditRepository
     from e2i.storage.repositories.deployments import DeploymentRepository
+    from e2i.storage.repositories.evidence import CausalEvidenceRepository
     from e2i.storage.repositories.experiments import ExperimentRepository
     from e2i.storage.repositories.explanations import ShapAnalysisRepository
     from e2i.storage.repositories.models import MLModelRegistryRepository
@@ -146,6 +147,7 @@ def standing_records(settings: Settings, database: Database) -> dict[type[Any], 
         records.TrainingRunRecords: TrainingRunRepository(database),
         records.ModelRecords: MLModelRegistryRepository(database, audit),
         records.QualityRecords: DataQualityRepository(database),
+        records.EvidenceRecords: CausalEvidenceRepository(database),
         records.ExplanationRecords: ShapAnalysisRepository(database),
         records.SearchRecords: HpoRepository(database),
         records.DeploymentRecords: DeploymentRepository(database),

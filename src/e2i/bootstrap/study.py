@@ -26,8 +26,10 @@ WORKER_IMPORTS = ("polars", "pandera.polars", "great_expectations")
 CAUSAL_IMPORTS = ("polars", "sklearn.linear_model", "lightgbm")
 
 
-async def run_study(path: Path, settings: Settings, *, on_step: Callable[[Signal], None], progress: Progress) -> StudyResult:
-    """Load a study file and take it through the chain. Raises E2IError."""
+async def run_study(
+    path: Path, settings: Settings, *, on_step: Callable[[Signal], None], progress: Progress, effect_alone: bool = False
+) -> StudyResult:
+    """Load a study file and take it through the chain, or answer its causal question alone. Raises E2IError."""
     from e2i.data.sources import LocalFrameSource
     from e2i.data.study_file import check_roles, load_study
     from e2i.engine.executor import LocalExecutor
@@ -42,7 +44,7 @@ async def run_study(path: Path, settings: Settings, *, on_step: Callable[[Signal
     async with AsyncExitStack() as stack:
         for each in (worker, causal_worker):
             stack.callback(each.close)
-        worker.start()  # it imports its libraries while we import ours and open the database
+        (causal_worker if effect_alone else worker).start()  # it imports its libraries while we import ours and open the database
         check_roles(study, LocalFrameSource().columns(study.data, base=base), path=path)
         if not settings.database.url.get_secret_value():
             check_disk(settings.home)  # before anything is written there
@@ -53,6 +55,8 @@ async def run_study(path: Path, settings: Settings, *, on_step: Callable[[Signal
 
         platform = await stack.enter_async_context(Platform.open(settings))
         ports = await study_ports(stack, platform, (worker, causal_worker), on_step=on_step, progress=progress)
+        if effect_alone:
+            return await run(study, base=base, ports=ports, effect_alone=True)
         if study.effect is not None:
             causal_worker.start()
         if study.prediction is not None:

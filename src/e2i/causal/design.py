@@ -12,12 +12,13 @@ import polars as pl
 
 from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 from e2i.causal.encoding import Covariates, encode, numeric
-from e2i.domain.study import EffectSpec
+from e2i.domain.study import EffectSpec, Study
 from e2i.errors import NotIdentified, NoVariation, SchemaMismatch, TooFewRows
 
 Average = Literal["ATE", "ATT"]
 MINIMUM_PER_ARM = 30
-_CROSS_SECTION_ONLY = "This version estimates cross-section designs: one row per unit, a 0/1 treatment, measured confounders."
+_FEW_INCOMPLETE = 0.05
+"""share of rows with a missing confounder up to which they are left out of an instrumental variable design, as the field does"""
 
 
 TreatmentKind = Literal["binary", "multi_level", "continuous", "on_off", "staggered"]
@@ -95,38 +96,7 @@ class Sample:
     """of a treatment with several levels; level 0 is the reference"""
 
 
-def identify(effect: EffectSpec, *, columns: Iterable[str], unit: str | None = None) -> Identification:
-    """Choose design, estimand and adjustment set; refuse what cannot be answered.
-
-    Raises
-    ------
-    NotIdentified
-        Another design is asked for, nothing is adjusted for, or a role contradicts another.
-    SchemaMismatch
-        A named column is not there.
-    """
-    _require_columns(effect, tuple(columns), unit)
-    if effect.design not in ("auto", "cross_section"):
-        raise NotIdentified(f"design `{effect.design}` is not available.", where="effect.design", advice=_CROSS_SECTION_ONLY)
-    if effect.estimand == "LATE":
-        raise NotIdentified("estimand LATE needs an instrumental variable design.", where="effect.estimand", advice=_CROSS_SECTION_ONLY)
-    if effect.cohort is not None:
-        raise NotIdentified(f"`cohort: {effect.cohort}` asks for a panel design.", where="effect.cohort", advice=_CROSS_SECTION_ONLY)
-    adjustment = tuple(dict.fromkeys((*effect.confounders, *effect.modifiers)))
-    _require_consistent_roles(effect, adjustment, unit)
-    notes = tuple(f"instrument `{name}` is not used by a cross-section design" for name in effect.instruments)
-    return Identification(
-        design="cross_section",
-        estimand="ATT" if effect.estimand == "ATT" else "ATE",
-        treatment=effect.treatment,
-        outcome=effect.outcome,
-        adjustment=adjustment,
-        negative_controls=tuple(dict.fromkeys(effect.negative_controls)),
-        notes=notes,
-    )
-
-
-def prepare(frame: pl.DataFrame, identification: Identification, *, unit: str | None = None) -> Sample:
+def prepare(frame: pl.DataFrame, identification: Identification) -> Sample:
     """Rows with treatment and outcome, encoded.
 
     Raises
@@ -138,6 +108,7 @@ def prepare(frame: pl.DataFrame, identification: Identification, *, unit: str | 
     TooFewRows
         Fewer than 30 rows in an arm, or no row with both treatment and outcome.
     """
+    unit = identification.unit
     if unit is not None and frame[unit].drop_nulls().is_duplicated().any():
         copies = int(frame[unit].drop_nulls().is_duplicated().sum())
         raise SchemaMismatch(
@@ -145,19 +116,23 @@ def prepare(frame: pl.DataFrame, identification: Identification, *, unit: str | 
             where=f"column {unit}",
             advice="Aggregate to one row per unit, or leave `unit` out if rows are units.",
         )
-    treatment = _treatment(frame[identification.treatment])
+    treatment, levels = _coded_treatment(frame[identification.treatment], identification)
     outcome = numeric(frame[identification.outcome])
     has_treatment, has_outcome = ~np.isnan(treatment), ~np.isnan(outcome)
-    keep = has_treatment & has_outcome
+    keep = has_treatment & has_outcome & _has_all(frame, identification.instruments)
+    if identification.design == "iv":
+        complete = keep & _has_all(frame, identification.adjustment)
+        keep = complete if complete.sum() >= (1.0 - _FEW_INCOMPLETE) * keep.sum() else keep
     if not keep.any():
         raise TooFewRows(
             "no row has both treatment and outcome.",
             where=f"columns {identification.treatment}, {identification.outcome}",
             advice="Check the join that brought them together.",
         )
-    _require_variation(treatment[keep], outcome[keep])
+    _require_variation(treatment[keep], outcome[keep], kind=identification.treatment_kind)
     kept = frame.filter(pl.Series(keep))
     covariates = encode(kept, identification.adjustment)
+    instruments = encode(kept, identification.instruments) if identification.instruments else None
     return Sample(
         outcome=outcome[keep],
         treatment=treatment[keep],
@@ -171,44 +146,131 @@ def prepare(frame: pl.DataFrame, identification: Identification, *, unit: str | 
         missing_treatment=int((~has_treatment).sum()),
         missing_outcome=int((has_treatment & ~has_outcome).sum()),
         missing_outcome_by_arm=_missing_by_arm(treatment, has_outcome),
+        cluster=_clusters(kept, identification.cluster),
+        weights=_weights(kept, identification.weights),
+        instruments=instruments.matrix if instruments is not None else None,
+        instrument_names=instruments.names if instruments is not None else (),
+        pre_outcomes={name: numeric(kept[name]) for name in identification.pre_outcomes},
+        negative_exposures={name: numeric(kept[name]) for name in identification.negative_exposures},
+        levels=levels,
     )
 
 
-def _require_columns(effect: EffectSpec, columns: tuple[str, ...], unit: str | None) -> None:
-    named = (effect.treatment, effect.outcome, *effect.confounders, *effect.modifiers, *effect.negative_controls)
-    for name in (*named, *((unit,) if unit is not None else ())):
-        if name not in columns:
-            near = get_close_matches(name, columns, n=1)
+def require_roles(effect: EffectSpec, columns: Iterable[str], *, unit: str | None = None, time: str | None = None) -> None:
+    """Every named column is there, and no column plays two parts that exclude each other.
+
+    Raises
+    ------
+    SchemaMismatch
+        A named column is not there.
+    NotIdentified
+        A role contradicts another.
+    """
+    known = tuple(columns)
+    for name in _named(effect, known, unit, time):
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
             raise SchemaMismatch(
                 f"column `{name}` is not in the data.",
                 where="effect",
-                advice=f"Did you mean `{near[0]}`?" if near else f"Columns: {', '.join(columns[:20])}.",
+                advice=f"Did you mean `{near[0]}`?" if near else f"Columns: {', '.join(known[:20])}.",
             )
-
-
-def _require_consistent_roles(effect: EffectSpec, adjustment: tuple[str, ...], unit: str | None) -> None:
     if effect.treatment == effect.outcome:
         raise NotIdentified(f"`{effect.treatment}` is both treatment and outcome.", where="effect")
-    if not adjustment:
-        raise NotIdentified(
-            "no confounders are named, so nothing separates the effect from the reasons for treatment.",
-            where="effect.confounders",
-            advice="Name the common causes of treatment and outcome; in a randomised experiment name any column measured before treatment.",
-        )
     forbidden = {effect.treatment: "the treatment", effect.outcome: "the outcome"}
     forbidden |= dict.fromkeys(effect.negative_controls, "a negative control") | dict.fromkeys(effect.instruments, "an instrument")
-    if unit is not None:
-        forbidden[unit] = "the unit's identifier"
-    for name in adjustment:
+    forbidden |= {name: part for name, part in ((unit, "the unit's identifier"), (effect.cohort, "the first treated period")) if name}
+    for name in (*effect.confounders, *effect.modifiers):
         if name in forbidden:
             raise NotIdentified(
                 f"`{name}` is {forbidden[name]} and cannot be adjusted for.",
                 where="effect.confounders",
                 advice="Take it out of `confounders` and `modifiers`.",
             )
-    for name in effect.negative_controls:
-        if name in (effect.treatment, effect.outcome):
-            raise NotIdentified(f"`{name}` is {forbidden[name]} and cannot be a negative control.", where="effect.negative_controls")
+    for role in ("negative_controls", "negative_exposures", "pre_outcomes", "instruments"):
+        for name in getattr(effect, role):
+            if name in (effect.treatment, effect.outcome):
+                part = "a negative control" if role == "negative_controls" else f"one of `{role}`"
+                raise NotIdentified(f"`{name}` is {forbidden[name]} and cannot be {part}.", where=f"effect.{role}")
+
+
+def columns_of(study: Study) -> list[str]:
+    """Every column that the causal question names, once each."""
+    effect = study.effect
+    return [] if effect is None else list(dict.fromkeys(_named(effect, (effect.treatment,), study.unit, study.time)))
+
+
+def _named(effect: EffectSpec, known: tuple[str, ...], unit: str | None, time: str | None) -> list[str]:
+    """Every column that the study names; with a cohort column the treatment may be only a name."""
+    single = (unit, time, effect.cohort, effect.cluster, effect.weights, effect.treated_at, effect.measured_at, effect.entered_at)
+    treatment = () if effect.cohort is not None and effect.treatment not in known else (effect.treatment,)
+    several = (
+        *effect.confounders,
+        *effect.modifiers,
+        *effect.negative_controls,
+        *effect.negative_exposures,
+        *effect.pre_outcomes,
+        *effect.instruments,
+    )
+    return [*treatment, effect.outcome, *several, *(name for name in single if name is not None)]
+
+
+def _coded_treatment(series: pl.Series, identification: Identification) -> tuple[FloatArray, tuple[str, ...]]:
+    """As 0/1, as a dose, or as the number of its level (0 is the reference) with the levels' names."""
+    if identification.treatment_kind == "multi_level":
+        names = series.cast(pl.String)
+        others = names.drop_nulls().value_counts().sort(["count", series.name], descending=[True, False])[series.name].to_list()
+        levels = (identification.reference or others[0], *(name for name in others if name != identification.reference))
+        number = {name: float(place) for place, name in enumerate(levels)}
+        return np.array([number[name] if name is not None else np.nan for name in names.to_list()]), levels
+    if identification.treatment_kind == "continuous":
+        return numeric(series), ()
+    return _treatment(series), ()
+
+
+def _has_all(frame: pl.DataFrame, columns: tuple[str, ...]) -> BoolArray:
+    """Rows in which none of the columns is missing."""
+    out = np.ones(frame.height, dtype=np.bool_)
+    for name in columns:
+        series = frame[name]
+        missing = series.is_null() | (series.is_nan() if series.dtype.is_float() else pl.repeat(False, frame.height, eager=True))
+        out &= ~missing.fill_null(True).to_numpy()
+    return out
+
+
+def _clusters(frame: pl.DataFrame, column: str | None) -> IntArray | None:
+    if column is None:
+        return None
+    series = frame[column]
+    if series.null_count():
+        raise SchemaMismatch(
+            f"`{column}` is missing in {series.null_count()} rows, so it is unknown which rows belong together.",
+            where=f"column {column}",
+            advice="Fill it, or leave those rows out.",
+        )
+    codes = series.rank("dense").to_numpy().astype(np.int64) - 1
+    if codes.max() == 0:
+        raise TooFewRows(
+            f"all rows belong to one cluster of `{column}`; an interval needs several.",
+            where=f"column {column}",
+            advice="Name finer clusters, or leave `cluster` out if rows are independent.",
+        )
+    return codes
+
+
+def _weights(frame: pl.DataFrame, column: str | None) -> FloatArray | None:
+    if column is None:
+        return None
+    values = numeric(frame[column])
+    wrong = int((~(values > 0)).sum())
+    if wrong:
+        raise SchemaMismatch(
+            f"{wrong} weights in `{column}` are missing, zero or negative.",
+            where=f"column {column}",
+            advice="Sampling weights are positive; leave out rows that stand for nobody.",
+        )
+    out: FloatArray = values / values.mean()
+    return out
 
 
 def _treatment(series: pl.Series) -> FloatArray:
@@ -227,7 +289,12 @@ def _treatment(series: pl.Series) -> FloatArray:
     return values
 
 
-def _require_variation(treatment: FloatArray, outcome: FloatArray) -> None:
+def _require_variation(treatment: FloatArray, outcome: FloatArray, *, kind: TreatmentKind) -> None:
+    if outcome.min() == outcome.max():
+        raise NoVariation(f"the outcome is {outcome[0]:g} in every row.", where="outcome", advice="Check how the outcome was built.")
+    if kind in ("continuous", "multi_level"):
+        _require_spread(treatment, kind)
+        return
     treated = int(treatment.sum())
     untreated = len(treatment) - treated
     if min(treated, untreated) == 0:
@@ -236,8 +303,6 @@ def _require_variation(treatment: FloatArray, outcome: FloatArray) -> None:
             where="treatment",
             advice="An effect needs both treated and untreated rows.",
         )
-    if outcome.min() == outcome.max():
-        raise NoVariation(f"the outcome is {outcome[0]:g} in every row.", where="outcome", advice="Check how the outcome was built.")
     if all(np.ptp(outcome[treatment == arm]) == 0 for arm in (0.0, 1.0)):
         raise NoVariation(
             "the outcome does not vary among the treated, nor among the untreated: it repeats the treatment.",
@@ -249,6 +314,25 @@ def _require_variation(treatment: FloatArray, outcome: FloatArray) -> None:
             f"{treated} treated and {untreated} untreated rows; each arm needs {MINIMUM_PER_ARM}.",
             where="treatment",
             advice="Collect more rows or widen the definition of treatment.",
+        )
+
+
+def _require_spread(treatment: FloatArray, kind: TreatmentKind) -> None:
+    """A dose varies; every level is held by enough rows."""
+    if treatment.min() == treatment.max():
+        raise NoVariation(
+            f"the treatment is {treatment[0]:g} in every row.", where="treatment", advice="An effect needs rows that differ in treatment."
+        )
+    if kind == "continuous":
+        if len(treatment) < 2 * MINIMUM_PER_ARM:
+            raise TooFewRows(f"{len(treatment)} rows; a dose needs {2 * MINIMUM_PER_ARM}.", where="treatment", advice="Collect more rows.")
+        return
+    counts = np.bincount(treatment.astype(np.int64))
+    if counts.min() < MINIMUM_PER_ARM:
+        raise TooFewRows(
+            f"{int((counts < MINIMUM_PER_ARM).sum())} of {len(counts)} treatment levels have fewer than {MINIMUM_PER_ARM} rows.",
+            where="treatment",
+            advice="Join levels, or leave out the rare ones.",
         )
 
 

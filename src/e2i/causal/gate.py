@@ -1,11 +1,18 @@
-"""Whether an effect may be told: decided from measured evidence, in words."""
+"""Whether an effect may be told: decided from measured evidence, in words. One gate for every design.
+
+How often it lets a wrong effect pass, and how often it blocks a right one, is measured: see docs/causal-gate.md.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from e2i.causal.hazards import Concern
-from e2i.domain.evidence import BalanceRow, Effect, Overlap, Refutation, Verdict
+from e2i.causal.specification import disagreement
+from e2i.domain.evidence import BalanceRow, Effect, Hazard, Overlap, Refutation, SpecificationPoint, Verdict
 
 SMD_REVIEW, SMD_BLOCK = 0.10, 0.25
 _OUTSIDE_REVIEW = 0.02
@@ -14,41 +21,101 @@ _FEW_PER_ARM = 100
 _FOLD_REVIEW, _FOLD_BLOCK = 0.5, 1.0
 _ROW_REVIEW, _ROW_BLOCK = 0.20, 0.50
 _DISAGREEMENT = 3.0
-_BLOCKING = ("negative_control", "placebo_treatment")
-_REPORTED = "hidden_confounder_bound"
+_LOTTERY_Z = 3.5
+"""standard errors of the largest imbalance that chance still explains, raised with the number of covariates"""
+_BEYOND_DOUBT = 0.01
+"""a test that blocks does so below this p-value; an alarm above it asks for a person"""
+_BLOCKING = frozenset(
+    ("negative_control", "negative_exposure", "placebo_treatment", "pre_period_placebo", "pre_period_trend", "pre_trend", "placebo_in_time")
+)
+_SEES_HIDDEN_BIAS = frozenset(
+    (
+        "negative_control",
+        "negative_exposure",
+        "pre_period_placebo",
+        "pre_period_placebo_adjusted",
+        "pre_trend",
+        "placebo_in_time",
+        "pre_fit",
+    )
+)
+_REPORTED = frozenset(("hidden_confounder_bound", "confounder_benchmarks"))
+_ONE_ROW_PER_UNIT = frozenset(("cross_section", "matched", "iv"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the gate weighs. What a design does not have stays empty; `overlap` and `balance` belong to one row per unit."""
+
+    overlap: Overlap | None = None
+    balance: Sequence[BalanceRow] = ()
+    refutations: Sequence[Refutation] = ()
+    concerns: Sequence[Concern] = ()
+    hazards: Sequence[Hazard] = ()
+    specifications: Sequence[SpecificationPoint] = ()
+    is_randomised: bool = False
+
+
+def weigh(effect: Effect, evidence: Evidence) -> Verdict:
+    """`block` when anything blocks, `review` when anything needs a person's eye, else `proceed`.
+
+    Without earlier outcomes and without a negative control an effect cannot proceed unseen, unless treatment was assigned by
+    chance: placebo, subset and random-cause tests pass in worlds with a hidden confounder. Bounds, benchmarks and the E-value
+    are never a criterion.
+    """
+    judged = [refutation for refutation in evidence.refutations if not _is_reported(refutation)]
+    found = [
+        *evidence.concerns,
+        *_about_hazards(evidence.hazards),
+        *_about_overlap(evidence.overlap),
+        *_about_balance(evidence.balance),
+        *_about_effect(effect),
+        *_about_refutations(judged),
+        *_about_what_is_missing(effect, judged, is_randomised=evidence.is_randomised),
+        *(_about_the_lottery(effect, evidence.balance) if evidence.is_randomised else []),
+        *disagreement(evidence.specifications),
+    ]
+    blocking = tuple(dict.fromkeys(concern.text for concern in found if concern.severity == "block"))
+    reviewing = tuple(dict.fromkeys(concern.text for concern in found if concern.severity == "review"))
+    if blocking:
+        return Verdict(name="block", reasons=(*blocking, *reviewing))
+    if reviewing:
+        return Verdict(name="review", reasons=reviewing)
+    passed = ", ".join(dict.fromkeys(_title(refutation).lower() for refutation in judged))
+    good = "Overlap and balance are good; passed" if evidence.overlap is not None else "Passed"
+    return Verdict(
+        name="proceed", reasons=(f"{good}: {passed}." if passed else "Treatment was assigned by chance, and the arms are alike.",)
+    )
 
 
 def judge(
     effect: Effect,
     *,
-    overlap: Overlap,
+    overlap: Overlap | None,
     balance: Sequence[BalanceRow],
     refutations: Sequence[Refutation],
     concerns: Sequence[Concern] = (),
 ) -> Verdict:
-    """`block` when anything blocks, `review` when anything needs a person's eye, else `proceed`.
-
-    A study without a negative control cannot proceed unseen: placebo, subset and random-cause tests pass in worlds with a
-    hidden confounder, a negative control does not. The bound on hidden confounding is never a criterion.
-    """
-    found = [
-        *concerns,
-        *_about_overlap(overlap),
-        *_about_balance(balance),
-        *_about_effect(effect),
-        *_about_refutations(refutations),
-    ]
-    blocking = tuple(concern.text for concern in found if concern.severity == "block")
-    reviewing = tuple(concern.text for concern in found if concern.severity == "review")
-    if blocking:
-        return Verdict(name="block", reasons=(*blocking, *reviewing))
-    if reviewing:
-        return Verdict(name="review", reasons=reviewing)
-    passed = ", ".join(dict.fromkeys(r.test.split(":")[0].replace("_", " ") for r in refutations if r.test != _REPORTED))
-    return Verdict(name="proceed", reasons=(f"Overlap and balance are good; passed: {passed}.",))
+    """`weigh` for a cross-section without hazards and specifications."""
+    return weigh(effect, Evidence(overlap=overlap, balance=balance, refutations=refutations, concerns=concerns))
 
 
-def _about_overlap(overlap: Overlap) -> list[Concern]:
+def _about_hazards(hazards: Sequence[Hazard]) -> list[Concern]:
+    """An override that a person gave stays visible."""
+    found = []
+    for hazard in hazards:
+        if hazard.action in ("block", "refuse"):
+            found.append(Concern(severity="block", text=hazard.text))
+        elif hazard.action == "review":
+            found.append(_review(hazard.text))
+        elif hazard.action == "override":
+            found.append(_review(f"overridden by a person: {hazard.text}"))
+    return found
+
+
+def _about_overlap(overlap: Overlap | None) -> list[Concern]:
+    if overlap is None:
+        return []
     found = []
     if overlap.share_outside > _OUTSIDE_REVIEW:
         found.append(_review(f"{overlap.share_outside:.1%} of rows have a propensity outside [0.01, 0.99]."))
@@ -71,9 +138,14 @@ def _about_balance(balance: Sequence[BalanceRow]) -> list[Concern]:
 
 def _about_effect(effect: Effect) -> list[Concern]:
     found = []
+    low, high = effect.bounds if effect.bounds is not None else effect.interval()
+    if not math.isfinite(effect.estimate) or math.isnan(low) or math.isnan(high):
+        return [Concern(severity="block", text="the estimate or its interval is not a number.")]
+    if math.isinf(low) or math.isinf(high):
+        found.append(_review("the interval has no end: these data cannot bound the effect."))
     smaller = min(effect.n_treated, effect.n_untreated)
-    if smaller < _FEW_PER_ARM:
-        found.append(_review(f"the smaller arm has {smaller} rows."))
+    if effect.design in _ONE_ROW_PER_UNIT and smaller < _FEW_PER_ARM:
+        found.append(_review(f"the smaller arm has {smaller if smaller > 10 else 'fewer than 11'} rows."))
     spread = effect.diagnostics.get("fold_spread", 0.0)
     if spread > _FOLD_REVIEW:
         text = f"the estimate moves by {spread:.2f} standard errors when rows are divided into folds anew."
@@ -88,25 +160,57 @@ def _about_effect(effect: Effect) -> list[Concern]:
     return found
 
 
-def _about_refutations(refutations: Sequence[Refutation]) -> list[Concern]:
-    found = [
-        Concern(
-            severity="block" if refutation.test.startswith(_BLOCKING) else "review",
-            text=f"{_title(refutation)} failed. {refutation.detail}",
+def _about_refutations(judged: Sequence[Refutation]) -> list[Concern]:
+    found = []
+    for refutation in judged:
+        if refutation.passed:
+            continue
+        is_clear = refutation.p_value is None or refutation.p_value < _BEYOND_DOUBT
+        severity: Literal["block", "review"] = "block" if _kind(refutation) in _BLOCKING and is_clear else "review"
+        found.append(Concern(severity=severity, text=f"{_title(refutation)} failed. {refutation.detail}"))
+    return found
+
+
+def _about_what_is_missing(effect: Effect, judged: Sequence[Refutation], *, is_randomised: bool) -> list[Concern]:
+    kinds = {_kind(refutation) for refutation in judged}
+    found = []
+    if not kinds & _SEES_HIDDEN_BIAS and not is_randomised:
+        found.append(
+            _review(
+                "no negative control outcome was tested and no outcome before treatment, so hidden confounding is untested: "
+                "no test here can exclude it."
+            )
         )
-        for refutation in refutations
-        if not refutation.passed and refutation.test != _REPORTED
-    ]
-    kinds = {refutation.test.split(":")[0] for refutation in refutations}
-    if "negative_control" not in kinds:
-        found.append(_review("no negative control outcome was tested, so hidden confounding is untested: no test here can exclude it."))
-    if "subset_stability" not in kinds:
+    if effect.design == "cross_section" and "subset_stability" not in kinds:
         found.append(_review("too few rows to compare two halves."))
     return found
 
 
+def _about_the_lottery(effect: Effect, balance: Sequence[BalanceRow]) -> list[Concern]:
+    """Did chance assign? The largest raw imbalance against what chance allows among so many covariates."""
+    worst = max(balance, key=lambda row: abs(row.smd_before), default=None)
+    if worst is None:
+        return []
+    z = abs(worst.smd_before) / math.sqrt(1.0 / max(effect.n_treated, 1) + 1.0 / max(effect.n_untreated, 1))
+    if z <= _LOTTERY_Z + math.sqrt(2.0 * math.log(len(balance))) - math.sqrt(2.0 * math.log(2)):
+        return []
+    text = (
+        f"the study says that chance assigned treatment, but `{worst.covariate}` differs by {worst.smd_before:+.2f} standard deviations "
+        f"between the arms ({z:.1f} standard errors)."
+    )
+    return [Concern(severity="block", text=text)]
+
+
+def _is_reported(refutation: Refutation) -> bool:
+    return refutation.is_reported_only or _kind(refutation) in _REPORTED
+
+
+def _kind(refutation: Refutation) -> str:
+    return refutation.test.split(":")[0]
+
+
 def _title(refutation: Refutation) -> str:
-    return refutation.test.split(":")[0].replace("_", " ").capitalize()
+    return _kind(refutation).replace("_", " ").capitalize()
 
 
 def _review(text: str) -> Concern:

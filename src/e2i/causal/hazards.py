@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import polars as pl
 
 from e2i.causal.arrays import FloatArray
 from e2i.causal.design import Sample
+from e2i.causal.hazard_checks import FIRST, HOPELESS, THEN, extreme_outcome, mixed_units
+from e2i.causal.hazard_table import Table
+from e2i.domain.evidence import Hazard
+from e2i.domain.study import EffectSpec
 from e2i.errors import DataError, LeakageFound, NotIdentified, TooFewRows
 
 ROWS_PER_PARAMETER = 10
-_EXTREME = 1e12
 _COPY_R2 = 0.999
 _NEAR_COPY_R2 = 0.98
 _COPIES_REVIEW, _COPIES_BLOCK = 0.01, 0.05
@@ -26,6 +30,37 @@ class Concern:
 
     severity: Literal["review", "block"]
     text: str
+
+
+def validate(frame: pl.DataFrame, spec: EffectSpec, *, unit: str | None = None) -> tuple[Hazard, ...]:
+    """What is wrong with a table of one row per unit for this question; nothing about the data is raised.
+
+    Parameters
+    ----------
+    frame : with columns in any order and of any type
+    spec : the question; its `override` names codes that a person has let pass
+
+    Returns
+    -------
+    tuple of Hazard
+        Worst first. `refuse` ends the analysis; so does `override`, unless the study names its code.
+    """
+    named = (spec.treatment, spec.outcome, *spec.confounders, *spec.modifiers, *spec.negative_controls, *spec.negative_exposures)
+    single = (unit, spec.cluster, spec.weights, spec.treated_at, spec.measured_at, spec.entered_at)
+    asked = (*named, *spec.pre_outcomes, *spec.instruments, *(name for name in single if name is not None))
+    absent = tuple(name for name in dict.fromkeys(asked) if name not in frame.columns)
+    if absent:
+        shown = ", ".join(f"`{name}`" for name in absent)
+        return (
+            Hazard(code="column_missing", action="refuse", text=f"not in the data: {shown}.", remedy="Correct the names in the study."),
+        )
+    table = Table(frame=frame, spec=spec, unit=unit)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        found = [hazard for check in FIRST for hazard in check(table)]
+        if not any(hazard.code in HOPELESS for hazard in found):
+            found += [hazard for check in THEN for hazard in check(table)]
+    order = ("refuse", "override", "block", "review", "warn")
+    return tuple(sorted(found, key=lambda hazard: order.index(hazard.action)))
 
 
 def refuse_hopeless(sample: Sample) -> None:
@@ -97,16 +132,15 @@ def copied_share(sample: Sample) -> float:
 
 
 def _refuse_extreme(outcome: FloatArray) -> None:
-    distance = np.abs(outcome - np.median(outcome))
-    usual = float(np.median(distance[distance > 0]))
-    if distance.max() > _EXTREME * usual:
+    if extreme_outcome(outcome) is not None:
+        worst = outcome[int(np.argmax(np.abs(outcome - np.median(outcome))))]
         raise DataError(
-            f"the outcome reaches {outcome[int(np.argmax(distance))]:.3g}, more than 10¹² times the usual distance from its median.",
+            f"the outcome reaches {worst:.3g}, more than 10¹² times the usual distance from its median.",
             where="outcome",
             advice="Correct the value or set it to missing.",
         )
-    far, middling = float((distance > 100 * usual).mean()), float(((distance > 10 * usual) & (distance <= 100 * usual)).mean())
-    if far > 0.002 and far > 2 * middling and np.median(distance) > 0:
+    far = mixed_units(outcome)
+    if far is not None:
         raise DataError(
             f"{far:.1%} of outcomes lie 100 times the usual distance or more from the median, with a gap before them: two units are mixed.",
             where="outcome",

@@ -25,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
+app.command("effect")(run.effect)
 app.command("init")(init.init)
 app.command("status")(admin.status)
 app.command("doctor")(admin.doctor)

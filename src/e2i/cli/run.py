@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from e2i.cli.effect import effect_lines, effect_table
 from e2i.cli.options import AsJson, Home, settings
 from e2i.cli.output import print_json, print_line
 from e2i.errors import ConfigError
@@ -30,6 +31,39 @@ def run(
 
     An interrupted run goes on where it stopped. Exit codes: 0 done, 1 failed, 2 usage, 3 a gate blocked.
     """
+    result = _carry_out(study, home=home, quiet=quiet, effect_alone=False)
+    if as_json:
+        print_json(result.report.to_dict())
+    else:
+        _summarise(result)
+    if result.report.status == "blocked":
+        raise typer.Exit(BLOCKED)
+
+
+def effect(
+    study: Annotated[Path | None, typer.Argument(help="A study file; default: studies/speaker_program.yaml.")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Answer a study's causal question alone: choose a design, estimate, try to refute, judge.
+
+    Nothing is trained and no quality gate is asked; the causal part has its own checks of the data. Exit codes: 0 done (verdict
+    proceed or review), 1 failed, 2 usage, 3 blocked or refused.
+    """
+    result = _carry_out(study, home=home, quiet=quiet, effect_alone=True)
+    if as_json:
+        print_json(result.report.to_dict())
+    else:
+        _summarise(result)
+        print_line()
+        for line in effect_table(result.report):
+            print_line(f"  {line}")
+    if result.report.status == "blocked":
+        raise typer.Exit(BLOCKED)
+
+
+def _carry_out(study: Path | None, *, home: Path | None, quiet: bool, effect_alone: bool) -> StudyResult:
     from e2i import bootstrap
     from e2i.cli.progress import progress_display
 
@@ -39,14 +73,10 @@ def run(
     chosen = settings(home)
     gc.set_threshold(100_000, 20, 100)  # thousands of modules are imported; each full collection would go through all of them
     with progress_display(quiet=quiet) as display:
-        result = asyncio.run(bootstrap.run_study(path.absolute(), chosen, on_step=display.step, progress=display))
+        work = bootstrap.run_study(path.absolute(), chosen, on_step=display.step, progress=display, effect_alone=effect_alone)
+        result = asyncio.run(work)
     gc.freeze()  # nor does the interpreter go through them when it ends
-    if as_json:
-        print_json(result.report.to_dict())
-    else:
-        _summarise(result)
-    if result.report.status == "blocked":
-        raise typer.Exit(BLOCKED)
+    return result
 
 
 def _summarise(result: StudyResult) -> None:
@@ -56,7 +86,7 @@ def _summarise(result: StudyResult) -> None:
         print_line("SYNTHETIC DATA: nothing here is about real people.")
     resumed = " (resumed)" if result.resumed else ""
     print_line(f"{report.study}: {report.status}{resumed}, run {report.run_id}")
-    for line in (*_data_lines(report), *_model_lines(report), *_effect_lines(report), *report.warnings):
+    for line in (*_data_lines(report), *_model_lines(report), *effect_lines(report), *report.warnings):
         print_line(f"  {line}")
     print_line(f"  Report: {result.html}")
 
@@ -93,20 +123,3 @@ def _model_lines(report: StudyReport) -> list[str]:
     if report.explanation is not None:
         lines.append("Drivers   " + ", ".join(item.feature for item in report.explanation.explanation.top_features[:5]))
     return lines
-
-
-def _effect_lines(report: StudyReport) -> list[str]:
-    if report.effect is None:
-        return []
-    finding = report.effect.finding
-    question = f"{report.effect.treatment} on {report.effect.outcome}"
-    if finding.effect is None:
-        return [f"Effect    {question}: refused. {finding.refusal}"]
-    reasons = "; ".join(finding.verdict.reasons)
-    if finding.verdict.name != "proceed":
-        return [f"Effect    {question}: {finding.verdict.name}. {reasons}"]
-    low, high = finding.effect.interval()
-    naive = f"naive difference {finding.effect.naive_difference:.3g}"
-    return [
-        f"Effect    {question}: {finding.effect.estimand} {finding.effect.estimate:.3g} (95 % {low:.3g} to {high:.3g}); {naive}; proceed"
-    ]

@@ -54,6 +54,8 @@ CLASHES = (
             ("effect.negative_controls", "effect.confounders", "a negative control is an outcome, known after the treatment"),
             ("effect.negative_controls", "effect.modifiers", "a negative control is an outcome, known after the treatment"),
             ("effect.instruments", "effect.confounders", "an instrument is not adjusted for"),
+            ("effect.negative_exposures", "effect.confounders", "a negative exposure is tested, not adjusted for"),
+            ("effect.outcome", "effect.pre_outcomes", "the outcome is known only after the treatment"),
             ("prediction.target", "effect.confounders", "the target is known only after the event"),
             ("prediction.target", "effect.modifiers", "the target is known only after the event"),
             ("prediction.target", "prediction.features", "the target would predict itself"),
@@ -79,6 +81,9 @@ KINDS: dict[str, tuple[tuple[str, ...], str]] = {
     "effect.outcome": (COUNTABLE, "Name a number, or code it as 0 and 1."),
     "effect.negative_controls": (COUNTABLE, "Name a number, or code it as 0 and 1."),
     "effect.instruments": (COUNTABLE, "Name a number, or code it as 0 and 1."),
+    "effect.negative_exposures": (COUNTABLE, "Name a number, or code it as 0 and 1."),
+    "effect.pre_outcomes": (COUNTABLE, "Name a number, or code it as 0 and 1."),
+    "effect.weights": (("integer", "number"), "Weights are positive numbers."),
     "effect.cohort": (ORDERED, "It names the first treated period: a date (2024-12-27) or a number."),
     "time": (ORDERED, "Write dates as 2024-12-27, or number the periods."),
     "prediction.event_time": (("date", "datetime"), "Write dates as 2024-12-27."),
@@ -88,9 +93,15 @@ KINDS: dict[str, tuple[tuple[str, ...], str]] = {
 
 def role_problems(study: Study, columns: Mapping[str, str], marked: MarkedYaml) -> list[Problem]:
     """Every way in which the study's roles do not fit the columns, with its line."""
-    uses = list(_uses(study))
-    problems = [*_missing(uses, columns, marked), *_kinds(uses, columns, marked), *_repeats(uses, marked), *_clashes(uses, marked)]
+    uses = [use for use in _uses(study) if not _is_only_a_name(use, study, columns)]
+    problems = [*_missing(uses, columns, marked), *_kinds(uses, columns, marked, study=study), *_repeats(uses, marked), *_clashes(uses, marked)]
     return [*problems, *_design(study, marked)]
+
+
+def _is_only_a_name(use: _Use, study: Study, columns: Mapping[str, str]) -> bool:
+    """A treatment that a cohort column stands for needs no column."""
+    by_cohort = study.effect is not None and study.effect.cohort is not None
+    return use.role == "effect.treatment" and by_cohort and use.column not in columns
 
 
 def _uses(study: Study) -> Iterator[_Use]:
@@ -106,6 +117,9 @@ def _roles(study: Study) -> Iterator[tuple[str, str | tuple[str, ...] | None]]:
     yield from (("unit", study.unit), ("time", study.time))
     if (effect := study.effect) is not None:
         yield from (("effect.treatment", effect.treatment), ("effect.outcome", effect.outcome), ("effect.cohort", effect.cohort))
+        yield from (("effect.cluster", effect.cluster), ("effect.weights", effect.weights), ("effect.treated_at", effect.treated_at))
+        yield from (("effect.measured_at", effect.measured_at), ("effect.entered_at", effect.entered_at))
+        yield from (("effect.negative_exposures", effect.negative_exposures), ("effect.pre_outcomes", effect.pre_outcomes))
         yield from (("effect.confounders", effect.confounders), ("effect.modifiers", effect.modifiers))
         yield from (("effect.negative_controls", effect.negative_controls), ("effect.instruments", effect.instruments))
     if (prediction := study.prediction) is not None:
@@ -123,9 +137,11 @@ def _missing(uses: list[_Use], columns: Mapping[str, str], marked: MarkedYaml) -
             yield Problem(line=marked.line(use.place), what=what, advice=advice, is_in_data=True)
 
 
-def _kinds(uses: list[_Use], columns: Mapping[str, str], marked: MarkedYaml) -> Iterator[Problem]:
+def _kinds(uses: list[_Use], columns: Mapping[str, str], marked: MarkedYaml, *, study: Study) -> Iterator[Problem]:
     for use in uses:
         wanted, advice = KINDS.get(use.role, ((), ""))
+        if _may_be_text(use.role, study):
+            wanted = (*wanted, "text")
         kind = columns.get(use.column)
         if wanted and kind is not None and kind not in wanted:
             what = f"`{use.role}` is column `{use.column}`, which holds {_shown(kind)}"
@@ -133,6 +149,13 @@ def _kinds(uses: list[_Use], columns: Mapping[str, str], marked: MarkedYaml) -> 
         elif kind == "other":
             what = f"`{use.role}` is column `{use.column}`, which holds lists or records"
             yield Problem(line=marked.line(use.place), what=what, advice="Write one value per row.", is_in_data=True)
+
+
+def _may_be_text(role: str, study: Study) -> bool:
+    """Levels of a treatment; periods such as 2004Q1, where nothing is divided by time."""
+    if role == "effect.treatment":
+        return study.effect is not None and study.effect.reference is not None
+    return role in ("time", "effect.cohort") and study.prediction is None
 
 
 def _shown(kind: str) -> str:
@@ -161,7 +184,7 @@ def _design(study: Study, marked: MarkedYaml) -> Iterator[Problem]:
     if effect is None:
         return
     line = marked.line(("effect", "design"))
-    if effect.design in ("did", "synthetic_control"):
+    if effect.design in ("did", "synthetic_control", "synthetic_did"):
         for key, value in (("unit", study.unit), ("time", study.time)):
             if value is None:
                 what = f"design `{effect.design}` follows units over time, and the study names no `{key}`"

@@ -153,22 +153,44 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CausalFinding:
-    """The effect with everything needed to judge it; `effect` is None when estimation was refused."""
+class Answer:
+    """An effect with what it rests on, before it is judged."""
 
     effect: Effect | None
-    verdict: Verdict
-    overlap: Overlap | None
-    balance: tuple[BalanceRow, ...]
-    refutations: tuple[Refutation, ...]
-    refusal: str | None = None
+    overlap: Overlap | None = None
+    balance: tuple[BalanceRow, ...] = ()
     reasons: tuple[str, ...] = ()
     """why this design, and why not the others"""
     hazards: tuple[Hazard, ...] = ()
     alternatives: tuple[Effect, ...] = ()
-    """the same question by other estimators, for comparison"""
+    """the same question by other estimators, or other contrasts of the same treatment"""
     event_study: tuple[PeriodEffect, ...] = ()
     specifications: tuple[SpecificationPoint, ...] = ()
     path: tuple[PathPoint, ...] = ()
     weights: dict[str, float] = field(default_factory=dict)
-    """unit -> weight of a synthetic control; arm or cohort -> effect stays in `alternatives`"""
+    """of the untreated units in a synthetic control, summing to 1"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalFinding(Answer):
+    """The answer and whether it may be told; `effect` is None when estimation was refused."""
+
+    verdict: Verdict
+    refutations: tuple[Refutation, ...] = ()
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProvenEffect:
+    """An effect that passed the gate, as later questions may use it."""
+
+    path_id: str
+    run_id: str
+    treatment: str
+    outcome: str
+    estimand: str
+    design: str
+    estimate: float
+    low: float
+    high: float
+    """95 % interval"""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from e2i.domain.evidence import CausalFinding, ProvenEffect
     from e2i.domain.experiments import Explanation, ModelVersion, ScopeSpec, SearchResult, Stage, TrainedModel
     from e2i.domain.quality import QCReport
     from e2i.domain.runs import AuditEntry, OutboxMessage, StepRecord, StudyRun
@@ -119,6 +120,18 @@ class ExplanationRecords(Protocol):
 
     async def save(self, explanation: Explanation, *, registry_id: str, split: str) -> str:
         """Insert; returns the row's uuid."""
+        ...
+
+
+class EvidenceRecords(Protocol):
+    """causal_paths and causal_validations."""
+
+    async def save(self, finding: CausalFinding, *, study: Study, run_id: str, data_sha256: str, trace_id: str | None) -> str:
+        """The finding with its tests, also a refused one; a repeated step replaces what it wrote. Returns the path's id."""
+        ...
+
+    async def proven(self, outcome: str, *, brand: str | None) -> list[ProvenEffect]:
+        """The newest effect on `outcome` that passed the gate, per cause; empty when nothing is proven."""
         ...
 
 

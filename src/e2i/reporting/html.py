@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2i.domain.disclosure import SMALL_CELL
 from e2i.domain.quality import GATE_SCORE
-from e2i.domain.report import SMALL_CELL, ReportEvidence, StudyReport
+from e2i.domain.report import ReportEvidence, StudyReport
 from e2i.errors import StorageError
 from e2i.reporting.numbers import (
     COUNTS,
@@ -189,11 +190,24 @@ def _figures(content: dict[str, Any], evidence: ReportEvidence) -> tuple[dict[st
         figures["overlap"] = _overlap(content, evidence)
     if effect and effect["balance"]:
         figures["balance"] = plots.balance(effect["balance"])
-    if effect and effect["verdict"] != "block" and effect["estimate"] is not None and effect["interval"]:
-        figures["effect"] = plots.effect(
-            effect["estimate"], effect["interval"], naive=effect["naive_difference"], outcome=effect["outcome"]
-        )
+    if effect and effect["verdict"] != "block" and effect["estimate"] is not None:
+        figures |= _estimates(effect)
     return figures, missing
+
+
+def _estimates(effect: dict[str, Any]) -> dict[str, Any]:
+    """What shows an estimate; never called for a blocked one."""
+    from e2i.reporting import causal_plots, plots
+
+    figures: dict[str, Any] = {}
+    outcome = effect["outcome"]
+    if None not in effect["interval"] and effect["scale"] == "outcome":
+        figures["effect"] = plots.effect(effect["estimate"], effect["interval"], naive=effect["naive_difference"], outcome=outcome)
+    figures["forest"] = causal_plots.forest([effect, *(effect["alternatives"] or ())], outcome=outcome)
+    figures["event_study"] = causal_plots.event_study(effect["event_study"] or (), outcome=outcome)
+    figures["specifications"] = causal_plots.specification_curve(effect["specifications"] or (), outcome=outcome)
+    figures["path"] = causal_plots.path(effect["path"] or (), outcome=outcome)
+    return figures
 
 
 def _curves(path: Path, model: dict[str, Any] | None, missing: list[str]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import polars as pl
 import pytest
 
 from e2i.causal.analysis import Estimation, analyse, estimate, refute
-from e2i.causal.design import identify, prepare
+from e2i.causal.design import prepare
 from e2i.causal.estimators.doubly_robust import DoublyRobust
+from e2i.causal.router import identify
 from e2i.causal.worlds import WORLDS, World
 from e2i.data.study_file import load_study
 from e2i.data.synthetic import study_world
@@ -32,7 +33,7 @@ def errors_and_standard_errors(world: World, *, rows: int, estimand: str, seeds:
     found = []
     for seed in range(seeds):
         frame = world.draw(rows, seed=seed)
-        sample = prepare(frame, identify(effect, columns=frame.columns))
+        sample = prepare(frame, identify(effect, frame))
         fit = estimator(sample.outcome, sample.treatment, sample.covariates.matrix, groups=sample.groups, seed=seed)
         found.append((fit.estimate - world.truth(estimand), fit.standard_error))
     errors, standard_errors = np.array(found).T
@@ -119,8 +120,8 @@ def test_quitting_smoking_adds_the_published_weight() -> None:
         estimand="ATE",
     )
     frame = nhefs()
-    identification = identify(effect, columns=frame.columns, unit="seqn")
-    found = estimate(frame, identification=identification, unit="seqn", seed=42)
+    identification = identify(effect, frame, unit="seqn")
+    found = estimate(frame, effect=effect, identification=identification, seed=42)
     assert isinstance(found, Estimation)
     assert found.effect.diagnostics["rows_used"] == 1566
     assert found.effect.naive_difference == pytest.approx(PUBLISHED_NAIVE, abs=0.005)
@@ -130,7 +131,7 @@ def test_quitting_smoking_adds_the_published_weight() -> None:
     assert low < PUBLISHED_STANDARDISATION < high
     assert high - low < 2.2
     assert max(abs(row.smd_after) for row in found.balance) < 0.1
-    failed = [r.test for r in refute(frame, found, identification=identification, unit="seqn", seed=42) if not r.passed]
+    failed = [r.test for r in refute(frame, found, identification=identification, seed=42) if not r.passed]
     assert failed == []
 
 
@@ -149,7 +150,7 @@ def test_in_the_pharma_world_the_95_percent_interval_covers_the_truth_over_100_s
         drawn = study_world(seed=seed, size=1_500)
         frame = drawn.tables["hcp_speaker_study"]
         truth = drawn.truth.effect(table="hcp_speaker_study", outcome="nrx").att
-        sample = prepare(frame, identify(study.effect, columns=frame.columns, unit=study.unit), unit=study.unit)
+        sample = prepare(frame, identify(study.effect, frame, unit=study.unit))
         fit = DoublyRobust(estimand="ATT")(sample.outcome, sample.treatment, sample.covariates.matrix, groups=sample.groups, seed=seed)
         errors.append(fit.estimate - truth)
         covered.append(abs(errors[-1]) < 1.96 * fit.standard_error)

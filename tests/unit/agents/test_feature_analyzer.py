@@ -13,10 +13,11 @@ import pytest
 
 from doubles import ScriptedLanguage
 from e2i.agents.ml_foundation import data_preparer, model_selector, model_trainer, scope_definer
-from e2i.agents.ml_foundation.feature_analyzer import SPEC, State, without_foreign_numbers
+from e2i.agents.ml_foundation.feature_analyzer import SPEC, State
 from e2i.data.frame_store import RunFrames
 from e2i.data.sources import LocalFrameSource
 from e2i.domain.experiments import Explanation
+from e2i.domain.numbers import without_foreign_numbers
 from e2i.domain.study import PredictionSpec
 from e2i.errors import BackendRejected, DataError, LeakageFound
 from e2i.ml.features import FeaturePlan

@@ -6,61 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from e2i.causal.design import identify, prepare
+from e2i.causal.design import prepare
 from e2i.causal.encoding import encode
+from e2i.causal.router import identify
 from e2i.domain.study import EffectSpec
-from e2i.errors import NotIdentified, SchemaMismatch
-
-COLUMNS = ("npi", "treated", "nrx", "decile", "specialty", "calls", "other", "lottery")
-EFFECT = EffectSpec(treatment="treated", outcome="nrx", confounders=("decile", "calls"), modifiers=("decile", "specialty"))
-
-
-def test_the_adjustment_set_is_confounders_and_modifiers_once_each() -> None:
-    found = identify(EFFECT, columns=COLUMNS, unit="npi")
-    assert found.adjustment == ("decile", "calls", "specialty")
-    assert (found.design, found.estimand) == ("cross_section", "ATE")
-
-
-def test_a_chosen_estimand_is_kept() -> None:
-    assert identify(EFFECT.model_copy(update={"estimand": "ATT"}), columns=COLUMNS).estimand == "ATT"
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"design": "did"},
-        {"design": "synthetic_control"},
-        {"design": "iv"},
-        {"estimand": "LATE"},
-        {"cohort": "decile"},
-        {"confounders": (), "modifiers": ()},
-        {"confounders": ("decile", "nrx")},
-        {"confounders": ("decile", "treated")},
-        {"confounders": ("decile", "npi")},
-        {"confounders": ("decile", "other"), "negative_controls": ("other",)},
-        {"confounders": ("decile", "lottery"), "instruments": ("lottery",)},
-        {"negative_controls": ("nrx",)},
-        {"outcome": "treated"},
-    ],
-    ids=str,
-)
-def test_a_question_that_contradicts_itself_or_needs_another_design_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(NotIdentified):
-        identify(EFFECT.model_copy(update=changes), columns=COLUMNS, unit="npi")
-
-
-def test_the_refusal_of_another_design_says_what_this_version_can_do() -> None:
-    with pytest.raises(NotIdentified, match="This version estimates cross-section designs"):
-        identify(EFFECT.model_copy(update={"design": "did"}), columns=COLUMNS)
-
-
-def test_a_typo_gets_the_nearest_column() -> None:
-    with pytest.raises(SchemaMismatch, match="Did you mean `calls`"):
-        identify(EFFECT.model_copy(update={"confounders": ("cals",)}), columns=COLUMNS)
-
-
-def test_an_unused_instrument_is_said() -> None:
-    assert "lottery" in identify(EFFECT.model_copy(update={"instruments": ("lottery",)}), columns=COLUMNS).notes[0]
+from e2i.errors import SchemaMismatch
 
 
 def test_numbers_keep_their_value_and_missing_ones_get_the_median_and_an_indicator() -> None:
@@ -108,7 +58,7 @@ def test_complete_cases_are_counted_by_what_is_missing() -> None:
     treated = [None if i < 5 else i % 2 for i in range(rows)]
     nrx = [None if i % 20 == 7 else float(i) for i in range(rows)]
     frame = pl.DataFrame({"treated": treated, "nrx": nrx, "decile": rng.normal(size=rows)})
-    identification = identify(EffectSpec(treatment="treated", outcome="nrx", confounders=("decile",)), columns=frame.columns)
+    identification = identify(EffectSpec(treatment="treated", outcome="nrx", confounders=("decile",)), frame)
     sample = prepare(frame, identification)
     assert (sample.rows_given, sample.missing_treatment, sample.missing_outcome) == (200, 5, 10)
     assert len(sample.outcome) == 185

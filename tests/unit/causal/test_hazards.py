@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
 
 from e2i.causal.analysis import Estimation, analyse, conclude, estimate
-from e2i.causal.design import identify, prepare
+from e2i.causal.design import prepare
+from e2i.causal.estimation import refused_by
 from e2i.causal.estimators.linear_models import sigmoid
 from e2i.causal.hazards import concerns_about_rows, copied_share, refuse_hopeless
-from e2i.domain.evidence import CausalFinding
+from e2i.causal.router import identify
+from e2i.domain.evidence import CausalFinding, Hazard
 from e2i.domain.study import EffectSpec
-from e2i.errors import DataError, E2IError, LeakageFound, SchemaMismatch, TooFewRows
+from e2i.errors import SchemaMismatch, TooFewRows
 
 EFFECT = EffectSpec(treatment="t", outcome="y", confounders=("a", "b", "segment"))
 TRUE_EFFECT = 2.0
@@ -37,7 +40,7 @@ def with_values(column: str, values: object, rows: list[int]) -> pl.DataFrame:
 
 
 def estimated(frame: pl.DataFrame) -> Estimation:
-    result = estimate(frame, identification=identify(EFFECT, columns=frame.columns), seed=1)
+    result = estimate(frame, effect=EFFECT, identification=identify(EFFECT, frame), seed=1)
     assert isinstance(result, Estimation), result
     return result
 
@@ -47,75 +50,81 @@ def finding(frame: pl.DataFrame, effect: EffectSpec = EFFECT, unit: str | None =
 
 
 REFUSED: dict[str, tuple[Callable[[], pl.DataFrame], str]] = {
-    "no overlap": (lambda: clean().with_columns(t=(pl.col("a") > 0).cast(pl.Int64)), "propensity"),
-    "99 % separated": (
-        lambda: clean().with_columns(t=((pl.col("a") > 0) ^ (pl.int_range(pl.len()) % 100 == 0)).cast(pl.Int64)),
-        "propensity|information|almost perfectly",
-    ),
-    "all control": (lambda: clean().with_columns(t=pl.lit(0)), "all 500 rows are untreated"),
-    "all treated": (lambda: clean().with_columns(t=pl.lit(1)), "all 500 rows are treated"),
-    "constant outcome": (lambda: clean().with_columns(y=pl.lit(3.5)), "3.5 in every row"),
-    "outcome repeats the treatment": (lambda: clean().with_columns(y=2.0 * pl.col("t")), "repeats the treatment"),
-    "treatment as covariate": (lambda: clean().with_columns(a=pl.col("t").cast(pl.Float64)), "determines the treatment"),
+    "no overlap": (lambda: clean().with_columns(t=(pl.col("a") > 0).cast(pl.Int64)), "perfect_separation"),
+    "all control": (lambda: clean().with_columns(t=pl.lit(0)), "constant_treatment"),
+    "all treated": (lambda: clean().with_columns(t=pl.lit(1)), "constant_treatment"),
+    "constant outcome": (lambda: clean().with_columns(y=pl.lit(3.5)), "constant_outcome"),
+    "outcome repeats the treatment": (lambda: clean().with_columns(y=2.0 * pl.col("t")), "outcome_repeats_treatment"),
+    "treatment as covariate": (lambda: clean().with_columns(a=pl.col("t").cast(pl.Float64)), "confounder_is_treatment"),
     "all treated in a segment": (
         lambda: clean().with_columns(t=pl.when(pl.col("segment") == "west").then(1).otherwise(pl.col("t"))),
-        "segment=west = 1",
+        "segment_with_one_arm",
     ),
-    "confounder never measured": (lambda: clean().with_columns(a=pl.lit(None, dtype=pl.Float64)), "`a` has no values"),
+    "confounder never measured": (lambda: clean().with_columns(a=pl.lit(None, dtype=pl.Float64)), "confounder_without_values"),
+    "one treated": (lambda: clean().with_columns(t=(pl.int_range(pl.len()) == 7).cast(pl.Int64)), "few_per_arm"),
+    "3 rows": (lambda: clean().with_columns(t=pl.int_range(pl.len()) % 2).head(3), "too_few_rows"),
+    "infinite outcome": (lambda: with_values("y", float("inf"), [5]), "infinite_values"),
+    "infinite covariate": (lambda: with_values("a", float("-inf"), [5]), "infinite_values"),
+    "1e308 in the outcome": (lambda: with_values("y", 1e308, [5]), "extreme_value"),
+    "outcome in two units": (
+        lambda: clean().with_columns(y=pl.when(pl.int_range(pl.len()) % 10 == 0).then(pl.col("y") * 1000).otherwise(pl.col("y"))),
+        "units_mixed",
+    ),
+    "outcome as covariate": (lambda: clean().with_columns(a=3 * pl.col("y") - 1), "confounder_is_outcome"),
+    "nothing but missing outcomes": (lambda: clean().with_columns(y=pl.lit(None, dtype=pl.Float64)), "too_few_rows"),
 }
 
 
 @pytest.mark.parametrize("hazard", REFUSED)
-def test_an_effect_that_the_data_cannot_tell_is_refused_with_its_reason(hazard: str) -> None:
-    build, reason = REFUSED[hazard]
+def test_an_effect_that_the_data_cannot_tell_is_refused_with_its_code_and_a_remedy(hazard: str) -> None:
+    build, code = REFUSED[hazard]
     result = finding(build())
     assert result.effect is None
     assert result.verdict.name == "block"
     assert result.refusal is not None
-    assert any(part in result.refusal for part in reason.split("|")), result.refusal
+    assert result.refusal.startswith(f"{code}: ")
+    (named,) = [each for each in result.hazards if each.code == code]
+    assert named.remedy
 
 
 def test_a_refusal_for_lack_of_overlap_still_shows_the_overlap() -> None:
-    result = finding(REFUSED["no overlap"][0]())
+    result = finding(clean().with_columns(t=((pl.col("a") > 0) ^ (pl.int_range(pl.len()) % 100 == 0)).cast(pl.Int64)))
+    assert result.effect is None
+    assert "propensity" in str(result.refusal)
     assert result.overlap is not None
     assert result.overlap.share_outside > 0.05
     assert len(result.balance) == 4
 
 
-UNFIT: dict[str, tuple[Callable[[], pl.DataFrame], type[E2IError], str]] = {
-    "one treated": (lambda: clean().with_columns(t=(pl.int_range(pl.len()) == 7).cast(pl.Int64)), TooFewRows, "1 treated"),
-    "3 rows": (lambda: clean().with_columns(t=pl.int_range(pl.len()) % 2).head(3), TooFewRows, "1 treated and 2 untreated"),
-    "infinite outcome": (lambda: with_values("y", float("inf"), [5]), DataError, "infinite"),
-    "infinite covariate": (lambda: with_values("a", float("-inf"), [5]), DataError, "infinite"),
-    "1e308 in the outcome": (lambda: with_values("y", 1e308, [5]), DataError, "1e+308"),
-    "outcome in two units": (
-        lambda: clean().with_columns(y=pl.when(pl.int_range(pl.len()) % 10 == 0).then(pl.col("y") * 1000).otherwise(pl.col("y"))),
-        DataError,
-        "two units",
-    ),
-    "treatment coded 1/2": (lambda: clean().with_columns(t=pl.col("t") + 1), SchemaMismatch, "values 1, 2"),
-    "treatment as text": (lambda: clean().with_columns(t=pl.col("t").cast(pl.String)), SchemaMismatch, "not 0/1"),
-    "continuous treatment": (lambda: clean().with_columns(t=pl.col("b")), SchemaMismatch, "not 0/1"),
-    "outcome as text": (lambda: clean().with_columns(y=pl.col("y").cast(pl.String)), SchemaMismatch, "a number is needed"),
-    "outcome as covariate": (lambda: clean().with_columns(a=3 * pl.col("y") - 1), LeakageFound, "copy of the outcome"),
-    "identifier as category": (lambda: clean().with_columns(segment=pl.int_range(pl.len()).cast(pl.String)), SchemaMismatch, "500 levels"),
-    "nothing but missing outcomes": (lambda: clean().with_columns(y=pl.lit(None, dtype=pl.Float64)), TooFewRows, "no row"),
+UNFIT: dict[str, tuple[Callable[[], pl.DataFrame], str]] = {
+    "treatment coded 1/2": (lambda: clean().with_columns(t=pl.col("t") + 1), "has the values 1"),
+    "treatment as text": (lambda: clean().with_columns(t=pl.col("t").cast(pl.String)), "not numbers"),
+    "outcome as text": (lambda: clean().with_columns(y=pl.col("y").cast(pl.String)), "not numbers"),
+    "identifier as category": (lambda: clean().with_columns(segment=pl.int_range(pl.len()).cast(pl.String)), "500 levels"),
 }
 
 
 @pytest.mark.parametrize("hazard", UNFIT)
-def test_an_unfit_table_is_an_error_that_names_what_is_wrong(hazard: str) -> None:
-    build, kind, words = UNFIT[hazard]
-    with pytest.raises(kind) as raised:
+def test_a_column_that_cannot_be_read_is_an_error_that_names_it(hazard: str) -> None:
+    build, words = UNFIT[hazard]
+    with pytest.raises(SchemaMismatch, match=words) as raised:
         finding(build())
-    assert words in str(raised.value)
     assert raised.value.where is not None
     assert raised.value.advice is not None
 
 
 def test_several_rows_of_one_unit_are_not_a_cross_section() -> None:
-    with pytest.raises(SchemaMismatch, match="share their `npi`"):
-        finding(clean().with_columns(npi=pl.int_range(pl.len()) // 2), unit="npi")
+    result = finding(clean().with_columns(npi=pl.int_range(pl.len()) // 2), unit="npi")
+    assert str(result.refusal).startswith("duplicate_units: ")
+
+
+def test_a_person_may_let_a_check_pass_and_the_verdict_still_names_it() -> None:
+    hazard = Hazard(code="odd", action="override", text="odd.", remedy="Look.")
+    spec = identify(EFFECT, clean())
+    refused = refused_by((hazard,), spec)
+    assert refused is not None
+    assert "override: [odd]" in str(refused.refusal)
+    assert refused_by((hazard,), replace(spec, override=("odd",))) is None
 
 
 def test_more_columns_than_rows_can_carry_are_refused() -> None:
@@ -139,7 +148,7 @@ def test_harmless_oddities_do_not_hide_the_effect(case: str) -> None:
     result = estimated(ANSWERED[case]())
     low, high = result.effect.interval(0.99)
     assert low < TRUE_EFFECT < high
-    assert conclude(result, ()).verdict.name != "block"
+    assert conclude(result, (), identification=identify(EFFECT, clean())).verdict.name != "block"
 
 
 def test_rows_without_outcome_are_counted() -> None:
@@ -149,7 +158,7 @@ def test_rows_without_outcome_are_counted() -> None:
 
 def test_copied_rows_are_blocked_and_do_not_bias_the_estimate_through_the_folds() -> None:
     result = estimated(pl.concat([clean(200)] * 5))
-    verdict = conclude(result, ()).verdict
+    verdict = conclude(result, (), identification=identify(EFFECT, clean())).verdict
     assert verdict.name == "block"
     assert "80% of rows are exact copies" in verdict.reasons[0]
     assert abs(result.effect.estimate - TRUE_EFFECT) < 0.5
@@ -159,9 +168,9 @@ def test_coarse_rows_that_agree_by_chance_are_not_taken_for_copies() -> None:
     rng = np.random.default_rng(0)
     coarse = pl.DataFrame({name: rng.integers(0, 3, 500) for name in ("a", "b", "segment")} | {"t": rng.integers(0, 2, 500)})
     coarse = coarse.with_columns(y=pl.Series(rng.integers(0, 5, 500)))
-    sample = prepare(coarse, identify(EFFECT, columns=coarse.columns))
+    sample = prepare(coarse, identify(EFFECT, coarse))
     assert copied_share(sample) == 0.0
-    assert copied_share(prepare(pl.concat([coarse] * 2), identify(EFFECT, columns=coarse.columns))) > 0.5
+    assert copied_share(prepare(pl.concat([coarse] * 2), identify(EFFECT, coarse))) > 0.5
 
 
 @pytest.mark.parametrize("tail", ["lognormal", "counts with many zeros", "cauchy"])
@@ -173,11 +182,11 @@ def test_long_tails_are_not_mistaken_for_two_units(tail: str) -> None:
         "cauchy": rng.standard_cauchy(500),
     }[tail]
     frame = clean().with_columns(y=pl.Series(values))
-    refuse_hopeless(prepare(frame, identify(EFFECT, columns=frame.columns)))
+    refuse_hopeless(prepare(frame, identify(EFFECT, frame)))
 
 
 def concerns(frame: pl.DataFrame) -> str:
-    return " ".join(concern.text for concern in concerns_about_rows(prepare(frame, identify(EFFECT, columns=frame.columns))))
+    return " ".join(concern.text for concern in concerns_about_rows(prepare(frame, identify(EFFECT, frame))))
 
 
 def test_an_outcome_that_goes_missing_by_arm_is_flagged() -> None:

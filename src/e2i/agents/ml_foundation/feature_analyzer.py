@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -11,6 +9,7 @@ from typing import Literal
 import polars as pl
 
 from e2i.domain.experiments import Explanation, ModelVersion, ScopeSpec, TrainedModel
+from e2i.domain.numbers import without_foreign_numbers
 from e2i.domain.runs import Tier
 from e2i.engine.spec import AgentSpec
 from e2i.errors import DataError, SpecError
@@ -24,7 +23,6 @@ from e2i.ports.records import ExplanationRecords
 
 READER = "feature_analyzer"
 LOOKS_BACK = ("lag", "rolling_mean")
-_NUMBER = re.compile(r"-?\d(?:[\d.,]*\d)?(?:[eE][-+]?\d+)?(?:\s?%)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,18 +139,6 @@ async def narrate_importance(state: State, deps: Deps) -> State:
     names = (target, *(item.feature for item in explanation.top_features))
     told, removed = without_foreign_numbers(text, names=names, numbers={_shown(item.importance) for item in explanation.top_features})
     return replace(state, explanation=replace(explanation, narrative=told or None), removed_sentences=removed)
-
-
-def without_foreign_numbers(text: str, *, names: Sequence[str], numbers: Collection[str]) -> tuple[str, int]:
-    """Sentences of `text` whose numbers all stand in `numbers`, and how many others were removed. Digits of `names` are no numbers.
-
-    >>> without_foreign_numbers("zip3 leads with 0.4. It adds 12 %.", names=("zip3",), numbers={"0.4"})
-    ('zip3 leads with 0.4.', 1)
-    """
-    name = re.compile("|".join(rf"(?<!\w){re.escape(item)}(?!\w)" for item in sorted(names, key=len, reverse=True)))
-    sentences = [sentence for sentence in re.split(r"(?<=[.!?])\s+|\n+", text.strip()) if sentence]
-    kept = [sentence for sentence in sentences if set(_NUMBER.findall(name.sub("", sentence))) <= set(numbers)]
-    return " ".join(kept), len(sentences) - len(kept)
 
 
 def _shown(importance: float) -> str:

@@ -19,13 +19,14 @@ from e2i.causal.estimators.nuisances import (
     library,
     make_folds,
     out_of_fold,
+    screen,
     stack,
     used,
 )
 
 REPETITIONS = 3
-_REPETITIONS_MANY_ROWS = 2
-_MANY_ROWS = 20_000
+_REPETITIONS_MANY_ROWS = 1
+_MANY_ROWS = 5_000
 CLIP = 0.01
 
 
@@ -68,7 +69,7 @@ class Fit:
 
 
 def repetitions_for(rows: int) -> int:
-    """Partitions to fit: 3, and 2 above 20,000 rows, where they hardly differ and time counts."""
+    """Partitions to fit: 3, and 1 above 5,000 rows, where they hardly differ and time counts."""
     return REPETITIONS if rows <= _MANY_ROWS else _REPETITIONS_MANY_ROWS
 
 
@@ -81,27 +82,25 @@ def fit_propensity(features: Features, treatment: FloatArray, groups: IntArray, 
     treatment : shape (n,), 0 or 1
     groups : shape (n,), equal for rows that are copies of one another
     """
-    candidates = library("binary", seed=seed)
     folds = np.stack([make_folds(groups, treatment.astype(np.int64), seed=seed * 1009 + r) for r in range(repetitions)])
+    candidates = screen(features, treatment, folds=folds[0], candidates=library("binary", seed=seed))
     first = out_of_fold(features, treatment, folds=folds[0], candidates=candidates)[0]
-    weights = stack(first, treatment, candidates=candidates)
+    weights = stack(first, treatment, candidates=candidates, row_weights=features.weights)
     kept, columns = used(candidates, weights)
     others = [out_of_fold(features, treatment, folds=again, candidates=kept)[0] @ weights.weights[columns] for again in folds[1:]]
     scores = [first @ weights.weights, *others]
-    return Propensity(
-        raw=np.stack([_calibrate(score, treatment, features.plain) for score in scores]), folds=folds, learners=weights.describe()
-    )
+    return Propensity(raw=np.stack([_calibrate(score, treatment, features) for score in scores]), folds=folds, learners=weights.describe())
 
 
-def _calibrate(score: FloatArray, treatment: FloatArray, plain: FloatArray) -> FloatArray:
+def _calibrate(score: FloatArray, treatment: FloatArray, features: Features) -> FloatArray:
     """Logistic calibration of out-of-fold probabilities, with the covariates themselves: their means then balance after weighting.
 
     The few parameters are learned on all rows; that keeps the estimate's distribution (a finite-dimensional update, as in
     targeted learning) and spares it the noise of imbalance by chance.
     """
     bounded = np.clip(score, 1e-4, 1.0 - 1e-4)
-    design = np.column_stack([np.log(bounded / (1.0 - bounded)), plain])
-    fit = logistic(design, treatment, penalty=np.append(1e-3, np.full(plain.shape[1], 1.0)))
+    design = np.column_stack([np.log(bounded / (1.0 - bounded)), features.plain])
+    fit = logistic(design, treatment, penalty=np.append(1e-3, np.full(design.shape[1] - 1, 1.0)), weights=features.weights)
     return fit.predict(design)
 
 
@@ -122,16 +121,16 @@ def doubly_robust(
     Fit
         `estimate` on the outcome's scale; `standard_error` from influence values, joined over repetitions.
     """
-    means, learners = _outcome_means(
+    means, learners = outcome_means(
         features, outcome, treatment, arms=(0.0, 1.0)[: 2 if estimand == "ATE" else 1], folds=propensity.folds, seed=seed
     )
     untreated, treated = means[0], means[-1]
     estimates, influence = [], []
     for r in range(len(propensity.folds)):
-        scores = _ate_scores if estimand == "ATE" else _att_scores
-        estimate, values = scores(outcome, treatment, propensity.clipped[r], untreated[r], treated[r])
-        estimates.append(estimate)
-        influence.append(values)
+        pair = (untreated[r], treated[r])
+        down, up = arm_means(outcome, treatment, propensity.clipped[r], pair, estimand=estimand, weights=features.weights)
+        estimates.append(up[0] - down[0])
+        influence.append(up[1] - down[1])
     middle, error = combine(np.array(estimates), np.stack(influence))
     return Fit(
         estimand=estimand,
@@ -153,19 +152,25 @@ def combine(estimates: FloatArray, influence: FloatArray) -> tuple[float, float]
     return middle, float(np.sqrt(np.median(variances + (estimates - middle) ** 2)))
 
 
-def _outcome_means(
+def outcome_means(
     features: Features, outcome: FloatArray, treatment: FloatArray, *, arms: tuple[float, ...], folds: IntArray, seed: int
 ) -> tuple[FloatArray, dict[str, float]]:
     """Cross-fitted conditional means of everyone in each arm, shape (arms, repetitions, n), and the first arm's learners.
 
     Both arms share their models (treatment is a feature); each arm has its own stack, judged on its own rows.
     """
-    candidates = library(kind_of(outcome), seed=seed, by_arm=True)
     observed = under(features, treatment)
+    candidates = library(kind_of(outcome), seed=seed, by_arm=True)
+    candidates = screen(observed, outcome, folds=folds[0], candidates=candidates, arms=treatment)
     asked = tuple(under(features, treatment, arm=arm) for arm in arms)
     first = out_of_fold(observed, outcome, folds=folds[0], candidates=candidates, asked=asked)
     stacks = [
-        stack(predictions[treatment == arm], outcome[treatment == arm], candidates=candidates)
+        stack(
+            predictions[treatment == arm],
+            outcome[treatment == arm],
+            candidates=candidates,
+            row_weights=None if features.weights is None else features.weights[treatment == arm],
+        )
         for arm, predictions in zip(arms, first, strict=True)
     ]
     kept, columns = used(candidates, *stacks)
@@ -175,27 +180,60 @@ def _outcome_means(
     return np.array(means), stacks[0].describe()
 
 
-def _ate_scores(
-    outcome: FloatArray, treatment: FloatArray, propensity: FloatArray, untreated: FloatArray, treated: FloatArray
+def augmented_mean(
+    outcome: FloatArray, inside: FloatArray, chance: FloatArray, predicted: FloatArray, *, weights: FloatArray | None = None
 ) -> tuple[float, FloatArray]:
-    """Augmented inverse propensity scores with normalised weights (Robins, Rotnitzky and Zhao 1994)."""
-    up = treatment / propensity
-    down = (1.0 - treatment) / (1.0 - propensity)
-    scores = treated - untreated + up / up.mean() * (outcome - treated) - down / down.mean() * (outcome - untreated)
-    estimate = float(scores.mean())
-    return estimate, scores - estimate
+    """Mean outcome if everybody were in one arm, with influence values (Robins, Rotnitzky and Zhao 1994; normalised weights).
+
+    Parameters
+    ----------
+    inside : shape (n,), 1 for rows in the arm
+    chance : shape (n,), probability of the arm, away from 0
+    predicted : shape (n,), conditional mean of the outcome in the arm
+    weights : shape (n,), sampling weights with mean 1
+    """
+    given = 1.0 if weights is None else weights
+    up = given * inside / chance
+    scores = given * predicted + up / up.mean() * (outcome - predicted)
+    mean = float(scores.mean())
+    return mean, scores - given * mean
 
 
-def _att_scores(
-    outcome: FloatArray, treatment: FloatArray, propensity: FloatArray, untreated: FloatArray, _treated: FloatArray
+def augmented_mean_of_treated(
+    outcome: FloatArray, treatment: FloatArray, propensity: FloatArray, untreated: FloatArray, *, weights: FloatArray | None = None
 ) -> tuple[float, FloatArray]:
-    """Doubly robust scores of the effect on the treated; control weights are the odds, normalised to the treated share."""
-    share = treatment.mean()
-    odds = (1.0 - treatment) * propensity / (1.0 - propensity)
-    weights = treatment - odds / odds.mean() * share
-    scores = weights * (outcome - untreated) / share
-    estimate = float(scores.mean())
-    return estimate, scores - treatment / share * estimate
+    """Mean outcome that the treated would have had untreated, with influence values; control weights are normalised odds."""
+    given = np.ones(len(outcome)) if weights is None else weights
+    treated = given * treatment
+    share = treated.mean()
+    odds = given * (1.0 - treatment) * propensity / (1.0 - propensity)
+    scores = (treated * untreated + odds / odds.mean() * share * (outcome - untreated)) / share
+    mean = float(scores.mean())
+    return mean, scores - treated / share * mean
+
+
+def arm_means(
+    outcome: FloatArray,
+    treatment: FloatArray,
+    propensity: FloatArray,
+    means: tuple[FloatArray, FloatArray],
+    *,
+    estimand: Average,
+    weights: FloatArray | None = None,
+) -> tuple[tuple[float, FloatArray], tuple[float, FloatArray]]:
+    """(mean, influence values) untreated and treated, over everybody (ATE) or over the treated (ATT).
+
+    Parameters
+    ----------
+    means : conditional means untreated and treated, shape (n,) each; the second is not used for the ATT
+    """
+    if estimand == "ATE":
+        down = augmented_mean(outcome, 1.0 - treatment, 1.0 - propensity, means[0], weights=weights)
+        return down, augmented_mean(outcome, treatment, propensity, means[1], weights=weights)
+    down = augmented_mean_of_treated(outcome, treatment, propensity, means[0], weights=weights)
+    treated = treatment if weights is None else weights * treatment
+    mean = float(treated @ outcome / treated.sum())
+    return down, (mean, treated / treated.mean() * (outcome - mean))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,51 +2,167 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
-from e2i.causal.arrays import BoolArray, FloatArray
+from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 
+Space = Literal["raw", "plain", "basis", "steps"]
 _MAX_PRODUCTS = 350
 _MAX_CELLS = 4_000_000
 _LONG_TAIL = 1.0
 _DECILES = np.linspace(0.1, 0.9, 9)
+_RECIPE_ROWS = 100_000
+"""scales, cuts and the choice of columns are learned on at most so many rows, evenly spaced; above it views are built in parts"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tail:
+    """A long-tailed column on a log-like scale: log(1 + x / unit) for amounts and counts, arcsinh around the median for others."""
+
+    column: int
+    is_amount: bool
+    middle: float
+    unit: float
+
+    def shorten(self, covariates: FloatArray) -> FloatArray:
+        values = covariates[:, self.column]
+        out: FloatArray = (
+            np.log1p(np.maximum(values, 0.0) / self.unit) if self.is_amount else np.arcsinh((values - self.middle) / self.unit)
+        )
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recipe:
+    """How a view's columns follow from the covariates; learned once, then used on any rows."""
+
+    centre: FloatArray
+    scale: FloatArray
+    tails: tuple[_Tail, ...]
+    tail_scale: FloatArray
+    """shape (2, tails): mean and standard deviation of the shortened columns; `pair_scale` and `cut_scale` likewise"""
+    pairs: IntArray
+    pair_scale: FloatArray
+    cuts: tuple[tuple[int, float], ...]
+    cut_scale: FloatArray
+
+    def build(self, covariates: FloatArray, space: Space) -> FloatArray:
+        if space == "raw":
+            return covariates
+        plain = np.empty((len(covariates), len(self.centre) + len(self.tails)), order="F")
+        plain[:, : len(self.centre)] = (covariates - self.centre) / self.scale
+        for place, (tail, mean, deviation) in enumerate(zip(self.tails, *self.tail_scale, strict=True)):
+            plain[:, len(self.centre) + place] = (tail.shorten(covariates) - mean) / deviation
+        if space == "plain":
+            return np.ascontiguousarray(plain)
+        width = self.pairs.shape[1] if space == "basis" else len(self.cuts)
+        out = np.empty((len(covariates), plain.shape[1] + width))
+        out[:, : plain.shape[1]] = plain
+        rest = out[:, plain.shape[1] :]
+        if space == "basis":
+            tame = self.tame(plain)
+            np.multiply(tame[:, self.pairs[0]], tame[:, self.pairs[1]], out=rest)
+            scale = self.pair_scale
+        else:
+            for place, (column, cut) in enumerate(self.cuts):
+                rest[:, place] = covariates[:, column] > cut
+            scale = self.cut_scale
+        rest -= scale[0]
+        rest /= scale[1]
+        return out
+
+    def tame(self, plain: FloatArray) -> FloatArray:
+        """One column per covariate; long-tailed ones on their log-like scale."""
+        out = plain[:, : len(self.centre)].copy()
+        for place, tail in enumerate(self.tails):
+            out[:, tail.column] = plain[:, len(self.centre) + place]
+        return out
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """The same n rows four times; all but `raw` have mean 0 and standard deviation 1 per column."""
+    """The same n rows four times; all but `raw` have mean 0 and standard deviation 1 per column.
 
-    raw: FloatArray
-    """for trees"""
-    plain: FloatArray
-    """as encoded; long-tailed columns also on a log-like scale"""
-    basis: FloatArray
-    """with squares and products"""
-    steps: FloatArray
-    """with thresholds at the deciles"""
+    `raw` is for trees; `plain` as encoded, long-tailed columns also on a log-like scale; `basis` adds squares and products,
+    `steps` thresholds at the deciles.
+    """
+
+    covariates: FloatArray
+    recipe: _Recipe
     treatment: FloatArray | None = None
     """shape (n,), 0 or 1; set by `under`"""
+    scaled_treatment: FloatArray | None = None
+    weights: FloatArray | None = None
+    """sampling weights, shape (n,), positive, mean 1"""
+    kept: dict[Space, FloatArray] = field(default_factory=dict, repr=False, compare=False)
+    """whole views of the covariates, shared by all arms, where they are small enough to keep"""
+    memo: dict[tuple[str, int], tuple[object, object]] | None = field(default=None, repr=False, compare=False)
+    """what learners of one fold share; set by `out_of_fold`"""
+
+    @property
+    def raw(self) -> FloatArray:
+        """Shape (n, k)."""
+        return self.matrix("raw")
+
+    @property
+    def plain(self) -> FloatArray:
+        """Shape (n, k plus long-tailed columns)."""
+        return self.matrix("plain")
+
+    @property
+    def basis(self) -> FloatArray:
+        """`plain` with squares and products."""
+        return self.matrix("basis")
+
+    @property
+    def steps(self) -> FloatArray:
+        """`plain` with thresholds."""
+        return self.matrix("steps")
+
+    def part(self, rows: IntArray) -> Features:
+        """Some rows only, seen in the same way."""
+        return Features(
+            covariates=self.covariates[rows],
+            recipe=self.recipe,
+            treatment=None if self.treatment is None else self.treatment[rows],
+            scaled_treatment=None if self.scaled_treatment is None else self.scaled_treatment[rows],
+            weights=None if self.weights is None else self.weights[rows],
+        )
+
+    def matrix(self, space: Space, rows: IntArray | slice | None = None) -> FloatArray:
+        """A view of some rows (default all), with the treatment's columns where `under` has set one."""
+        rows = slice(None) if rows is None else rows
+        base = self._base(space, rows)
+        if self.treatment is None or self.scaled_treatment is None:
+            return base
+        scaled = self.scaled_treatment[rows][:, None]
+        if space == "raw":
+            return np.column_stack([base, self.treatment[rows]])
+        if space == "steps":
+            return np.column_stack([base, scaled])
+        plain = base[:, : len(self.recipe.centre) + len(self.recipe.tails)]
+        return np.column_stack([base, 10.0 * scaled, scaled * plain])
+
+    def _base(self, space: Space, rows: IntArray | slice) -> FloatArray:
+        if len(self.covariates) > _RECIPE_ROWS:
+            return self.recipe.build(self.covariates[rows], space)
+        if space not in self.kept:
+            self.kept[space] = self.recipe.build(self.covariates, space)
+        return self.kept[space][rows]
 
 
-def make_features(covariates: FloatArray) -> Features:
+def make_features(covariates: FloatArray, weights: FloatArray | None = None) -> Features:
     """All views of an encoded covariate matrix.
 
     Parameters
     ----------
     covariates : shape (n, k), finite, no constant column
+    weights : shape (n,), positive sampling weights with mean 1; every learner then minimises its weighted loss
     """
-    linear = _standardise(covariates)
-    binary = np.array([len(np.unique(column)) <= 2 for column in covariates.T], dtype=np.bool_)
-    long_tailed = ~binary & (np.abs(np.mean(linear**3, axis=0)) > _LONG_TAIL)
-    tame = linear.copy()
-    for j in np.flatnonzero(long_tailed):
-        tame[:, [j]] = _standardise(_shorten_tail(covariates[:, j])[:, None])
-    plain = np.column_stack([linear, tame[:, long_tailed]])
-    basis = np.column_stack([plain, _products(tame, binary)])
-    steps = np.column_stack([plain, _thresholds(covariates, binary)])
-    return Features(raw=covariates, plain=plain, basis=_standardise(basis), steps=_standardise(steps))
+    return Features(covariates=covariates, recipe=_recipe(covariates), weights=weights)
 
 
 def under(features: Features, treatment: FloatArray, *, arm: float | None = None) -> Features:
@@ -60,47 +176,64 @@ def under(features: Features, treatment: FloatArray, *, arm: float | None = None
     arm : 0, 1, or None for the observed one
     """
     given = treatment if arm is None else np.full(len(treatment), arm)
-    scaled = ((given - treatment.mean()) / treatment.std())[:, None]
-    products = scaled * features.plain
     return Features(
-        raw=np.column_stack([features.raw, given]),
-        plain=np.column_stack([features.plain, 10.0 * scaled, products]),
-        basis=np.column_stack([features.basis, 10.0 * scaled, products]),
-        steps=np.column_stack([features.steps, scaled]),
+        covariates=features.covariates,
+        recipe=features.recipe,
         treatment=given,
+        scaled_treatment=(given - treatment.mean()) / treatment.std(),
+        weights=features.weights,
+        kept=features.kept,
     )
 
 
-def _standardise(columns: FloatArray) -> FloatArray:
-    """Mean 0, standard deviation 1; columns without spread are left out."""
-    centred = columns - columns.mean(axis=0)
-    scale = centred.std(axis=0)
-    varies = scale > 1e-12 * np.abs(columns).max(axis=0, initial=0.0)
-    out: FloatArray = centred[:, varies] / scale[varies]
-    return out
+def _recipe(covariates: FloatArray) -> _Recipe:
+    some = covariates[:: -(-len(covariates) // _RECIPE_ROWS)] if len(covariates) > _RECIPE_ROWS else covariates
+    centre, scale = _moments(some)
+    linear = (some - centre) / np.where(scale > 0, scale, 1.0)
+    binary = np.array([len(np.unique(column)) <= 2 for column in some.T], dtype=np.bool_)
+    tails = tuple(_tail(some[:, j], int(j)) for j in np.flatnonzero(~binary & (np.abs(np.mean(linear**3, axis=0)) > _LONG_TAIL)))
+    tail_scale = np.empty((2, len(tails)))
+    for place, tail in enumerate(tails):
+        short = tail.shorten(some)
+        tail_scale[:, place] = short.mean(), short.std() or 1.0
+        linear[:, tail.column] = (short - tail_scale[0, place]) / tail_scale[1, place]
+    pairs = _pairs(binary, room=max(_MAX_CELLS // len(covariates), int((~binary).sum()) + 15))
+    pair_scale = np.array([_moments(linear[:, [a]] * linear[:, [b]]) for a, b in pairs.T]).reshape(-1, 2).T
+    varies = pair_scale[1] > 0
+    cuts = [(int(j), float(cut)) for j in np.flatnonzero(~binary) for cut in np.unique(np.quantile(some[:, j], _DECILES))]
+    above = np.array([[np.mean(some[:, j] > cut)] for j, cut in cuts]).reshape(-1)
+    inside = (above > 0) & (above < 1)
+    return _Recipe(
+        centre=centre,
+        scale=np.where(scale > 0, scale, 1.0),
+        tails=tails,
+        tail_scale=tail_scale,
+        pairs=pairs[:, varies],
+        pair_scale=pair_scale[:, varies],
+        cuts=tuple(cut for cut, used in zip(cuts, inside, strict=True) if used),
+        cut_scale=np.stack([above[inside], np.sqrt(above[inside] * (1.0 - above[inside]))]),
+    )
 
 
-def _shorten_tail(column: FloatArray) -> FloatArray:
-    """A log-like scale. Amounts and counts: log(1 + x / 10 % quantile of the positive values); others: arcsinh around the median."""
+def _moments(columns: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation per column; 0 for one without spread beyond rounding."""
+    centre = columns.mean(axis=0)
+    scale = (columns - centre).std(axis=0)
+    return centre, np.where(scale > 1e-12 * np.abs(columns).max(axis=0, initial=0.0), scale, 0.0)
+
+
+def _tail(column: FloatArray, number: int) -> _Tail:
     if column.min() >= 0:
-        return np.log1p(column / np.quantile(column[column > 0], 0.1))
-    centred = column - np.median(column)
-    spread = float(np.median(np.abs(centred))) or float(centred.std())
-    return np.arcsinh(centred / spread)
+        return _Tail(column=number, is_amount=True, middle=0.0, unit=float(np.quantile(column[column > 0], 0.1)))
+    middle = float(np.median(column))
+    spread = float(np.median(np.abs(column - middle))) or float(column.std())
+    return _Tail(column=number, is_amount=False, middle=middle, unit=spread)
 
 
-def _products(tame: FloatArray, binary: BoolArray) -> FloatArray:
+def _pairs(binary: BoolArray, *, room: int) -> IntArray:
     """Squares of numeric columns and pairwise products, numeric columns first; at most 350, fewer above 11,000 rows to bound time."""
     numeric = np.flatnonzero(~binary)
     order = np.concatenate([numeric, np.flatnonzero(binary)])
-    squares = [tame[:, j] ** 2 for j in numeric]
-    pairs = [(a, b) for position, b in enumerate(order) for a in order[:position]]
-    room = min(_MAX_PRODUCTS, max(_MAX_CELLS // len(tame), len(squares) + 15))
-    columns = squares + [tame[:, a] * tame[:, b] for a, b in pairs[: max(room - len(squares), 0)]]
-    return np.column_stack(columns) if columns else np.empty((len(tame), 0))
-
-
-def _thresholds(covariates: FloatArray, binary: BoolArray) -> FloatArray:
-    """Indicators of lying above each distinct decile of each numeric column."""
-    columns = [covariates[:, j] > cut for j in np.flatnonzero(~binary) for cut in np.unique(np.quantile(covariates[:, j], _DECILES))]
-    return np.column_stack(columns).astype(np.float64) if columns else np.empty((len(covariates), 0))
+    products = [(j, j) for j in numeric] + [(a, b) for position, b in enumerate(order) for a in order[:position]]
+    limit = max(min(_MAX_PRODUCTS, room), len(numeric))
+    return np.array(products[:limit], dtype=np.int64).reshape(-1, 2).T

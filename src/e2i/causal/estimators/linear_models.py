@@ -12,11 +12,14 @@ from e2i.causal.arrays import FloatArray
 Link = Literal["identity", "logit", "log"]
 _RIDGE_GRID = np.logspace(-4, 1.5, 12)
 _NEWTON_STEPS = 25
-_TOLERANCE = 1e-7
+_TOLERANCE = 1e-9
+_CLOSE = 1e-3
 _REWEIGHTINGS = 20
 _GONE = 1e-3
 """a coefficient below this many noise standard deviations per standard deviation of its feature is gone"""
 _START_PENALTY = 8.0
+_JUDGED_ROWS = 5_000
+"""rows, evenly spaced, whose leave-one-out errors choose the ridge penalty"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,11 @@ class LinearFit:
     coefficients: FloatArray
     low: float
     high: float
+
+    @property
+    def vector(self) -> FloatArray:
+        """Intercept and coefficients, shape (d + 1,)."""
+        return np.append(self.intercept, self.coefficients)
 
     def predict(self, features: FloatArray) -> FloatArray:
         """Conditional mean, shape (n,)."""
@@ -46,41 +54,92 @@ def sigmoid(score: FloatArray) -> FloatArray:
     return out
 
 
-def ridge(features: FloatArray, target: FloatArray) -> LinearFit:
-    """Least squares with an L2 penalty chosen by exact leave-one-out error.
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """What least squares needs, centred at the weighted means; rows are scaled by the root of their weight."""
+
+    features: FloatArray
+    """shape (n, d)"""
+    target: FloatArray
+    centre: FloatArray
+    mean: float
+    gram: FloatArray
+    cross: FloatArray
+    weights: FloatArray | None
+    bounds: tuple[float, float]
+    """predictions are kept within"""
+
+
+def moments(features: FloatArray, target: FloatArray, *, weights: FloatArray | None = None) -> Moments:
+    """Centred rows, their Gram matrix and products with the target.
+
+    Parameters
+    ----------
+    features : shape (n, d)
+    target : shape (n,)
+    weights : shape (n,), positive, mean about 1; None for equal ones
+    """
+    centre = np.average(features, axis=0, weights=weights) if weights is not None else features.mean(axis=0)
+    mean = float(np.average(target, weights=weights))
+    rows, values = features - centre, target - mean
+    if weights is not None:
+        root = np.sqrt(weights)
+        rows *= root[:, None]
+        values = values * root
+    low, high = float(target.min()), float(target.max())
+    slack = 0.5 * (high - low)
+    return Moments(
+        features=rows,
+        target=values,
+        centre=centre,
+        mean=mean,
+        gram=rows.T @ rows,
+        cross=rows.T @ values,
+        weights=weights,
+        bounds=(low - slack, high + slack),
+    )
+
+
+def ridge(features: FloatArray, target: FloatArray, *, weights: FloatArray | None = None) -> LinearFit:
+    """Least squares with an L2 penalty chosen by exact leave-one-out error, judged on at most 5,000 rows.
 
     Parameters
     ----------
     features : shape (n, d), standardised
     target : shape (n,)
+    weights : shape (n,), positive, mean about 1
     """
-    n = len(target)
-    centre = features.mean(axis=0)
-    centred = features - centre
-    mean = float(target.mean())
-    residual_target = target - mean
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    values = np.maximum(values, 0.0)
-    rotated = centred @ vectors
-    projected = rotated.T @ residual_target
-    squared = rotated**2
-    best_error, best_shrunk = np.inf, np.zeros_like(values)
-    for share in _RIDGE_GRID:
-        shrink = 1.0 / (values + share * n)
-        shrunk = shrink * projected
-        leverage = np.minimum(squared @ shrink + 1.0 / n, 0.999)
-        error = float(np.mean(((residual_target - rotated @ shrunk) / (1.0 - leverage)) ** 2))
-        if error < best_error:
-            best_error, best_shrunk = error, shrunk
-    coefficients = vectors @ best_shrunk
-    low, high = float(target.min()), float(target.max())
-    slack = 0.5 * (high - low)
-    return LinearFit(
-        link="identity", intercept=mean - float(centre @ coefficients), coefficients=coefficients, low=low - slack, high=high + slack
-    )
+    return ridge_of(moments(features, target, weights=weights))
 
 
-def logistic(features: FloatArray, target: FloatArray, *, penalty: float | FloatArray) -> LinearFit:
+def ridge_of(given: Moments) -> LinearFit:
+    """`ridge` from moments at hand."""
+    n = len(given.target)
+    values, vectors = np.linalg.eigh(given.gram)
+    shrink = 1.0 / (np.maximum(values, 0.0)[:, None] + _RIDGE_GRID * n)
+    shrunk = shrink * (vectors.T @ given.cross)[:, None]
+    some = slice(None, None, -(-n // _JUDGED_ROWS))
+    rotated = given.features[some] @ vectors
+    own = 1.0 / n if given.weights is None else given.weights[some, None] / n
+    residual = given.target[some, None] - rotated @ shrunk
+    error = np.sum((residual / (1.0 - np.minimum(rotated**2 @ shrink + own, 0.999))) ** 2, axis=0)
+    return _linear_fit(given, vectors @ shrunk[:, int(np.argmin(error))])
+
+
+def _linear_fit(given: Moments, coefficients: FloatArray) -> LinearFit:
+    low, high = given.bounds
+    intercept = given.mean - float(given.centre @ coefficients)
+    return LinearFit(link="identity", intercept=intercept, coefficients=coefficients, low=low, high=high)
+
+
+def logistic(
+    features: FloatArray,
+    target: FloatArray,
+    *,
+    penalty: float | FloatArray,
+    weights: FloatArray | None = None,
+    start: LinearFit | None = None,
+) -> LinearFit:
     """Logistic regression, minimising minus log likelihood + `penalty`/2 |coefficients|²; the intercept is free.
 
     Parameters
@@ -88,54 +147,66 @@ def logistic(features: FloatArray, target: FloatArray, *, penalty: float | Float
     features : shape (n, d)
     target : shape (n,), 0 or 1
     penalty : one for all coefficients, or shape (d,)
+    weights : shape (n,), positive, mean about 1
+    start : a fit on the same features, for speed; the solution does not depend on it
     """
-    return _newton(features, target, penalty=penalty, link="logit")
+    return _newton(features, target, penalty=penalty, link="logit", weights=weights, start=None if start is None else start.vector)
 
 
-def poisson(features: FloatArray, target: FloatArray, *, penalty: float) -> LinearFit:
+def poisson(features: FloatArray, target: FloatArray, *, penalty: float, weights: FloatArray | None = None) -> LinearFit:
     """Poisson regression with log link for outcomes ≥ 0; `penalty` as in `logistic`, on outcomes over their mean."""
     scale = float(target.mean()) or 1.0
-    fit = _newton(features, target / scale, penalty=penalty, link="log")
+    fit = _newton(features, target / scale, penalty=penalty, link="log", weights=weights)
     return replace(fit, intercept=fit.intercept + float(np.log(scale)), high=fit.high * scale)
 
 
-def sparse_linear(features: FloatArray, target: FloatArray, *, price: float) -> LinearFit:
+def sparse_linear(features: FloatArray, target: FloatArray, *, price: float, weights: FloatArray | None = None) -> LinearFit:
     """Least squares in which every used feature costs `price` units of log likelihood (1 is AIC, log(n)/2 is BIC).
 
     Adaptive ridge: the penalty of each coefficient is reweighted by its last square until it is either free or gone
     (Frommlet and Nuel 2016), started from `ridge`.
     """
-    start = ridge(features, target)
-    centre, mean = features.mean(axis=0), float(target.mean())
-    centred, residual_target = features - centre, target - mean
-    gram, cross = centred.T @ centred, centred.T @ residual_target
+    given = moments(features, target, weights=weights)
+    return sparse_linear_of(given, start=ridge_of(given), price=price)
+
+
+def sparse_linear_of(given: Moments, *, start: LinearFit, price: float) -> LinearFit:
+    """`sparse_linear` from moments and a ridge fit at hand."""
     beta = start.coefficients.copy()
-    noise = float(np.mean((target - start.predict(features)) ** 2))
+    noise = float(np.mean((given.target - given.features @ beta) ** 2))
     active = np.arange(len(beta))
     for _ in range(_REWEIGHTINGS):
         weight = 2.0 * price * noise / (beta[active] ** 2 + _GONE**2 * noise)
-        part = gram[np.ix_(active, active)].copy()
+        part = given.gram[np.ix_(active, active)].copy()
         part[np.diag_indices_from(part)] += weight
-        new = np.linalg.solve(part, cross[active])
+        new = np.linalg.solve(part, given.cross[active])
         change = float(np.abs(new - beta[active]).max()) if len(active) else 0.0
         beta[:] = 0.0
         beta[active] = new
         active = active[np.abs(new) > _GONE * np.sqrt(noise)]
         if change < _GONE * np.sqrt(noise) or len(active) == 0:
             break
-    beta = np.where(np.isin(np.arange(len(beta)), active), beta, 0.0)
-    return LinearFit(link="identity", intercept=mean - float(centre @ beta), coefficients=beta, low=start.low, high=start.high)
+    return _linear_fit(given, np.where(np.isin(np.arange(len(beta)), active), beta, 0.0))
 
 
-def sparse_logistic(features: FloatArray, target: FloatArray, *, price: float) -> LinearFit:
-    """Logistic regression with the same price per used feature as `sparse_linear`, started from a ridge fit."""
-    start = logistic(features, target, penalty=_START_PENALTY)
-    beta = start.coefficients.copy()
+def sparse_logistic(
+    features: FloatArray, target: FloatArray, *, price: float, weights: FloatArray | None = None, start: LinearFit | None = None
+) -> LinearFit:
+    """Logistic regression with the same price per used feature as `sparse_linear`, started from a ridge fit (`start`, or a new one)."""
+    fit = logistic(features, target, penalty=_START_PENALTY, weights=weights) if start is None else start
+    beta = fit.coefficients.copy()
     active = np.arange(len(beta))
-    fit = start
     for _ in range(_REWEIGHTINGS):
-        weight = 2.0 * price / (beta[active] ** 2 + _GONE**2)
-        fit = _newton(features[:, active], target, penalty=weight, link="logit", start=np.append(fit.intercept, beta[active]))
+        penalty = 2.0 * price / (beta[active] ** 2 + _GONE**2)
+        fit = _newton(
+            features if len(active) == len(beta) else features[:, active],
+            target,
+            penalty=penalty,
+            link="logit",
+            weights=weights,
+            start=np.append(fit.intercept, beta[active]),
+            steps=2,
+        )
         change = float(np.abs(fit.coefficients - beta[active]).max()) if len(active) else 0.0
         beta[:] = 0.0
         beta[active] = fit.coefficients
@@ -147,47 +218,59 @@ def sparse_logistic(features: FloatArray, target: FloatArray, *, price: float) -
 
 
 def _newton(
-    features: FloatArray, target: FloatArray, *, penalty: float | FloatArray, link: Link, start: FloatArray | None = None
+    features: FloatArray,
+    target: FloatArray,
+    *,
+    penalty: float | FloatArray,
+    link: Link,
+    weights: FloatArray | None = None,
+    start: FloatArray | None = None,
+    steps: int = _NEWTON_STEPS,
 ) -> LinearFit:
-    """Newton's method with step halving; the penalised likelihood is concave, so it converges from zero."""
+    """Newton's method with step halving; the penalised likelihood is concave, so it converges from any start."""
     n, width = features.shape
-    design = np.column_stack([np.ones(n), features])
+    design = np.empty((n, width + 1))
+    design[:, 0], design[:, 1:] = 1.0, features
     ridge_diagonal = np.append(1e-9, np.broadcast_to(penalty, width))
-    mean = float(target.mean())
-    beta = np.zeros(width + 1)
-    if link == "logit":
-        share = min(max(mean, 1e-6), 1 - 1e-6)
-        beta[0] = np.log(share / (1.0 - share))
-    else:
-        beta[0] = np.log(max(mean, 1e-12))
-    if start is not None:
-        beta = start
-    loss = _loss(design @ beta, target, link) + 0.5 * float(ridge_diagonal @ beta**2)
-    for _ in range(_NEWTON_STEPS):
-        score = design @ beta
+    given = np.ones(n) if weights is None else weights
+    beta = _intercept_only(float(np.average(target, weights=weights)), width, link) if start is None else start
+    score = design @ beta
+    loss = _loss(score, target, link, given) + 0.5 * float(ridge_diagonal @ beta**2)
+    scaled = np.empty_like(design)
+    improvement, hessian = np.inf, np.empty(0)
+    for _ in range(steps):
         fitted = sigmoid(score) if link == "logit" else np.exp(np.clip(score, -30.0, 30.0))
-        weight = np.maximum(fitted * (1.0 - fitted) if link == "logit" else fitted, 1e-9)
-        gradient = design.T @ (fitted - target) + ridge_diagonal * beta
-        hessian = (design * weight[:, None]).T @ design
-        hessian[np.diag_indices_from(hessian)] += ridge_diagonal
+        curvature = given * np.maximum(fitted * (1.0 - fitted) if link == "logit" else fitted, 1e-9)
+        gradient = design.T @ (given * (fitted - target)) + ridge_diagonal * beta
+        if improvement > _CLOSE * n:
+            # Near the solution the curvature hardly changes, and computing it is nearly all the work.
+            np.multiply(design, np.sqrt(curvature)[:, None], out=scaled)
+            hessian = scaled.T @ scaled
+            hessian[np.diag_indices_from(hessian)] += ridge_diagonal
         step = np.linalg.solve(hessian, gradient)
-        size = 1.0
+        along, size = design @ step, 1.0
         while True:
             candidate = beta - size * step
-            new_loss = _loss(design @ candidate, target, link) + 0.5 * float(ridge_diagonal @ candidate**2)
+            new_loss = _loss(score - size * along, target, link, given) + 0.5 * float(ridge_diagonal @ candidate**2)
             if new_loss <= loss or size < 1e-4:
                 break
             size /= 2.0
         improvement = loss - new_loss
-        beta, loss = candidate, new_loss
+        beta, loss, score = candidate, new_loss, score - size * along
         if improvement < _TOLERANCE * n:
             break
-    high = float(target.max())
-    return LinearFit(link=link, intercept=float(beta[0]), coefficients=beta[1:], low=0.0, high=1.5 * high)
+    return LinearFit(link=link, intercept=float(beta[0]), coefficients=beta[1:], low=0.0, high=1.5 * float(target.max()))
 
 
-def _loss(score: FloatArray, target: FloatArray, link: Link) -> float:
+def _intercept_only(mean: float, width: int, link: Link) -> FloatArray:
+    beta = np.zeros(width + 1)
+    share = min(max(mean, 1e-6), 1 - 1e-6)
+    beta[0] = np.log(share / (1.0 - share)) if link == "logit" else np.log(max(mean, 1e-12))
+    return beta
+
+
+def _loss(score: FloatArray, target: FloatArray, link: Link, weights: FloatArray) -> float:
     if link == "logit":
-        return float(np.sum(np.logaddexp(0.0, score) - target * score))
+        return float(weights @ (np.logaddexp(0.0, score) - target * score))
     clipped = np.clip(score, -30.0, 30.0)
-    return float(np.sum(np.exp(clipped) - target * clipped))
+    return float(weights @ (np.exp(clipped) - target * clipped))

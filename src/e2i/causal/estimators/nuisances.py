@@ -7,26 +7,46 @@ one non-negative least squares problem instead of a second layer of folds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 
 from e2i.causal.arrays import BoolArray, FloatArray, IntArray
-from e2i.causal.estimators.features import Features
-from e2i.causal.estimators.linear_models import LinearFit, logistic, poisson, ridge, sparse_linear, sparse_logistic
+from e2i.causal.estimators.features import Features, Space
+from e2i.causal.estimators.linear_models import (
+    LinearFit,
+    Moments,
+    logistic,
+    moments,
+    poisson,
+    ridge_of,
+    sparse_linear,
+    sparse_linear_of,
+    sparse_logistic,
+)
 
 Kind = Literal["binary", "nonnegative", "continuous"]
-Space = Literal["plain", "basis", "steps"]
 FOLDS = 5
 _BOOSTING_ROUNDS = (25, 60, 150)
 _MANY_ROWS = 15_000
 _MIN_WEIGHT = 0.03
 _MAX_MAIN = 14
+_SCREENED_ROWS = 5_000
+_CHOICE_ROWS = 30_000
+_JUDGED_FOLDS = 2
+_ONE_FOLD_ROWS = 5_000
+_JUDGED_ROWS = 200
+_MIN_SHARE = 0.1
+_TRAINING_ROWS = 200_000
+"""a learner sees at most so many rows of its folds, drawn at random; predictions are made for all rows"""
+_BLOCK = 100_000
+_PENALTIES = (150.0, 20.0)
 
 
 Predictor = Callable[[Features, IntArray], FloatArray]
 """(views, rows) -> predictions, shape (rows, columns)"""
+Shared = TypeVar("Shared")
 Learner = Callable[[Features, IntArray, FloatArray], Predictor]
 """(views, training rows, target of the training rows) -> predictor"""
 
@@ -66,20 +86,19 @@ def kind_of(target: FloatArray) -> Kind:
 def library(kind: Kind, *, seed: int, by_arm: bool = False) -> tuple[Candidate, ...]:
     """The learners for a kind of target; `by_arm` adds one that fits treated and untreated rows apart."""
     is_binary = kind == "binary"
-    sparse = sparse_logistic if is_binary else sparse_linear
     candidates = [
-        Candidate(name="linear", columns=2, fit=_logistic("plain", (1.0, 30.0)))
+        Candidate(name="linear", columns=2, fit=_logistic("plain", (30.0, 1.0)))
         if is_binary
         else Candidate(name="linear", columns=1, fit=_ridge("plain")),
-        Candidate(name="quadratic", columns=2, fit=_logistic("basis", (20.0, 150.0)))
+        Candidate(name="quadratic", columns=2, fit=_logistic("basis", _PENALTIES))
         if is_binary
         else Candidate(name="quadratic", columns=1, fit=_ridge("basis")),
-        Candidate(name="sparse_quadratic", columns=1, fit=_sparse(sparse)),
-        Candidate(name="sparse_steps", columns=1, fit=_sparse_with_products(sparse)),
+        Candidate(name="sparse_quadratic", columns=1, fit=_sparse(kind)),
+        Candidate(name="sparse_steps", columns=1, fit=_sparse_with_products(kind)),
         Candidate(name="boosting", columns=len(_BOOSTING_ROUNDS), fit=_boosting(kind, seed)),
     ]
     if by_arm:
-        candidates.append(Candidate(name="sparse_quadratic_by_arm", columns=1, fit=_each_arm(_sparse(sparse))))
+        candidates.append(Candidate(name="sparse_quadratic_by_arm", columns=1, fit=_each_arm(_sparse(kind))))
     if kind == "nonnegative":
         candidates.append(Candidate(name="log_linear", columns=1, fit=_poisson(1.0)))
     return tuple(candidates)
@@ -87,52 +106,103 @@ def library(kind: Kind, *, seed: int, by_arm: bool = False) -> tuple[Candidate, 
 
 def _ridge(space: Space) -> Learner:
     def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
-        return _of_matrix(space, (ridge(_view(views, space)[train], target),))
+        return _of_matrix(space, (_ridge_start(views, space, train, target),))
 
     return fit
 
 
 def _logistic(space: Space, penalties: tuple[float, ...]) -> Learner:
     def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
-        matrix = _view(views, space)[train]
-        return _of_matrix(space, tuple(logistic(matrix, target, penalty=penalty) for penalty in penalties))
+        return _of_matrix(space, _logistic_path(views, space, train, target, penalties))
 
     return fit
 
 
 def _poisson(penalty: float) -> Learner:
     def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
-        return _of_matrix("plain", (poisson(views.plain[train], target, penalty=penalty),))
+        return _of_matrix("plain", (poisson(_matrix(views, "plain", train), target, penalty=penalty, weights=_weights(views, train)),))
 
     return fit
 
 
-def _sparse(learner: Callable[..., LinearFit]) -> Learner:
+def _sparse(kind: Kind) -> Learner:
     def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
-        return _of_matrix("basis", (learner(views.basis[train], target, price=0.5 * np.log(len(train))),))
+        return _of_matrix("basis", (_sparse_fit(kind, views, "basis", train, target, price=0.5 * np.log(len(train))),))
 
     return fit
 
 
-def _sparse_with_products(learner: Callable[..., LinearFit]) -> Learner:
+def _sparse_with_products(kind: Kind) -> Learner:
     """Thresholds first, at the price of AIC; then the chosen ones and their products, at the price of BIC."""
+    learner = sparse_logistic if kind == "binary" else sparse_linear
 
     def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
-        main = learner(views.steps[train], target, price=1.0)
+        main = _sparse_fit(kind, views, "steps", train, target, price=1.0)
         order = np.argsort(-np.abs(main.coefficients), kind="stable")[:_MAX_MAIN]
         chosen = np.sort(order[main.coefficients[order] != 0.0])
         if len(chosen) < 2:
             return _of_matrix("steps", (main,))
         first, second = np.triu_indices(len(chosen), k=1)
 
-        def widen(given: Features, rows: IntArray) -> FloatArray:
-            kept = given.steps[np.ix_(rows, chosen)]
+        def widen(matrix: FloatArray) -> FloatArray:
+            kept = matrix[:, chosen]
             return np.column_stack([kept, kept[:, first] * kept[:, second]])
 
-        final = learner(widen(views, train), target, price=0.5 * np.log(len(train)))
-        return lambda given, rows: final.predict(widen(given, rows))[:, None]
+        wide = widen(_matrix(views, "steps", train))
+        final = learner(wide, target, price=0.5 * np.log(len(train)), weights=_weights(views, train))
+        return lambda given, rows: final.predict(widen(given.matrix("steps", rows)))[:, None]
 
     return fit
+
+
+def _sparse_fit(kind: Kind, views: Features, space: Space, train: IntArray, target: FloatArray, *, price: float) -> LinearFit:
+    if kind != "binary":
+        given = _moments(views, space, train, target)
+        return sparse_linear_of(given, start=_ridge_start(views, space, train, target), price=price)
+    start = _logistic_path(views, space, train, target, _PENALTIES)[-1] if space == "basis" else None
+    return sparse_logistic(_matrix(views, space, train), target, price=price, weights=_weights(views, train), start=start)
+
+
+def _matrix(views: Features, space: Space, train: IntArray) -> FloatArray:
+    return _shared(views, f"matrix {space}", train, lambda: views.matrix(space, train))
+
+
+def _moments(views: Features, space: Space, train: IntArray, target: FloatArray) -> Moments:
+    matrix = _matrix(views, space, train)
+    return _shared(views, f"moments {space}", train, lambda: moments(matrix, target, weights=_weights(views, train)))
+
+
+def _ridge_start(views: Features, space: Space, train: IntArray, target: FloatArray) -> LinearFit:
+    return _shared(views, f"ridge {space}", train, lambda: ridge_of(_moments(views, space, train, target)))
+
+
+def _logistic_path(
+    views: Features, space: Space, train: IntArray, target: FloatArray, penalties: tuple[float, ...]
+) -> tuple[LinearFit, ...]:
+    """From the strongest penalty to the weakest, each started from the one before."""
+
+    def path() -> tuple[LinearFit, ...]:
+        matrix, weights = _matrix(views, space, train), _weights(views, train)
+        fits: list[LinearFit] = []
+        for penalty in penalties:
+            fits.append(logistic(matrix, target, penalty=penalty, weights=weights, start=fits[-1] if fits else None))
+        return tuple(fits)
+
+    return _shared(views, f"logistic {space} {penalties}", train, path)
+
+
+def _shared(views: Features, name: str, train: IntArray, make: Callable[[], Shared]) -> Shared:
+    """Made once for all learners of a fold. The key holds on to `train`, so its identity stays its own."""
+    if views.memo is None:
+        return make()
+    key = (name, id(train))
+    if key not in views.memo:
+        views.memo[key] = (train, make())
+    return cast("Shared", views.memo[key][1])
+
+
+def _weights(views: Features, rows: IntArray) -> FloatArray | None:
+    return None if views.weights is None else views.weights[rows]
 
 
 def _each_arm(learner: Learner) -> Learner:
@@ -169,10 +239,11 @@ def _boosting(kind: Kind, seed: int) -> Learner:
             "seed": seed,
             "verbosity": -1,
         }
-        booster = lgb.train(settings, lgb.Dataset(views.raw[train], target, params=settings), max(_BOOSTING_ROUNDS))
+        data = lgb.Dataset(_matrix(views, "raw", train), target, weight=_weights(views, train), params=settings)
+        booster = lgb.train(settings, data, max(_BOOSTING_ROUNDS))
 
         def predict(given: Features, rows: IntArray) -> FloatArray:
-            matrix = given.raw[rows]
+            matrix = given.matrix("raw", rows)
             return np.column_stack([np.asarray(booster.predict(matrix, num_iteration=k)) for k in _BOOSTING_ROUNDS])
 
         return predict
@@ -180,12 +251,12 @@ def _boosting(kind: Kind, seed: int) -> Learner:
     return fit
 
 
-def _view(views: Features, space: Space) -> FloatArray:
-    return {"plain": views.plain, "basis": views.basis, "steps": views.steps}[space]
-
-
 def _of_matrix(space: Space, fits: tuple[LinearFit, ...]) -> Predictor:
-    return lambda given, rows: np.column_stack([fit.predict(_view(given, space)[rows]) for fit in fits])
+    def predict(given: Features, rows: IntArray) -> FloatArray:
+        matrix = given.matrix(space, rows)
+        return np.column_stack([fit.predict(matrix) for fit in fits])
+
+    return predict
 
 
 def _arm_of(views: Features) -> FloatArray:
@@ -211,7 +282,13 @@ def make_folds(groups: IntArray, strata: IntArray, *, seed: int) -> IntArray:
 
 
 def out_of_fold(
-    views: Features, target: FloatArray, *, folds: IntArray, candidates: tuple[Candidate, ...], asked: tuple[Features, ...] | None = None
+    views: Features,
+    target: FloatArray,
+    *,
+    folds: IntArray,
+    candidates: tuple[Candidate, ...],
+    asked: tuple[Features, ...] | None = None,
+    training: BoolArray | None = None,
 ) -> FloatArray:
     """Predictions for every row from models that never saw its fold, shape (asked views, n, columns).
 
@@ -219,15 +296,73 @@ def out_of_fold(
     ----------
     views : what models are fitted on
     asked : what predictions are made for, row by row; default: `views` itself
+    training : shape (n,), rows that models may learn from; default: all. Above 200,000 rows a random part of that size is taken
     """
     asked = (views,) if asked is None else asked
     out = np.empty((len(asked), len(target), sum(candidate.columns for candidate in candidates)))
-    for fold in range(FOLDS):
-        rows, train = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        predictors = [candidate.fit(views, train, target[train]) for candidate in candidates]
+    for fold in np.unique(folds):
+        rows = np.flatnonzero(folds == fold)
+        train = np.flatnonzero(folds != fold if training is None else (folds != fold) & training)
+        if len(train) > _TRAINING_ROWS:
+            train = np.sort(np.random.default_rng(int(fold)).choice(train, _TRAINING_ROWS, replace=False))
+        sharing = replace(views, memo={})
+        predictors = [candidate.fit(sharing, train, target[train]) for candidate in candidates]
+        del sharing
         for place, given in enumerate(asked):
-            out[place, rows] = np.column_stack([predict(given, rows) for predict in predictors])
+            for start in range(0, len(rows), _BLOCK):
+                part = rows[start : start + _BLOCK]
+                out[place, part] = np.column_stack([predict(given, part) for predict in predictors])
     return out
+
+
+def screen(
+    views: Features,
+    target: FloatArray,
+    *,
+    folds: IntArray,
+    candidates: tuple[Candidate, ...],
+    arms: FloatArray | None = None,
+    training: BoolArray | None = None,
+) -> tuple[Candidate, ...]:
+    """The candidates worth fitting in every fold: those with at least a tenth of a stack judged on a random half.
+
+    Up to 5,000 rows all of them; the half has 5,000 to 30,000 rows. Weights are found afterwards, on all rows.
+
+    Parameters
+    ----------
+    arms : shape (n,), 0 or 1; each arm then has its own stack, and the random part holds both equally where it can
+    training : shape (n,), rows that count; default: all
+    """
+    if len(target) <= _SCREENED_ROWS:
+        return candidates
+    rows = np.arange(len(target)) if training is None else np.flatnonzero(training)
+    rows = _some(rows, None if arms is None else arms[rows], limit=min(_CHOICE_ROWS, max(_SCREENED_ROWS, len(rows) // 2)))
+    part = views.part(rows)
+    last = 1 if len(rows) >= _ONE_FOLD_ROWS else _JUDGED_FOLDS
+    judged = np.minimum(folds[rows], last)
+    held = np.flatnonzero(judged < last)
+    kinds = [held] if arms is None else [held[arms[rows][held] == arm] for arm in (0.0, 1.0)]
+    if min(len(inside) for inside in kinds) < _JUDGED_ROWS:
+        return candidates
+    names: set[str] = set()
+    predictions = np.empty((len(rows), sum(candidate.columns for candidate in candidates)))
+    for fold in range(last):
+        train, test = np.flatnonzero(judged != fold), np.flatnonzero(judged == fold)
+        sharing = replace(part, memo={})
+        predictors = [candidate.fit(sharing, train, target[rows][train]) for candidate in candidates]
+        predictions[test] = np.column_stack([predict(part, test) for predict in predictors])
+    for inside in kinds:
+        shares = stack(predictions[inside], target[rows][inside], candidates=candidates).describe()
+        names |= {name for name, share in shares.items() if share >= min(_MIN_SHARE, max(shares.values()))}
+    return tuple(candidate for candidate in candidates if candidate.name in names)
+
+
+def _some(rows: IntArray, arms: FloatArray | None, *, limit: int) -> IntArray:
+    """At most `limit` of the rows, as many of each arm; sorted."""
+    rng = np.random.default_rng(len(rows))
+    kinds = [rows] if arms is None else [rows[arms == arm] for arm in (0.0, 1.0)]
+    limit //= len(kinds)
+    return np.sort(np.concatenate([kind if len(kind) <= limit else rng.choice(kind, limit, replace=False) for kind in kinds]))
 
 
 def used(candidates: tuple[Candidate, ...], *stacks: Stack) -> tuple[tuple[Candidate, ...], BoolArray]:
@@ -237,20 +372,24 @@ def used(candidates: tuple[Candidate, ...], *stacks: Stack) -> tuple[tuple[Candi
     return kept, np.array([candidate.name in names for candidate in candidates for _ in range(candidate.columns)])
 
 
-def stack(predictions: FloatArray, target: FloatArray, *, candidates: tuple[Candidate, ...]) -> Stack:
+def stack(
+    predictions: FloatArray, target: FloatArray, *, candidates: tuple[Candidate, ...], row_weights: FloatArray | None = None
+) -> Stack:
     """Convex weights with the least squared out-of-fold error; small weights are dropped.
 
     Parameters
     ----------
     predictions : shape (n, columns), out of fold
     target : shape (n,)
+    row_weights : shape (n,), sampling weights
     """
     from scipy.optimize import nnls
 
     centre = target.mean()
+    root = np.ones(len(target)) if row_weights is None else np.sqrt(row_weights)
     emphasis = 1e3 * max(float(np.abs(predictions - centre).max()), 1e-12) * np.sqrt(len(target))
-    design = np.vstack([predictions - centre, np.full(predictions.shape[1], emphasis)])
-    weights = nnls(design, np.append(target - centre, emphasis))[0]
+    design = np.vstack([(predictions - centre) * root[:, None], np.full(predictions.shape[1], emphasis)])
+    weights = nnls(design, np.append((target - centre) * root, emphasis))[0]
     weights[weights < _MIN_WEIGHT] = 0.0
     names = tuple(candidate.name for candidate in candidates for _ in range(candidate.columns))
     return Stack(names=names, weights=weights / weights.sum())

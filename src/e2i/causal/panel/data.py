@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from e2i.causal.arrays import BoolArray, FloatArray, IntArray
+from e2i.domain.disclosure import visible
 
 NEVER = -1
 """cohort of a unit that is not treated within the panel"""
+
+
+def counted(count: int, what: str) -> str:
+    """A count in words that hide a small cell.
+
+    >>> counted(3, "units"), counted(40, "units")
+    ('fewer than 11 units', '40 units')
+    """
+    return f"{count} {what}" if visible(count) is not None else f"fewer than 11 {what}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +49,12 @@ class Panel:
     """shape (n,), positive"""
     negative_controls: dict[str, FloatArray] = field(default_factory=dict)
     """name -> shape (n,), NaN where missing"""
+    cohort_given: IntArray | None = None
+    """shape (N,): the first treated period where the study names it; it may lie in a gap of the unit's rows"""
+    rows_given: int = 0
+    """rows before those without outcome or treatment were left out"""
+    notes: tuple[str, ...] = ()
+    """what was done to the rows and columns"""
 
     @property
     def n_units(self) -> int:
@@ -53,6 +69,8 @@ class Panel:
     @cached_property
     def cohort(self) -> IntArray:
         """First period with treatment per unit, shape (N,); NEVER where there is none."""
+        if self.cohort_given is not None:
+            return self.cohort_given
         first = np.full(self.n_units, NEVER, dtype=np.int64)
         rows = np.flatnonzero(self.treatment > 0)[::-1]  # backwards, so that the earliest row of a unit is written last
         first[self.unit[rows]] = self.time[rows]
@@ -75,6 +93,39 @@ class Panel:
         out = np.zeros((self.n_units, self.n_periods), dtype=np.bool_)
         out[self.unit, self.time] = True
         return out
+
+    @cached_property
+    def is_treated_from_start(self) -> BoolArray:
+        """Whether the unit's first row is a treated one, shape (N,): nothing is seen of it before treatment."""
+        first = np.flatnonzero(np.diff(self.unit, prepend=-1))
+        out = np.zeros(self.n_units, dtype=np.bool_)
+        out[self.unit[first]] = self.treatment[first] > 0
+        return out
+
+    def of_units(self, keep: BoolArray) -> Panel:
+        """The panel of some units; the periods stay. `keep` has shape (N,)."""
+        rows = keep[self.unit]
+        number = np.cumsum(keep) - 1
+        return replace(
+            self.of_rows(rows),
+            unit=number[self.unit[rows]],
+            unit_names=tuple(name for name, kept in zip(self.unit_names, keep, strict=True) if kept),
+            cluster=np.unique(self.cluster[keep], return_inverse=True)[1].astype(np.int64),
+            cohort_given=None if self.cohort_given is None else self.cohort_given[keep],
+        )
+
+    def of_rows(self, rows: BoolArray) -> Panel:
+        """The panel with some rows, shape (n,); units and periods stay, also those that lose every row."""
+        return replace(
+            self,
+            unit=self.unit[rows],
+            time=self.time[rows],
+            outcome=self.outcome[rows],
+            treatment=self.treatment[rows],
+            covariates=self.covariates[rows],
+            weights=None if self.weights is None else self.weights[rows],
+            negative_controls={name: values[rows] for name, values in self.negative_controls.items()},
+        )
 
     def matrix(self, values: FloatArray | None = None) -> FloatArray:
         """Row values (default the outcome) as shape (N, T), NaN where there is no row."""

@@ -1,0 +1,35 @@
+"""One row per unit. The kind of treatment, and who decided on it, lead to the estimator."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from e2i.causal.design import Identification, Sample, prepare
+from e2i.causal.designs import adjusted, assigned, dosed
+from e2i.causal.estimation import Estimation, refused_by
+from e2i.causal.hazards import validate
+from e2i.domain.evidence import CausalFinding, Refutation
+from e2i.domain.study import EffectSpec
+
+
+def estimate(frame: pl.DataFrame, *, effect: EffectSpec, identification: Identification, seed: int) -> Estimation | CausalFinding:
+    """The effect with its diagnostics. Raises CausalError, and DataError when the table is unfit."""
+    hazards = validate(frame, effect, unit=identification.unit)
+    if (refusal := refused_by(hazards, identification)) is not None:
+        return refusal
+    sample = prepare(frame, identification)
+    if identification.treatment_kind in ("continuous", "multi_level"):
+        return dosed.estimate(sample, identification, hazards, seed=seed)
+    if identification.is_randomised:
+        return assigned.estimate(sample, identification, hazards, seed=seed)
+    return adjusted.estimate(sample, identification, hazards, seed=seed)
+
+
+def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Identification, seed: int) -> tuple[Refutation, ...]:
+    """Every test that this kind of estimate can fail."""
+    sample: Sample = prepare(frame, identification)
+    if identification.treatment_kind in ("continuous", "multi_level"):
+        return dosed.refute(sample, identification, seed=seed)
+    if identification.is_randomised:
+        return assigned.refute(sample, identification, seed=seed)
+    return adjusted.refute(sample, estimation, seed=seed)

@@ -1,0 +1,50 @@
+"""A dose, or a treatment with several levels, one row per unit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from e2i.causal.design import Identification, Sample
+from e2i.causal.designs.controls import placebo_outcomes
+from e2i.causal.estimate import Estimate
+from e2i.causal.estimation import Estimation, as_effect, as_warnings, told_reasons
+from e2i.causal.estimators.multi_level import MultiLevel
+from e2i.causal.estimators.partially_linear import PartiallyLinear
+from e2i.causal.hazards import concerns_about_rows, refuse_hopeless
+from e2i.domain.evidence import Hazard, Refutation
+
+
+def estimate(sample: Sample, identification: Identification, hazards: tuple[Hazard, ...], *, seed: int) -> Estimation:
+    """The average slope of a dose, or every level against the reference. Raises CausalError and DataError."""
+    refuse_hopeless(sample)
+    found = _fit(sample, identification, seed=seed)
+    main = found[0]
+    effect = as_effect(main, identification)
+    if identification.treatment_kind == "multi_level":
+        effect = replace(effect, outcome_mean_untreated=float(sample.outcome[sample.treatment == 0].mean()))
+        others = tuple(as_effect(other, identification) for other in found[1:])
+    else:
+        others = ()
+    return Estimation(
+        effect=effect,
+        reasons=told_reasons(identification),
+        hazards=(*hazards, *as_warnings((*main.notes, *sample.covariates.notes))),
+        alternatives=others,
+        concerns=concerns_about_rows(sample),
+    )
+
+
+def refute(sample: Sample, identification: Identification, *, seed: int) -> tuple[Refutation, ...]:
+    """Outcomes that the treatment cannot move."""
+    return placebo_outcomes(sample, lambda part: _fit(part, identification, seed=seed)[0])
+
+
+def _fit(sample: Sample, identification: Identification, *, seed: int) -> tuple[Estimate, ...]:
+    """For levels first the contrast that stands out most, then the others; their intervals hold jointly."""
+    if identification.treatment_kind == "continuous":
+        return (PartiallyLinear().fit(sample, identification, seed=seed),)
+    found = MultiLevel().fit_many(sample, identification, seed=seed)
+    order = np.argsort([-abs(each.estimate) / each.standard_error for each in found], kind="stable")
+    return tuple(found[place] for place in order)

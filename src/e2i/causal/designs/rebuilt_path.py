@@ -1,0 +1,124 @@
+"""Few treated units or a single series: the path without treatment is rebuilt from donors, or from the series' own past."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from e2i.causal.design import Identification
+from e2i.causal.estimation import Estimation, as_effect, as_warnings, refused_by, told_reasons
+from e2i.causal.panel.data import Panel
+from e2i.causal.panel.hazards import panel_hazards
+from e2i.causal.panel.interrupted import InterruptedFit, InterruptedSeries
+from e2i.causal.panel.prepare import make_panel
+from e2i.causal.panel.synthetic_control import SyntheticControl
+from e2i.causal.panel.synthetic_did import SyntheticDiD
+from e2i.causal.panel.synthetic_fit import SyntheticFit
+from e2i.domain.evidence import CausalFinding, Effect, Refutation
+from e2i.domain.study import EffectSpec
+from e2i.errors import CausalError, DataError
+
+SERIES = "series"
+"""unit of a study that names none"""
+
+
+def estimate(
+    frame: pl.DataFrame,
+    *,
+    effect: EffectSpec,  # noqa: ARG001 - cross-sections check the table by it
+    identification: Identification,
+    seed: int,
+) -> Estimation | CausalFinding:
+    """The effect, the rebuilt path and the donors. Raises CausalError, and DataError when the table is unfit."""
+    panel, identification = _panel(frame, identification)
+    hazards = panel_hazards(panel, identification)
+    if (refusal := refused_by(hazards, identification)) is not None:
+        return refusal
+    found = _study(panel, identification, seed=seed)
+    others, missed = _others(panel, identification, seed=seed)
+    treated = panel.treatment > 0
+    untreated = float(panel.outcome[~treated].mean())
+    naive = float(panel.outcome[treated].mean()) - untreated
+    return Estimation(
+        effect=as_effect(found.estimate, identification, naive_difference=naive, outcome_mean_untreated=untreated),
+        reasons=told_reasons(identification),
+        hazards=(*hazards, *found.hazards, *as_warnings((*found.estimate.notes, *missed))),
+        alternatives=others,
+        event_study=found.event_study if isinstance(found, SyntheticFit) else (),
+        path=found.path,
+        weights=found.weights if isinstance(found, SyntheticFit) else {},
+    )
+
+
+def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Identification, seed: int) -> tuple[Refutation, ...]:
+    """Fit before treatment, placebos in space and time, stability against single donors, negative controls."""
+    del estimation
+    panel, identification = _panel(frame, identification)
+    return (*_study(panel, identification, seed=seed).refutations, *_negative_controls(panel, identification, seed=seed))
+
+
+def _panel(frame: pl.DataFrame, identification: Identification) -> tuple[Panel, Identification]:
+    """A single series has no unit column: it is one unit."""
+    if identification.unit is None:
+        frame = frame.with_columns(pl.lit(SERIES).alias(SERIES))
+        identification = replace(identification, unit=SERIES)
+    return make_panel(frame, identification), identification
+
+
+def _study(panel: Panel, identification: Identification, *, seed: int) -> SyntheticFit | InterruptedFit:
+    if identification.design == "interrupted_time_series":
+        return InterruptedSeries().study(panel, identification, seed=seed)
+    if identification.design == "synthetic_did":
+        return SyntheticDiD().study(panel, identification, seed=seed)
+    return SyntheticControl().study(panel, identification, seed=seed)
+
+
+def _others(panel: Panel, identification: Identification, *, seed: int) -> tuple[tuple[Effect, ...], tuple[str, ...]]:
+    """The neighbouring methods; those that these data do not allow are named."""
+    if identification.design == "interrupted_time_series":
+        return (), ()
+    candidates: dict[str, Callable[[], SyntheticFit]] = {
+        "ridge augmented synthetic control": lambda: SyntheticControl(augmented=True).study(panel, identification, seed=seed)
+    }
+    if identification.design == "synthetic_did":
+        candidates["synthetic control"] = lambda: SyntheticControl().study(panel, identification, seed=seed)
+    else:
+        candidates["synthetic difference in differences"] = lambda: SyntheticDiD().study(panel, identification, seed=seed)
+        if panel.covariates.shape[1]:
+            candidates["outcomes alone"] = lambda: SyntheticControl(predictors=()).study(panel, identification, seed=seed)
+    found, missed = [], []
+    for name, fit in candidates.items():
+        try:
+            found.append(as_effect(fit().estimate, identification))
+        except (CausalError, DataError) as error:  # the comparison is not to be had; the main estimate stands on its own
+            missed.append(f"{name} beside it is not to be had: {error}")
+    return tuple(found), tuple(missed)
+
+
+def _negative_controls(panel: Panel, identification: Identification, *, seed: int) -> list[Refutation]:
+    """The same method on outcomes that treatment cannot move: their interval must hold zero."""
+    found = []
+    for name, values in panel.negative_controls.items():
+        known = ~np.isnan(values)
+        try:
+            told = _study(replace(panel, outcome=np.where(known, values, 0.0)).of_rows(known), identification, seed=seed).estimate
+        except (CausalError, DataError) as error:
+            detail = f"could not be tested: {error}"
+            found.append(Refutation(test=f"negative_control_untested:{name}", passed=True, detail=detail, is_reported_only=True))
+            continue
+        low, high = told.interval
+        passed = low <= 0.0 <= high
+        ending = "includes zero, as it must." if passed else "should hold zero: the treated move differently for other reasons."
+        found.append(
+            Refutation(
+                test=f"negative_control:{name}",
+                passed=passed,
+                detail=f"The effect on `{name}` is {told.estimate:.3g} (95 % {low:.3g} to {high:.3g}); it {ending}",
+                p_value=told.p_value,
+                estimate=told.estimate,
+            )
+        )
+    return found

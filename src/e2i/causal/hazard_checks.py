@@ -1,0 +1,358 @@
+"""Checks of a table of one row per unit before anything is estimated. Each finds hazards and raises nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import polars as pl
+
+from e2i.causal.arrays import FloatArray
+from e2i.causal.hazard_table import Table, found, numbers, people, refuse
+from e2i.domain.evidence import Hazard
+
+_FEWEST_PER_ARM = 30
+_YES_NO = frozenset(("0", "1", "0.0", "1.0", "yes", "no", "true", "false", "y", "n", "t", "f", "treated", "control", "untreated"))
+_COPY_R2, _NEAR_COPY_R2 = 0.999, 0.98
+_MISSING_REVIEW = 0.5
+_SEPARATION_AUC = 0.99
+_EXPECTED = 10.0
+_LATE_NAME = re.compile(r"(^|_)(post(?!_?(code|al))|after|followup|follow_up|discharge|subsequent)(_|$)", re.IGNORECASE)
+_FEW_CLUSTERS = 10
+_TIGHT_R2 = 0.99
+_EXTREME = 1e12
+
+
+def coding(table: Table) -> Iterator[Hazard]:
+    """Treatment and outcome in a form that can be read only one way."""
+    spec, frame = table.spec, table.frame
+    for role, name in (("treatment", spec.treatment), ("outcome", spec.outcome)):
+        series = frame[name]
+        if numbers(series) is not None or series.null_count() == len(series):
+            continue
+        levels = [str(level) for level in series.drop_nulls().cast(pl.String).unique().sort().head(6).to_list()]
+        if role == "treatment" and len(levels) > 2:
+            continue
+        shown = ", ".join(f'"{level}"' for level in levels[:4])
+        is_yes_no = len(levels) <= 2 and {level.strip().lower() for level in levels} <= _YES_NO
+        parsed = series.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
+        recode = "Recode it in the source: 1 for yes or treated, 0 for no." if is_yes_no else "Recode it to a number in the source."
+        if not is_yes_no and parsed.null_count() == series.null_count():
+            recode = f"Its texts are numbers: cast `{name}` to a number in the source."
+        yield refuse(f"{role}_as_text", f"{role} `{name}` is stored as text ({shown}).", recode, measured=float(len(levels)))
+    values = table.treatment
+    if values is not None:
+        coded = np.unique(values[~np.isnan(values)])
+        if len(coded) == 2 and set(coded.tolist()) != {0.0, 1.0}:
+            low, high = coded
+            yield refuse(
+                "treatment_coding",
+                f"treatment `{spec.treatment}` is coded {low:g}/{high:g}, not 0/1: which of them is treated?",
+                f"Recode it in the source: 1 = treated, 0 = not treated (for instance {high:g} -> 1, {low:g} -> 0).",
+                measured=float(high),
+            )
+
+
+def infinities(table: Table) -> Iterator[Hazard]:
+    """Infinite numbers in any role."""
+    spec = table.spec
+    single = (spec.treatment, spec.outcome, spec.weights)
+    for name in (*single, *table.confounders, *spec.negative_controls, *spec.negative_exposures, *spec.pre_outcomes, *spec.instruments):
+        values = numbers(table.frame[name]) if name is not None and name in table.frame.columns else None
+        count = 0 if values is None else int(np.isinf(values).sum())
+        if count:
+            yield refuse(
+                "infinite_values",
+                f"column `{name}` holds infinite values.",
+                "Replace them by missing values or correct them.",
+                measured=float(count),
+                threshold=0.0,
+            )
+
+
+def variation(table: Table) -> Iterator[Hazard]:
+    """Two arms of 30 rows, and an outcome that varies."""
+    rows = int(table.complete.sum())
+    if rows < 2 * _FEWEST_PER_ARM:
+        yield refuse("too_few_rows", f"{people(rows)} have treatment and outcome.", "Collect more rows.", rows, 2 * _FEWEST_PER_ARM)
+    if table.treatment is not None and rows and np.ptp(table.treatment[table.complete]) == 0:
+        yield refuse("constant_treatment", "every row has the same treatment.", "An effect needs treated and untreated rows.", 1.0, 2.0)
+    elif table.arm is not None and rows:
+        treated = int(table.arm[table.complete].sum())
+        if min(treated, rows - treated) < _FEWEST_PER_ARM:
+            yield refuse(
+                "few_per_arm",
+                f"the smaller arm has {people(min(treated, rows - treated))}.",
+                "Collect more rows or widen the definition of treatment.",
+                float(min(treated, rows - treated)),
+                float(_FEWEST_PER_ARM),
+            )
+    outcome = None if table.outcome is None else table.outcome[table.complete]
+    if outcome is None or len(outcome) == 0:
+        return
+    if np.ptp(outcome) == 0:
+        yield refuse("constant_outcome", "the outcome is the same in every row.", "Check how the outcome was built.", 1.0, 2.0)
+    elif table.arm is not None and all(np.ptp(outcome[table.arm[table.complete] == a]) == 0 for a in (False, True) if _any(table, a)):
+        yield refuse("outcome_repeats_treatment", "the outcome does not vary within the arms.", "Check how the outcome was built.")
+
+
+def missing(table: Table) -> Iterator[Hazard]:
+    """Confounders that were never, or hardly ever, measured; outcomes that went missing by arm."""
+    for name in table.confounders:
+        series = table.frame[name]
+        values = numbers(series)
+        share = float(np.isnan(values).sum()) / max(len(values), 1) if values is not None else series.null_count() / max(len(series), 1)
+        if share == 1.0 or table.frame.height == 0:
+            yield refuse("confounder_without_values", f"confounder `{name}` has no values.", "Fill it or take it out.", 1.0, 1.0)
+        elif share > _MISSING_REVIEW:
+            text = f"confounder `{name}` is missing in {share:.0%} of rows."
+            yield found(
+                "confounder_mostly_missing", "review", text, "Adjust for something better measured.", measure=(share, _MISSING_REVIEW)
+            )
+
+
+def units(table: Table) -> Iterator[Hazard]:
+    """One row per unit."""
+    if table.unit is None or table.unit not in table.frame.columns:
+        return
+    keys = table.frame[table.unit].drop_nulls()
+    copies = int(keys.is_duplicated().sum())
+    if copies:
+        yield refuse(
+            "duplicate_units", f"{people(copies)} share their `{table.unit}` with another row.", "Aggregate to one row.", copies, 0
+        )
+
+
+def sampling_weights(table: Table) -> Iterator[Hazard]:
+    """Weights are positive numbers."""
+    name = table.spec.weights
+    if name is None:
+        return
+    values = numbers(table.frame[name])
+    if values is None:
+        yield refuse("weights_as_text", f"weights `{name}` are not numbers.", "Convert them to positive numbers.")
+        return
+    bad = int((~(values > 0)).sum())
+    if bad:
+        negative = int((values < 0).sum())
+        what = "negative" if negative else "zero or missing"
+        yield refuse("weights_not_positive", f"weights `{name}` are {what} in some rows.", "Correct them, or leave these rows out.", bad, 0)
+
+
+def order_in_time(table: Table) -> Iterator[Hazard]:
+    """Entry, then treatment, then measurement."""
+    spec = table.spec
+    days = {
+        role: numbers(table.frame[name])
+        for role, name in (("treated", spec.treated_at), ("measured", spec.measured_at), ("entered", spec.entered_at))
+        if name is not None
+    }
+    text_columns = [role for role, values in days.items() if values is None]
+    if text_columns:
+        yield refuse("dates_as_text", f"the day of `{text_columns[0]}` is not a date.", "Convert it to a date in the source.")
+        return
+    treated = days.get("treated")
+    for role, code, words in (
+        ("measured", "outcome_before_treatment", "have their outcome measured before treatment"),
+        ("entered", "entry_after_treatment", "came under observation only after their treatment began"),
+    ):
+        other = days.get(role)
+        if treated is None or other is None:
+            continue
+        early = other < treated if role == "measured" else other > treated
+        if table.arm is not None:
+            early &= table.arm
+        share = float(early.sum()) / max(float(np.isfinite(treated).sum()), 1.0)
+        if early.any():
+            remedy = (
+                "Measure the outcome after treatment." if role == "measured" else "Start everyone's clock at the same event (time zero)."
+            )
+            yield found(code, "override", f"{share:.1%} of treated rows {words}.", remedy, measure=(share, 0.0))
+
+
+def copies_of_roles(table: Table) -> Iterator[Hazard]:
+    """A confounder, an earlier outcome or a control that is the outcome or the treatment under another name."""
+    names, matrix = table.matrix()
+    for role, target in (("outcome", table.outcome), ("treatment", table.treatment)):
+        if target is None or matrix.shape[1] == 0:
+            continue
+        for name, share in zip(names, _r2(matrix, target[table.complete]), strict=True):
+            if share > _COPY_R2:
+                remedy = "Adjust only for what was known before treatment." if role == "outcome" else "Take it out of `confounders`."
+                yield refuse(f"confounder_is_{role}", f"`{name}` is a copy of the {role}.", remedy, share, _COPY_R2)
+            elif role == "outcome" and share > _NEAR_COPY_R2:
+                text = f"`{name}` alone explains {share:.1%} of the outcome: is it measured after treatment?"
+                yield found("leak", "review", text, "Adjust only for what was known before treatment.", measure=(share, _NEAR_COPY_R2))
+    for role, columns in (("earlier outcome", table.spec.pre_outcomes), ("negative control", table.spec.negative_controls)):
+        for name in columns:
+            values = numbers(table.frame[name])
+            if values is None or table.outcome is None:
+                continue
+            known = table.complete & np.isfinite(values)
+            if (
+                known.sum() > 2
+                and np.ptp(values[known]) > 0
+                and (share := float(_r2(values[known][:, None], table.outcome[known])[0])) > _COPY_R2
+            ):
+                yield refuse("control_is_outcome", f"{role} `{name}` is a copy of the outcome.", "Name the column meant.", share, _COPY_R2)
+
+
+def late_names(table: Table) -> Iterator[Hazard]:
+    """Confounders whose names say that they were measured after treatment."""
+    for name in table.confounders:
+        if _LATE_NAME.search(name):
+            text = f"confounder `{name}` sounds as if it were measured after treatment."
+            yield found("confounder_after_treatment", "review", text, "Take out mediators and colliders; keep what came before.")
+
+
+def collinear(table: Table) -> Iterator[Hazard]:
+    """Confounders that the others determine; a treatment that they determine."""
+    names, matrix = table.matrix()
+    if matrix.shape[1] < 2 or len(matrix) <= matrix.shape[1] + 2:
+        return
+    standard = (matrix - matrix.mean(axis=0)) / matrix.std(axis=0)
+    gram = standard.T @ standard / len(matrix)
+    values = np.linalg.eigvalsh(gram)
+    if values[0] < 1e-8 * values[-1]:
+        inverse = np.diag(np.linalg.pinv(gram + 1e-9 * np.eye(len(gram))))
+        tied = [name for name, factor in zip(names, inverse, strict=True) if factor > 1e3]
+        text = f"confounders are collinear: {', '.join(f'`{name}`' for name in tied[:5]) or 'several'}."
+        yield found(
+            "collinear_confounders",
+            "warn",
+            text,
+            "Nothing to do: repeated columns are left out or shrunk.",
+            measure=(float(values[0]), 1e-8),
+        )
+    if table.treatment is not None:
+        target = table.treatment[table.complete]
+        target = target - target.mean()
+        solved = np.linalg.lstsq(standard, target, rcond=None)[0]
+        share = 1.0 - float(np.sum((target - standard @ solved) ** 2)) / max(float(target @ target), 1e-300)
+        if share > _TIGHT_R2:
+            yield refuse("treatment_determined", "the confounders together determine the treatment.", "Take some out.", share, _TIGHT_R2)
+
+
+def assignment(table: Table) -> Iterator[Hazard]:
+    """A single column, or a level of one, that decides who is treated."""
+    if table.arm is None or not 0 < table.arm[table.complete].sum() < table.complete.sum():
+        return
+    from e2i.causal.overlap import auc
+
+    arm = table.arm[table.complete].astype(np.float64)
+    names, matrix = table.matrix()
+    for name, column in zip(names, matrix.T, strict=True):
+        area = auc(column, arm)
+        if max(area, 1.0 - area) > _SEPARATION_AUC:
+            yield refuse(
+                "perfect_separation",
+                f"`{name}` alone tells treated from untreated rows (AUC {max(area, 1 - area):.3f}): there is nobody to compare with.",
+                "Restrict the study to units that could have gone either way, or use a design for thresholds.",
+                max(area, 1.0 - area),
+                _SEPARATION_AUC,
+            )
+    yield from _segments(table, arm)
+
+
+def _segments(table: Table, arm: FloatArray) -> Iterator[Hazard]:
+    share = float(arm.mean())
+    for name in table.confounders:
+        series = table.frame[name].filter(pl.Series(table.complete))
+        if not (series.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Boolean) or series.n_unique() <= 10):
+            continue
+        levels = series.cast(pl.String).fill_null("(missing)").to_numpy().astype(str)
+        for level in np.unique(levels):
+            inside = levels == level
+            count, treated = float(inside.sum()), float(arm[inside].sum())
+            everyone = treated == count and count * (1 - share) >= _EXPECTED
+            nobody = treated == 0 and count * share >= _EXPECTED and table.spec.estimand != "ATT"
+            if (everyone or nobody) and inside.mean() > 0.05:
+                text = f"{'everyone' if everyone else 'nobody'} with {name} = {level} is treated ({inside.mean():.0%} of rows)."
+                yield refuse(
+                    "segment_with_one_arm", text, "Leave this group out of the study and say so in the question.", inside.mean(), 0.05
+                )
+
+
+def clusters(table: Table) -> Iterator[Hazard]:
+    """Enough clusters for an interval."""
+    if table.spec.cluster is None:
+        return
+    count = table.frame[table.spec.cluster].drop_nulls().n_unique()
+    if count < 2:
+        yield refuse(
+            "one_cluster", f"`{table.spec.cluster}` has one value: no interval comes from one cluster.", "Name finer ones.", count, 2
+        )
+    elif count < _FEW_CLUSTERS:
+        text = f"`{table.spec.cluster}` has {count} values: intervals from so few clusters are rough."
+        yield found("few_clusters", "review", text, "Use finer clusters or a design for few clusters.", measure=(count, _FEW_CLUSTERS))
+
+
+def scale(table: Table) -> Iterator[Hazard]:
+    """Outcomes beyond all measure, or in two units."""
+    outcome = np.empty(0) if table.outcome is None else table.outcome[table.complete]
+    if len(outcome) == 0 or np.ptp(outcome) == 0:
+        return
+    for name in (table.spec.outcome, *table.confounders, *table.spec.negative_controls, *table.spec.pre_outcomes):
+        values = numbers(table.frame[name])
+        known = np.empty(0) if values is None else values[np.isfinite(values)]
+        times = extreme_outcome(known) if len(known) and np.ptp(known) > 0 else None
+        if times is not None:
+            text = f"a value of `{name}` lies more than 10¹² times the usual distance from the median."
+            yield refuse("extreme_value", text, "Correct it, or set it to missing.", times, _EXTREME)
+            return
+    share = mixed_units(outcome)
+    if share is not None:
+        text = f"{share:.1%} of outcomes lie 100 times the usual distance or more from the median, after a gap: two units are mixed."
+        yield refuse("units_mixed", text, "Bring all rows to one unit.", share, 0.002)
+
+
+def extreme_outcome(outcome: FloatArray) -> float | None:
+    """How many times the usual distance from the median the farthest outcome lies, when more than 10¹² times; else None."""
+    distance = np.abs(outcome - np.median(outcome))
+    times = float(distance.max() / np.median(distance[distance > 0]))
+    return times if times > _EXTREME else None
+
+
+def mixed_units(outcome: FloatArray) -> float | None:
+    """Share of outcomes in another unit: 100 times the usual distance from the median or more, with a gap before them; else None."""
+    distance = np.abs(outcome - np.median(outcome))
+    usual = float(np.median(distance[distance > 0]))
+    far, middling = float((distance > 100 * usual).mean()), float(((distance > 10 * usual) & (distance <= 100 * usual)).mean())
+    return far if far > 0.002 and far > 2 * middling and np.median(distance) > 0 else None
+
+
+def _any(table: Table, arm: bool) -> bool:
+    return table.arm is not None and bool((table.arm[table.complete] == arm).any())
+
+
+def _r2(matrix: FloatArray, target: FloatArray) -> FloatArray:
+    centred, aim = matrix - matrix.mean(axis=0), target - target.mean()
+    total = np.maximum(np.sum(centred**2, axis=0) * float(aim @ aim), 1e-300)
+    out: FloatArray = (aim @ centred) ** 2 / total
+    return out
+
+
+FIRST: tuple[Callable[[Table], Iterator[Hazard]], ...] = (
+    coding,
+    infinities,
+    variation,
+    missing,
+    units,
+    sampling_weights,
+    order_in_time,
+    scale,
+)
+"""what can be asked of any table"""
+HOPELESS = frozenset(
+    (
+        "too_few_rows",
+        "constant_treatment",
+        "treatment_as_text",
+        "outcome_as_text",
+        "infinite_values",
+        "extreme_value",
+    )
+)
+"""codes after which nothing further can be measured"""
+THEN: tuple[Callable[[Table], Iterator[Hazard]], ...] = (copies_of_roles, late_names, collinear, assignment, clusters)

@@ -1,0 +1,121 @@
+"""One double difference given baseline covariates, for many outcome changes at once (Sant'Anna & Zhao 2020)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from e2i.causal.arrays import BoolArray, FloatArray
+from e2i.causal.estimators.linear_models import sigmoid
+from e2i.errors import PositivityViolated
+
+Method = Literal["regression", "weighting", "doubly_robust"]
+_TRIM = 0.995
+"""controls with a higher propensity are left out, as in the R package DRDID"""
+
+
+def conditional_difference(
+    change: FloatArray, treated: BoolArray, covariates: FloatArray, *, weights: FloatArray, method: Method
+) -> tuple[FloatArray, FloatArray, float]:
+    """ATT of m changes, the influence of each row, and how many controls count.
+
+    Parameters
+    ----------
+    change : shape (n, m), outcome minus outcome in the base period
+    treated : shape (n,)
+    covariates : shape (n, k), in the base period; an intercept is added
+    weights : shape (n,), positive
+    method : `regression` (eq. 2.2), `weighting` with normalised weights, `doubly_robust` (eq. 2.6) with logit and least squares
+
+    Returns
+    -------
+    estimates, shape (m,); influence, shape (n, m), mean 0; effective number of controls under their weights (Kish)
+
+    Raises
+    ------
+    PositivityViolated
+        Covariates separate the treated from the controls, so weights do not exist.
+    """
+    design = _design(covariates)
+    d = treated.astype(np.float64)
+    mass, rest = weights * d, weights * (1.0 - d)
+    if method != "weighting":
+        bread = _inverse(design.T @ (rest[:, None] * design))
+        change = change - design @ (bread @ (design.T @ (rest[:, None] * change)))
+    of_treated, inside = _mean(change, mass)
+    of_controls: FloatArray = np.zeros(len(of_treated))
+    odds = rest
+    pull = design.T @ mass / mass.sum()
+    if method != "regression":
+        propensity = _propensity(design, d, weights)
+        odds = np.where(propensity < _TRIM, rest * propensity / (1.0 - np.minimum(propensity, _TRIM)), 0.0)
+        _require_controls(odds)
+        of_controls, inside_controls = _mean(change, odds)
+        slope = design.T @ (odds[:, None] * (change - of_controls)) / odds.sum()
+        information = _inverse(design.T @ ((weights * propensity * (1.0 - propensity))[:, None] * design))
+        score = (weights * (d - propensity))[:, None] * (design @ (len(d) * information))
+        inside = inside - inside_controls - score @ slope
+        pull = pull - design.T @ odds / odds.sum()
+    if method != "weighting":
+        inside = inside - (len(d) * rest * (design @ (bread @ pull)))[:, None] * change
+    return of_treated - of_controls, inside, float(odds.sum() ** 2 / max(odds @ odds, 1e-300))
+
+
+def _design(covariates: FloatArray) -> FloatArray:
+    """Intercept and standardised columns, without those that are constant here."""
+    spread = covariates.std(axis=0)
+    used = spread > 1e-12 * np.maximum(np.abs(covariates).max(axis=0, initial=0.0), 1e-300)
+    scaled = (covariates[:, used] - covariates[:, used].mean(axis=0)) / spread[used]
+    return np.column_stack([np.ones(len(covariates)), scaled])
+
+
+def _inverse(gram: FloatArray) -> FloatArray:
+    inverse: FloatArray = np.linalg.pinv(gram, rcond=1e-11, hermitian=True).astype(np.float64)
+    return inverse
+
+
+def _mean(values: FloatArray, mass: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Weighted mean per column and its influence."""
+    share = mass / mass.sum()
+    mean: FloatArray = share @ values
+    return mean, (len(mass) * share)[:, None] * (values - mean)
+
+
+def _require_controls(odds: FloatArray) -> None:
+    if odds.sum() <= 0:
+        raise PositivityViolated(
+            "no control resembles the treated.", where="effect.confounders", advice="Name fewer confounders, or add controls."
+        )
+
+
+def _propensity(design: FloatArray, label: FloatArray, weights: FloatArray) -> FloatArray:
+    """Logit by Newton steps, halved where the likelihood would fall."""
+    coefficients: FloatArray = np.zeros(design.shape[1])
+    mean = float(np.clip(weights @ label / weights.sum(), 1e-6, 1 - 1e-6))
+    coefficients[0] = np.log(mean / (1 - mean))
+    value = _log_likelihood(design @ coefficients, label, weights)
+    for _ in range(50):
+        chance = sigmoid(design @ coefficients)
+        gradient = design.T @ (weights * (label - chance))
+        curvature = design.T @ ((weights * chance * (1.0 - chance))[:, None] * design)
+        step = _inverse(curvature) @ gradient
+        while True:
+            trial = _log_likelihood(design @ (coefficients + step), label, weights)
+            if trial >= value - 1e-12 * abs(value) or np.abs(step).max() < 1e-12:
+                break
+            step = step / 2
+        coefficients, value = (coefficients + step).astype(np.float64), trial
+        if np.abs(step).max() < 1e-9:
+            break
+    else:
+        raise PositivityViolated(
+            "the confounders separate treated from control units of a cohort.",
+            where="effect.confounders",
+            advice="Name fewer confounders, group rare levels, or leave out cohorts with few units.",
+        )
+    return sigmoid(design @ coefficients)
+
+
+def _log_likelihood(score: FloatArray, label: FloatArray, weights: FloatArray) -> float:
+    return float(weights @ (label * score - np.logaddexp(0.0, score)))

@@ -1,0 +1,154 @@
+"""Effects by periods since treatment, against the last period before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from e2i.causal.arrays import FloatArray, IntArray
+from e2i.causal.design import Identification
+from e2i.causal.panel.cells import Control
+from e2i.causal.panel.clusters import covariance, uniform_critical_value
+from e2i.causal.panel.conditional import Method
+from e2i.causal.panel.data import NEVER, Panel
+from e2i.causal.panel.group_time import GroupTime, absorbing
+from e2i.causal.panel.honest import EventStudy
+from e2i.causal.panel.on_off import fixed_effects
+from e2i.causal.panel.two_way import influence_of
+from e2i.domain.evidence import PeriodEffect
+from e2i.errors import NotIdentified
+
+Source = Literal["group_time", "two_way"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventTimes:
+    """m effects by event time, the reference left out."""
+
+    event_time: IntArray
+    """shape (m,), increasing: 0 is the first treated period"""
+    estimate: FloatArray
+    """shape (m,)"""
+    influence: FloatArray
+    """shape (G, m), one row per cluster"""
+    n_treated: IntArray
+    """shape (m,): treated units seen at that time"""
+    reference: int
+    """-1 without anticipation"""
+    clusters_by_arm: tuple[int, int]
+    """clusters with treated units, and clusters with units that can be controls"""
+
+    @property
+    def covariance(self) -> FloatArray:
+        """Shape (m, m), clustered, factor G / (G - 1)."""
+        return covariance(self.influence)
+
+    @property
+    def before(self) -> IntArray:
+        """Numbers of the effects before the reference."""
+        return np.flatnonzero(self.event_time < self.reference)
+
+    def points(self, *, seed: int) -> tuple[PeriodEffect, ...]:
+        """Effects with 95 % bands that hold for all periods at once, the reference among them as 0."""
+        critical = uniform_critical_value(self.influence, seed=seed)
+        half = critical * np.sqrt(np.diag(self.covariance))
+        found = [
+            PeriodEffect(period=int(time), estimate=float(value), low=float(value - width), high=float(value + width), n_treated=int(count))
+            for time, value, width, count in zip(self.event_time, self.estimate, half, self.n_treated, strict=True)
+        ]
+        found.append(PeriodEffect(period=self.reference, estimate=0.0, low=0.0, high=0.0, is_reference=True))
+        return tuple(sorted(found, key=lambda point: point.period))
+
+    def for_bounds(self) -> EventStudy:
+        """The stretch of consecutive periods around the reference, for bounds on violations of parallel trends."""
+        times = set(self.event_time.tolist()) | {self.reference}
+        low = high = self.reference
+        while low - 1 in times:
+            low -= 1
+        while high + 1 in times:
+            high += 1
+        kept = np.flatnonzero((self.event_time >= low) & (self.event_time <= high))
+        return EventStudy(
+            periods=tuple(int(time) for time in self.event_time[kept]),
+            estimates=self.estimate[kept],
+            covariance=self.covariance[np.ix_(kept, kept)],
+            reference=self.reference,
+        )
+
+
+def event_times(
+    panel: Panel,
+    spec: Identification,
+    *,
+    source: Source = "group_time",
+    control: Control = "not_yet",
+    method: Method = "doubly_robust",
+) -> EventTimes:
+    """Effects by periods since treatment.
+
+    Parameters
+    ----------
+    source : `group_time` averages ATT(g, t) with one base period (Callaway & Sant'Anna 2021, eq. 3.4); `two_way` is the regression
+        with a dummy per period, right only when all treated units start together (Sun & Abraham 2021)
+
+    Raises
+    ------
+    NotIdentified
+        Treatment is switched off, nobody is a control, or `two_way` is asked for under staggered adoption.
+    """
+    if source == "two_way":
+        return _by_regression(panel, spec)
+    effects = GroupTime(control=control, method=method, base="universal").effects(panel, spec)
+    found = effects.aggregate("dynamic")
+    count = np.bincount(np.searchsorted(found.labels, effects.grid.event_time), weights=effects.n_treated, minlength=len(found.labels))
+    return EventTimes(
+        event_time=found.labels,
+        estimate=found.estimate,
+        influence=found.influence,
+        n_treated=count.astype(np.int64),
+        reference=-1 - spec.anticipation,
+        clusters_by_arm=_clusters_by_arm(absorbing(panel)[0]),
+    )
+
+
+def event_study(
+    panel: Panel, spec: Identification, *, seed: int, source: Source = "group_time", control: Control = "not_yet"
+) -> tuple[PeriodEffect, ...]:
+    """Event study with uniform 95 % bands; see `event_times`."""
+    return event_times(panel, spec, source=source, control=control).points(seed=seed)
+
+
+def _by_regression(panel: Panel, spec: Identification) -> EventTimes:
+    panel, _ = absorbing(panel)
+    starts = np.unique(panel.cohort[panel.cohort != NEVER])
+    if len(starts) > 1 or (panel.cohort != NEVER).all():
+        raise NotIdentified(
+            "a regression event study needs one start of treatment for all treated units, and never-treated units.",
+            where="panel",
+            advice="Use the group-time event study.",
+        )
+    treated = panel.cohort[panel.unit] != NEVER
+    reference = -1 - spec.anticipation
+    since = panel.time - starts[0]
+    times = np.unique(since[treated])
+    times = times[times != reference]
+    dummies = ((since[:, None] == times) & treated[:, None]).astype(np.float64)
+    found = fixed_effects(panel, dummies, tuple(f"event time {time}" for time in times))
+    return EventTimes(
+        event_time=times.astype(np.int64),
+        estimate=found.coefficients,
+        influence=influence_of(found),
+        n_treated=dummies.sum(axis=0).astype(np.int64),
+        reference=reference,
+        clusters_by_arm=_clusters_by_arm(panel),
+    )
+
+
+def _clusters_by_arm(panel: Panel) -> tuple[int, int]:
+    """Clusters with treated units, and with units that are untreated while others are treated."""
+    treated = panel.cohort != NEVER
+    begun = int(panel.cohort[treated].min())
+    control = ~treated | (panel.cohort > begun)
+    return len(np.unique(panel.cluster[treated])), len(np.unique(panel.cluster[control]))

@@ -1,0 +1,244 @@
+"""What is wrong with a panel before anything is estimated, measured and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from e2i.causal.arrays import FloatArray
+from e2i.causal.design import Identification
+from e2i.causal.hazard_checks import extreme_outcome, mixed_units
+from e2i.causal.panel.absorb import TwoWay
+from e2i.causal.panel.data import NEVER, Panel, counted
+from e2i.causal.panel.on_off import fixed_effects
+from e2i.domain.disclosure import visible
+from e2i.domain.evidence import Hazard
+from e2i.errors import NoVariation, TooFewRows
+
+_FEW_CLUSTERS, _FEW_TREATED = 10, 5
+_MISSING_REVIEW, _MISSING_GAP = 0.20, 0.05
+_LONG_STEP = 1.75
+"""of the usual distance of periods; months and quarters differ by less"""
+_MOVES_WITH_TREATMENT = 4.0
+_COPY = 0.999
+_LASTING = ("did", "matched", "synthetic_control", "synthetic_did")
+_COMPARED = ("did", "matched")
+"""designs whose intervals come from many treated and untreated units"""
+
+
+def panel_hazards(panel: Panel, spec: Identification) -> tuple[Hazard, ...]:
+    """Checks of a prepared panel, worst first. `refuse` ends the analysis.
+
+    Refused in `make_panel` already: duplicates, missing keys, codes other than 0/1, nobody treated, nobody as control.
+    """
+    found = [hazard for check in _CHECKS for hazard in check(panel, spec)]
+    order = ("refuse", "override", "block", "review", "warn")
+    return tuple(sorted(found, key=lambda hazard: order.index(hazard.action)))
+
+
+def _outcome(panel: Panel, spec: Identification) -> Iterator[Hazard]:
+    del spec
+    if np.ptp(panel.outcome) == 0:
+        text = f"the outcome is {panel.outcome[0]:g} in every row."
+        yield Hazard(code="outcome_constant", action="refuse", text=text, remedy="Check how it was built.", measured=0.0)
+        return
+    times = extreme_outcome(panel.outcome)
+    if times is not None:
+        text = f"an outcome lies {times:.2g} times the usual distance from the median."
+        yield Hazard(code="extreme_outcome", action="refuse", text=text, remedy="Correct it or set it to missing.", measured=times)
+        return
+    inside = panel.outcome - _unit_medians(panel)[panel.unit]
+    share = mixed_units(inside) if np.ptp(inside) > 0 else None
+    if share is not None:
+        text = f"{share:.1%} of outcomes lie 100 times the usual distance or more from their unit's median, with a gap before them."
+        yield Hazard(code="units_mixed", action="refuse", text=text, remedy="Bring all rows to one unit of measure.", measured=share)
+
+
+def _unit_medians(panel: Panel) -> FloatArray:
+    order = np.lexsort((panel.outcome, panel.unit))
+    count = np.bincount(panel.unit, minlength=panel.n_units)
+    start = np.cumsum(count) - count
+    medians: FloatArray = panel.outcome[order][np.minimum(start + count // 2, len(order) - 1)]
+    return medians
+
+
+def _clusters(panel: Panel, spec: Identification) -> Iterator[Hazard]:
+    if spec.design not in _COMPARED:
+        return
+    count = int(panel.cluster.max()) + 1
+    name = f"`{spec.cluster or spec.unit}`"
+    if count < 2:
+        text = f"{name} makes one cluster: nothing shows how clusters vary."
+        yield Hazard(code="one_cluster", action="refuse", text=text, remedy="Name a finer cluster.", measured=1.0, threshold=2.0)
+    elif count < _FEW_CLUSTERS:
+        text = f"{count} clusters of {name}: intervals from so few are rough."
+        remedy = "Look at the wild-bootstrap interval beside it, or name finer clusters."
+        yield Hazard(code="few_clusters", action="review", text=text, remedy=remedy, measured=float(count), threshold=float(_FEW_CLUSTERS))
+
+
+def _switched_off(panel: Panel, spec: Identification) -> Iterator[Hazard]:
+    if spec.design not in _LASTING or spec.treatment_kind in ("on_off", "continuous") or panel.is_absorbing:
+        return
+    begun = panel.cohort[panel.unit]
+    off = (begun != NEVER) & (panel.time >= begun) & (panel.treatment == 0)
+    count = len(np.unique(panel.unit[off]))
+    text = f"treatment ends again in {counted(count, 'units')}, and this design takes it as lasting."
+    remedy = "Use a design for treatments that go on and off, or end a unit's rows with its treatment."
+    yield Hazard(code="treatment_switched_off", action="refuse", text=text, remedy=remedy, measured=_measured(count), threshold=0.0)
+
+
+def _measured(count: int) -> float | None:
+    """A count of units, unless it is a small cell."""
+    shown = visible(count)
+    return None if shown is None else float(shown)
+
+
+def _start(panel: Panel, spec: Identification) -> Iterator[Hazard]:
+    if spec.treatment_kind == "continuous":
+        return
+    always = panel.is_treated_from_start
+    first = panel.observed.argmax(axis=1)
+    entered_late = always & (first > 0) & (panel.cohort != NEVER)
+    if entered_late.any():
+        text = f"{int(entered_late.sum())} units enter the data after their treatment began."
+        yield Hazard(code="treated_before_entry", action="warn", text=text, remedy="They are left out.", measured=float(entered_late.sum()))
+    if (always & ~entered_late).any() and spec.treatment_kind != "on_off":
+        count = int((always & ~entered_late).sum())
+        text = f"{counted(count, 'units')} of {panel.n_units} are treated from their first period on: nothing shows them before."
+        remedy = "Group-time and imputation estimators leave them out; add earlier periods to keep them."
+        yield Hazard(code="always_treated", action="warn", text=text, remedy=remedy, measured=_measured(count), threshold=0.0)
+
+
+def _arms(panel: Panel, spec: Identification) -> Iterator[Hazard]:
+    if spec.design not in _COMPARED or spec.treatment_kind == "continuous":
+        return
+    treated = (panel.cohort != NEVER) & ~panel.is_treated_from_start
+    never = panel.cohort == NEVER
+    for code, members, who in (("few_treated", treated, "treated"), ("few_controls", never, "never-treated")):
+        count = len(np.unique(panel.cluster[members]))
+        if code == "few_controls" and count == 0:
+            text = "every unit is treated in the end; late cohorts are the only controls, and the last has none."
+            yield Hazard(code="all_treated_in_the_end", action="warn", text=text, remedy="Add units that are never treated.", measured=0.0)
+        elif count < _FEW_TREATED:
+            text = f"fewer than {_FEW_TREATED} {who} clusters: the interval cannot learn from so few how they vary, and is too narrow."
+            remedy = "Read it beside a synthetic control with placebos in space."
+            yield Hazard(code=code, action="review", text=text, remedy=remedy, measured=_measured(count), threshold=float(_FEW_TREATED))
+
+
+def _before(panel: Panel, spec: Identification) -> Iterator[Hazard]:
+    if spec.treatment_kind == "continuous":
+        return
+    treated = (panel.cohort != NEVER) & ~panel.is_treated_from_start
+    if not treated.any():
+        return
+    seen = panel.observed & (np.arange(panel.n_periods) < (panel.cohort - spec.anticipation)[:, None])
+    longest = int(seen[treated].sum(axis=1).max())
+    if longest == 0:
+        text = f"no treated unit is seen before treatment less {spec.anticipation} periods of anticipation."
+        yield Hazard(code="no_pre_period", action="refuse", text=text, remedy="Add earlier periods.", measured=0.0, threshold=1.0)
+    elif longest == 1 and spec.design != "interrupted_time_series":
+        text = "one period before treatment: parallel trends cannot be tested."
+        remedy = "Add earlier periods, or name a negative control outcome."
+        yield Hazard(code="short_pre_period", action="review", text=text, remedy=remedy, measured=1.0, threshold=2.0)
+
+
+def _missing_cells(panel: Panel, spec: Identification) -> Iterator[Hazard]:
+    del spec
+    observed = panel.observed
+    share = 1.0 - float(observed.mean())
+    if share > 0:
+        action, remedy = "review" if share > _MISSING_REVIEW else "warn", "Fill rows that exist elsewhere; a missing row is not a zero."
+        text = f"{share:.1%} of the unit-periods have no row with outcome and treatment."
+        yield _found("unbalanced_panel", action, text, remedy, (share, _MISSING_REVIEW))
+    treated = panel.cohort != NEVER
+    if share > 0 and treated.any() and not treated.all():
+        late = np.arange(panel.n_periods) >= panel.cohort[treated].min()
+        lost = [1.0 - float(observed[arm][:, late].mean()) for arm in (treated, ~treated)]
+        early = [1.0 - float(observed[arm][:, ~late].mean()) if (~late).any() else 0.0 for arm in (treated, ~treated)]
+        gap = (lost[0] - early[0]) - (lost[1] - early[1])
+        if abs(gap) > _MISSING_GAP:
+            text = f"once treatment has begun, {lost[0]:.0%} of rows are missing among the treated and {lost[1]:.0%} among the others."
+            remedy = "Find out why units leave; if treatment makes them leave, the effect is not identified."
+            yield _found("differential_attrition", "review", text, remedy, (abs(gap), _MISSING_GAP))
+
+
+def _gaps(panel: Panel, spec: Identification) -> Iterator[Hazard]:
+    steps = np.diff(panel.period_values)
+    long = steps > _LONG_STEP * float(np.median(steps))
+    if long.any():
+        where = panel.period_names[int(np.flatnonzero(long)[0])]
+        text = f"{int(long.sum())} steps between periods are longer than usual, the first after {where}."
+        remedy = "Periods without any row are skipped when time since treatment is counted; add them or use coarser periods."
+        yield _found("gaps", "warn", text, remedy, (float(long.mean()), 0.0))
+    observed = panel.observed
+    last = panel.n_periods - observed[:, ::-1].argmax(axis=1)
+    inner = (last - observed.argmax(axis=1)) - observed.sum(axis=1)
+    if (inner > 0).any():
+        share = float((inner > 0).mean())
+        text = f"{share:.1%} of the units of `{spec.unit}` have a gap between their first and last row."
+        yield _found("gaps_in_units", "warn", text, "Check the join or the reporting of these periods.", (share, 0.0))
+
+
+def _confounders(panel: Panel, spec: Identification) -> Iterator[Hazard]:
+    """Confounders that repeat treatment or outcome, or that move when treatment begins."""
+    if panel.covariates.shape[1] == 0:
+        return
+    weights = np.ones(len(panel.unit)) if panel.weights is None else panel.weights
+    project = TwoWay(unit=panel.unit, time=panel.time, weights=weights)
+    inside, roles = project.residual(panel.covariates), project.residual(np.column_stack([panel.treatment, panel.outcome]))
+    scale = np.abs(panel.covariates).max(axis=0)
+    bare = replace(panel, covariates=np.zeros((len(panel.unit), 0)), covariate_names=())
+    for number, name in enumerate(panel.covariate_names):
+        own = inside[:, number]
+        if np.abs(own).max() <= 1e-9 * scale[number]:
+            continue
+        fit = [float((own @ role) ** 2 / max((own @ own) * (role @ role), 1e-300)) for role in roles.T]
+        for code, value, what in (("copies_treatment", fit[0], "treatment"), ("copies_outcome", fit[1], "the outcome")):
+            if value > _COPY:
+                text = f"`{name}` repeats {what} within units."
+                yield _found(code, "refuse", text, "Take it out of `confounders`.", (value, _COPY))
+        if max(fit) > _COPY or spec.treatment_kind == "continuous":
+            continue
+        try:
+            found = fixed_effects(replace(bare, outcome=panel.covariates[:, number]), panel.treatment[:, None], ("treatment",))
+        except (NoVariation, TooFewRows):  # too little to test; the estimator itself, or another check, says so
+            return
+        error = float(np.sqrt(found.covariance[0, 0]))
+        if error > 0 and abs(found.coefficients[0]) / error > _MOVES_WITH_TREATMENT:
+            text = f"`{name}` moves when treatment begins ({found.coefficients[0]:+.3g}): it may be a consequence."
+            remedy = "If treatment can change it, take it out of `confounders`, or use its value before treatment."
+            yield _found("confounder_after_treatment", "review", text, remedy, (abs(found.coefficients[0]) / error, _MOVES_WITH_TREATMENT))
+
+
+def _left_out(panel: Panel, spec: Identification) -> Iterator[Hazard]:
+    lost = panel.rows_given - len(panel.unit)
+    share = lost / panel.rows_given if panel.rows_given else 0.0
+    if lost > 0:
+        text = f"{share:.1%} of {panel.rows_given} rows have no `{spec.outcome}` or no treatment and were left out."
+        yield _found(
+            "missing_outcome",
+            "review" if share > _MISSING_REVIEW else "warn",
+            text,
+            "Complete them at the source.",
+            (share, _MISSING_REVIEW),
+        )
+
+
+def _found(code: str, action: str, text: str, remedy: str, measure: tuple[float, float]) -> Hazard:
+    return Hazard(code=code, action=action, text=text, remedy=remedy, measured=measure[0], threshold=measure[1])  # type: ignore[arg-type]
+
+
+_CHECKS: tuple[Callable[[Panel, Identification], Iterator[Hazard]], ...] = (
+    _outcome,
+    _clusters,
+    _switched_off,
+    _start,
+    _arms,
+    _before,
+    _missing_cells,
+    _gaps,
+    _confounders,
+    _left_out,
+)

@@ -1,0 +1,155 @@
+"""Points in time, in whatever form a table holds them, as increasing numbers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from e2i.causal.arrays import FloatArray
+from e2i.errors import DataError, SchemaMismatch
+
+_FORMS: tuple[tuple[str, str], ...] = (
+    ("date", r"^\d{4}-\d{2}-\d{2}$"),
+    ("datetime", r"^\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?Z?$"),
+    ("compact date", r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$"),
+    ("month", r"^\d{4}[-/ ]?[mM](0[1-9]|1[0-2]|[1-9])$|^\d{4}-(0[1-9]|1[0-2])$"),
+    ("compact month", r"^(19|20)\d{2}(0[1-9]|1[0-2])$"),
+    ("quarter", r"^\d{4}[-/ ]?[qQ][1-4]$|^[qQ][1-4][-/ ]?\d{4}$"),
+    ("week", r"^\d{4}-?[wW](0[1-9]|[1-4]\d|5[0-3])$"),
+    ("number", r"^[+-]?\d+(\.\d+)?$"),
+)
+_DAY_FIRST = r"^\d{1,2}\D+\d{1,2}\D+\d{2,4}$|^\d{1,2}\D+\d{4}$"
+_WORDS_FOR_NEVER = ("", "0", "0.0", "never", "none", "inf", "infinity", "nan", "na", "null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """A column of moments: `values` has shape (n,), NaN where missing; `form` says how it was read."""
+
+    values: FloatArray
+    form: str
+    """number, date (days), month, quarter, week (counts of them), or text (rank)"""
+
+
+def read_moments(series: pl.Series, *, form: str | None = None) -> Moments:
+    """Numbers as they are, dates and times as days since 1970, months, quarters and weeks counted, in text or as 202401.
+
+    Parameters
+    ----------
+    form : how another column of the same clock was read; this one must be in the same form
+
+    Raises
+    ------
+    SchemaMismatch
+        The column cannot be ordered for sure, or is in another form than `form`.
+    """
+    text = series.dtype in (pl.String, pl.Categorical, pl.Enum)
+    found = _from_text(series.cast(pl.String)) if text else _from_values(series)
+    if form is not None and found.form != form and not np.isnan(found.values).all():
+        raise SchemaMismatch(
+            f"`{series.name}` holds moments as {found.form}, the time column as {form}.",
+            where=f"column {series.name}",
+            advice="Write both columns in the same form.",
+        )
+    return found
+
+
+def without_never(series: pl.Series) -> pl.Series:
+    """A cohort column with null where the words or numbers say "never treated" and need no clock to be understood."""
+    if series.dtype in (pl.String, pl.Categorical, pl.Enum):
+        words = series.cast(pl.String).str.strip_chars()
+        return words.set(words.str.to_lowercase().is_in(list(_WORDS_FOR_NEVER)), None)
+    if series.dtype.is_float():
+        return series.set(series.is_nan() | series.is_infinite(), None)
+    return series
+
+
+def distinct(values: FloatArray) -> FloatArray:
+    """Sorted distinct values; hashing is faster than sorting where few differ."""
+    found: FloatArray = pl.Series(values).unique().sort().to_numpy().astype(np.float64)
+    return found
+
+
+def _from_values(series: pl.Series) -> Moments:
+    if series.dtype.is_temporal() and series.dtype in (pl.Date, pl.Datetime):
+        micros = series.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64).to_numpy().astype(np.float64)
+        return Moments(values=micros / 86_400e6, form="date")
+    if not series.dtype.is_numeric():
+        raise SchemaMismatch(
+            f"time `{series.name}` is {series.dtype}; numbers, dates or text such as 2024-01 are needed.",
+            where=f"column {series.name}",
+            advice="Convert it to a number or a date.",
+        )
+    values = series.cast(pl.Float64).to_numpy().astype(np.float64)
+    if np.isinf(values).any():
+        raise DataError(f"time `{series.name}` holds infinite values.", where=f"column {series.name}", advice="Correct those rows.")
+    known = distinct(values[~np.isnan(values)])
+    if len(known) and (known == np.round(known)).all():
+        if _is_compact_month(known):
+            return Moments(values=12.0 * np.floor(values / 100) + values % 100, form="month")
+        if (known >= 19_000_101).all() and (known <= 21_001_231).all():
+            return _by_level(series.cast(pl.Int64).cast(pl.String))
+    return Moments(values=values, form="number")
+
+
+def _is_compact_month(known: FloatArray) -> bool:
+    """Whole numbers such as 202401, in at least one case over a turn of the year or within one year."""
+    return bool((known >= 190_001).all() and (known <= 210_012).all() and ((known % 100 >= 1) & (known % 100 <= 12)).all())
+
+
+def _from_text(series: pl.Series) -> Moments:
+    return _by_level(series.str.strip_chars())
+
+
+def _by_level(series: pl.Series) -> Moments:
+    """Read each distinct text once."""
+    levels = series.drop_nulls().unique().sort()
+    if levels.len() == 0:
+        return Moments(values=np.full(len(series), np.nan), form="number")
+    numbers, form = _levels(levels)
+    lookup = dict(zip(levels.to_list(), numbers.tolist(), strict=True))
+    values = series.replace_strict(lookup, default=None, return_dtype=pl.Float64)
+    return Moments(values=values.to_numpy().astype(np.float64), form=form)
+
+
+def _levels(levels: pl.Series) -> tuple[FloatArray, str]:
+    for form, pattern in _FORMS:
+        if levels.str.contains(pattern).all():
+            return _read(levels, form), {"compact date": "date", "datetime": "date", "compact month": "month"}.get(form, form)
+    templates = levels.str.replace_all(r"\d", "9").unique()
+    if templates.len() > 1 or "9" not in templates[0] or levels.str.contains(_DAY_FIRST).any():
+        shown = ", ".join(f"`{level}`" for level in levels.head(3).to_list())
+        raise SchemaMismatch(
+            f"time `{levels.name}` is text whose order is not sure: {shown}.",
+            where=f"column {levels.name}",
+            advice="Write dates as 2024-01-31, 2024-01 or 2024Q1, or pad numbers with zeros (week 01, week 10).",
+        )
+    return np.arange(levels.len(), dtype=np.float64), "text"
+
+
+def _read(levels: pl.Series, form: str) -> FloatArray:
+    texts = [str(level) for level in levels.to_list()]
+    try:
+        if form in ("date", "datetime", "compact date"):
+            plain = [re.sub(r"^(\d{4})(\d{2})(\d{2})$", r"\1-\2-\3", text).rstrip("Z") for text in texts]
+            return np.array(plain, dtype="datetime64[us]").astype(np.float64) / 86_400e6
+        if form == "number":
+            return np.array([float(text) for text in texts])
+        return np.array([_count(text, form) for text in texts])
+    except ValueError as reason:
+        raise SchemaMismatch(f"time `{levels.name}`: {reason}.", where=f"column {levels.name}", advice="Correct those dates.") from reason
+
+
+def _count(text: str, form: str) -> float:
+    if form == "week":
+        from datetime import date
+
+        year, week = int(text[:4]), int(text[-2:])
+        return float(date.fromisocalendar(year, week, 1).toordinal() // 7)
+    if form == "quarter" and text[0] in "qQ":
+        return 4.0 * int(text[-4:]) + int(text[1])
+    per_year = 4.0 if form == "quarter" else 12.0
+    return per_year * int(text[:4]) + int(re.sub(r"\D", "", text[4:]))

@@ -1,0 +1,193 @@
+"""From roles and the shape of the data to a design: which one, why, and why not the others. Deterministic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import polars as pl
+
+from e2i.causal.design import Identification, require_roles
+from e2i.causal.shape import Shape, measure_shape
+from e2i.domain.study import EffectSpec
+from e2i.errors import NotIdentified
+
+MINIMUM_DONORS = 5
+MINIMUM_PRE_PERIODS = 5
+_FEW_TREATED = 2
+_CROSS = ("cross_section", "matched", "iv")
+_PANEL = ("did", "synthetic_control", "synthetic_did", "interrupted_time_series")
+_AVERAGES = {
+    "cross_section": ("ATE", "ATT", "ATO"),
+    "matched": ("ATT",),
+    "iv": ("LATE",),
+    "did": ("ATT",),
+    "synthetic_control": ("ATT",),
+    "synthetic_did": ("ATT",),
+    "interrupted_time_series": ("ATT",),
+}
+
+
+def identify(effect: EffectSpec, frame: pl.DataFrame, *, unit: str | None = None, time: str | None = None) -> Identification:
+    """Choose design, estimand and adjustment set from roles and data; refuse what cannot be answered.
+
+    Raises
+    ------
+    NotIdentified
+        No design answers the question, the one asked for does not fit, or a role contradicts another.
+    SchemaMismatch
+        A named column is not there, or treatment or outcome is not coded as numbers.
+    NoVariation
+        The treatment is constant.
+    """
+    require_roles(effect, frame.columns, unit=unit, time=time)
+    shape = measure_shape(frame, effect, unit=unit, time=time)
+    design, reasons, refused = _choose(effect, shape, unit=unit, time=time)
+    adjustment = tuple(dict.fromkeys((*effect.confounders, *effect.modifiers)))
+    found = Identification(
+        design=design,
+        estimand=_estimand(effect, design, shape),
+        treatment=effect.treatment,
+        outcome=effect.outcome,
+        adjustment=adjustment,
+        treatment_kind=shape.treatment_kind,
+        outcome_kind=shape.outcome_kind,
+        unit=unit,
+        time=time if design in _PANEL else None,
+        cohort=effect.cohort,
+        modifiers=effect.modifiers,
+        instruments=effect.instruments,
+        negative_controls=tuple(dict.fromkeys(effect.negative_controls)),
+        negative_exposures=tuple(dict.fromkeys(effect.negative_exposures)),
+        pre_outcomes=effect.pre_outcomes,
+        cluster=effect.cluster,
+        weights=effect.weights,
+        reference=effect.reference,
+        anticipation=effect.anticipation,
+        is_randomised=effect.randomised,
+        override=effect.override,
+        reasons=reasons,
+        refused=refused,
+        notes=_notes(effect, design, time),
+    )
+    found = _with_graph(found, effect, frame)
+    if design in ("cross_section", "matched") and not found.adjustment and not effect.randomised and not effect.edges:
+        raise NotIdentified(
+            "no confounders are named, so nothing separates the effect from the reasons for treatment.",
+            where="effect.confounders",
+            advice="Name the common causes of treatment and outcome, or say `randomised: true` when chance decided who was treated.",
+        )
+    return found
+
+
+def _choose(
+    effect: EffectSpec, shape: Shape, *, unit: str | None, time: str | None
+) -> tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Design, why, and (design, why not)."""
+    objections = {design: _objection(design, effect, shape, unit=unit, time=time) for design in (*_CROSS, *_PANEL)}
+    refused = tuple((design, why) for design, why in objections.items() if why is not None)
+    if effect.design != "auto":
+        why_not = objections[effect.design]
+        if why_not is not None:
+            fitting = [design for design, why in objections.items() if why is None]
+            raise NotIdentified(
+                f"design `{effect.design}` does not fit: {why_not}",
+                where="effect.design",
+                advice=f"Designs that fit these data: {', '.join(fitting)}." if fitting else "No design fits these data and roles.",
+            )
+        return effect.design, (f"`{effect.design}` was asked for.",), refused
+    order = _order(effect, shape)
+    for design, why in order:
+        if objections[design] is None:
+            return design, (why,), refused
+    reasons = "; ".join(f"{design}: {objections[design]}" for design, _ in order)
+    raise NotIdentified(f"no design answers this question with these data ({reasons})", where="effect", advice="Mend one of these.")
+
+
+def _order(effect: EffectSpec, shape: Shape) -> list[tuple[str, str]]:
+    """Designs by preference, each with its reason."""
+    if not shape.is_panel:
+        adjusted = ("cross_section", "one row per unit: the measured common causes are adjusted for.")
+        return [("iv", "an instrument is named."), adjusted] if effect.instruments else [adjusted]
+    units = f"{shape.treated_units} treated unit{'s' if shape.treated_units > 1 else ''}, {shape.never_treated} that never are"
+    sparse = ("synthetic_control", f"{units}, {shape.pre_periods} periods before: the treated path is rebuilt from the others.")
+    many = ("did", f"{shape.units} units over {shape.periods} periods: changes of the treated are compared with changes of the others.")
+    alone = ("interrupted_time_series", "one series and nothing to compare it with but its own past.")
+    is_sparse = shape.treated_units <= _FEW_TREATED and shape.never_treated >= MINIMUM_DONORS
+    return [sparse, many, alone] if is_sparse and shape.pre_periods >= MINIMUM_PRE_PERIODS else [many, sparse, alone]
+
+
+def _objection(design: str, effect: EffectSpec, shape: Shape, *, unit: str | None, time: str | None) -> str | None:
+    """Why a design does not fit, or None."""
+    if design in _PANEL:
+        return _panel_objection(design, shape, unit=unit, time=time)
+    found = (
+        (shape.is_panel, f"units have several rows ({shape.units} units, {shape.periods} periods); it takes one row per unit."),
+        (shape.treatment_kind == "staggered", "`cohort` asks for a panel."),
+        (design == "iv" and not effect.instruments, "no instrument is named."),
+        (design == "matched" and shape.treatment_kind != "binary", "matching needs a 0/1 treatment."),
+        (design == "iv" and shape.treatment_kind == "multi_level", "an instrument needs a 0/1 treatment or a dose."),
+    )
+    return next((why for holds, why in found if holds), None)
+
+
+def _panel_objection(design: str, shape: Shape, *, unit: str | None, time: str | None) -> str | None:
+    if not shape.is_panel:
+        missing = " and ".join(f"`{name}`" for name, value in (("unit", unit), ("time", time)) if value is None)
+        return f"it needs units seen over time; the study names no {missing}." if missing else "every unit has one row."
+    changes = shape.treatment_kind in ("on_off", "continuous")
+    rebuilt = design in ("synthetic_control", "synthetic_did")
+    alone = design == "interrupted_time_series"
+    found = (
+        (alone and shape.units > 1 and shape.never_treated > 0, "there are untreated units to compare with."),
+        (not alone and shape.units == 1, "there is one series only."),
+        (changes and design != "did", "treatment is a dose or switches off again."),
+        (not changes and shape.pre_periods == 0, "the first treatment begins in the first period: there is nothing before it."),
+        (
+            design == "did" and not changes and not shape.never_treated and shape.starts == 1,
+            "all units are treated from the same period on: no unit to compare with.",
+        ),
+        (rebuilt and shape.never_treated < 2, "fewer than two units are never treated."),
+        (rebuilt and shape.pre_periods < 2, "one period before treatment is too few to rebuild a path."),
+    )
+    return next((why for holds, why in found if holds), None)
+
+
+def _estimand(effect: EffectSpec, design: str, shape: Shape) -> str:
+    if shape.treatment_kind == "continuous":
+        if effect.estimand not in (None, "ATE"):
+            raise NotIdentified(
+                f"estimand {effect.estimand} needs a 0/1 treatment; `{effect.treatment}` is a dose.",
+                where="effect.estimand",
+                advice="Leave `estimand` out: the effect of one unit more is estimated.",
+            )
+        return "LATE" if design == "iv" else "APE"
+    allowed = _AVERAGES[design]
+    if effect.estimand is None:
+        return allowed[0]
+    if effect.estimand not in allowed:
+        needs = "an instrumental variable design" if effect.estimand == "LATE" else "a cross-section"
+        raise NotIdentified(
+            f"design `{design}` estimates {' or '.join(allowed)}, not {effect.estimand}.",
+            where="effect.estimand",
+            advice=f"{effect.estimand} needs {needs}; leave `estimand` out to take the design's own.",
+        )
+    return effect.estimand
+
+
+def _notes(effect: EffectSpec, design: str, time: str | None) -> tuple[str, ...]:
+    notes = [f"instrument `{name}` is not used by design {design}" for name in effect.instruments if design != "iv"]
+    if time is not None and design not in _PANEL:
+        notes.append(f"`{time}` is not used by design {design}")
+    if effect.pre_outcomes and design in _PANEL:
+        notes.append("`pre_outcomes` is not used: a panel has its own past")
+    return tuple(notes)
+
+
+def _with_graph(found: Identification, effect: EffectSpec, frame: pl.DataFrame) -> Identification:
+    """The adjustment set checked against the study's graph, or found in it."""
+    if not effect.edges:
+        return found
+    from e2i.causal.graph import adjustment_by_graph
+
+    adjustment, said = adjustment_by_graph(effect, observed=frozenset(frame.columns), design=found.design)
+    return replace(found, adjustment=adjustment, reasons=(*found.reasons, *said))

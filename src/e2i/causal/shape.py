@@ -1,0 +1,186 @@
+"""What the data look like: one row per unit or units over time, which kind of treatment, which kind of outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import polars as pl
+
+from e2i.causal.design import OutcomeKind, TreatmentKind
+from e2i.domain.study import EffectSpec
+from e2i.errors import NotIdentified, NoVariation, SchemaMismatch
+
+_MAXIMUM_LEVELS = 12
+_ZEROS = 0.05
+"""share of zeros from which whole numbers are a count with many zeros"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What the router looks at."""
+
+    is_panel: bool
+    """units are seen several times"""
+    treatment_kind: TreatmentKind
+    outcome_kind: OutcomeKind
+    units: int
+    periods: int
+    treated_units: int = 0
+    never_treated: int = 0
+    pre_periods: int = 0
+    """periods before the first treatment"""
+    starts: int = 0
+    """distinct first treated periods"""
+
+
+def measure_shape(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, time: str | None) -> Shape:
+    """Units, periods and kinds of treatment and outcome. Raises SchemaMismatch and NoVariation."""
+    outcome_kind = _outcome_kind(frame[effect.outcome])
+    units = frame[unit].n_unique() if unit is not None else frame.height
+    periods = frame[time].n_unique() if time is not None else 1
+    is_single_series = time is not None and unit is None and periods == frame.height
+    is_panel = is_single_series or (unit is not None and time is not None and periods > 1 and frame.height > units)
+    if not is_panel:
+        by_cohort = effect.cohort is not None and effect.treatment not in frame.columns
+        single: TreatmentKind = "staggered" if by_cohort else _cross_kind(frame, effect)
+        return Shape(is_panel=False, treatment_kind=single, outcome_kind=outcome_kind, units=units, periods=periods)
+    begun = _begun(frame, effect, unit=unit, time=cast("str", time))
+    if begun is None:
+        return Shape(is_panel=True, treatment_kind="continuous", outcome_kind=outcome_kind, units=units, periods=periods)
+    times = frame[cast("str", time)].unique().drop_nulls().sort()
+    first = begun["start"].drop_nulls()
+    if first.is_empty():
+        raise NoVariation(
+            "no unit is treated within the data.",
+            where=f"column {effect.cohort or effect.treatment}",
+            advice="Check its coding: 1 = treated.",
+        )
+    kind: TreatmentKind = "staggered" if first.n_unique() > 1 else "binary"
+    if bool(begun["switches"].any()):
+        kind = "on_off"
+    return Shape(
+        is_panel=True,
+        treatment_kind=kind,
+        outcome_kind=outcome_kind,
+        units=1 if is_single_series else units,
+        periods=periods,
+        treated_units=len(first),
+        never_treated=int(begun["start"].null_count()),
+        pre_periods=int((times < first.min()).sum()),
+        starts=first.n_unique(),
+    )
+
+
+def _begun(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, time: str) -> pl.DataFrame | None:
+    """Per unit its first treated period (null: never) and whether treatment ends again; None for a dose."""
+    rows = frame.select(
+        pl.lit(0).alias("unit") if unit is None else pl.col(unit).alias("unit"),
+        pl.col(time).alias("time"),
+        pl.col(effect.cohort or effect.treatment).alias("value"),
+    ).drop_nulls(["unit", "time"])
+    if effect.cohort is not None:
+        return _begun_by_cohort(rows, effect.cohort)
+    if not (rows["value"].dtype.is_numeric() or rows["value"].dtype == pl.Boolean):
+        _refuse_text(effect.treatment, rows["value"])
+    values = rows.with_columns(pl.col("value").cast(pl.Float64)).drop_nulls("value").filter(pl.col("value").is_not_nan())
+    if not values["value"].is_in([0.0, 1.0]).all():
+        return None
+    begun = values.group_by("unit").agg(
+        pl.col("time").filter(pl.col("value") == 1).min().alias("start"),
+        pl.col("time").filter(pl.col("value") == 0).max().alias("last_off"),
+    )
+    return begun.with_columns((pl.col("last_off") > pl.col("start")).fill_null(False).alias("switches"))
+
+
+def _begun_by_cohort(rows: pl.DataFrame, column: str) -> pl.DataFrame:
+    last = rows["time"].max()
+    value = pl.col("value")
+    if rows["value"].dtype.is_numeric():
+        number = pl.col("value").cast(pl.Float64)
+        value = pl.when((number == 0) | number.is_infinite() | number.is_nan()).then(None).otherwise(pl.col("value"))
+    elif rows["value"].dtype == pl.String:
+        value = pl.col("value").replace("", None)
+    begun = rows.select("unit", value.alias("start")).unique()
+    if begun["unit"].n_unique() < begun.height:
+        raise SchemaMismatch(
+            f"`{column}` changes within a unit.",
+            where=f"column {column}",
+            advice="It holds the unit's first treated period, the same in all its rows.",
+        )
+    if begun["start"].dtype != rows["time"].dtype and not (begun["start"].dtype.is_numeric() and rows["time"].dtype.is_numeric()):
+        raise SchemaMismatch(
+            f"`{column}` is {begun['start'].dtype}, the time column is {rows['time'].dtype}.",
+            where=f"column {column}",
+            advice="Give both in the same form.",
+        )
+    late = pl.when(pl.col("start") > last).then(None).otherwise(pl.col("start"))
+    return begun.with_columns(late.alias("start"), pl.lit(False).alias("switches"))
+
+
+def _cross_kind(frame: pl.DataFrame, effect: EffectSpec) -> TreatmentKind:
+    series = frame[effect.treatment].drop_nulls()
+    if series.dtype == pl.Boolean:
+        return "binary"
+    if effect.reference is not None:
+        return _levels_kind(series, effect)
+    if not series.dtype.is_numeric():
+        if series.n_unique() <= 2 or series.n_unique() > _MAXIMUM_LEVELS:
+            _refuse_text(effect.treatment, series)
+        raise SchemaMismatch(
+            f"treatment `{effect.treatment}` has the levels {_shown(series)}.",
+            where=f"column {effect.treatment}",
+            advice="Name the one that the others are compared with: `reference` under `effect`.",
+        )
+    values = series.cast(pl.Float64).drop_nans()
+    levels = values.unique()
+    if len(levels) <= 1 or levels.is_in([0.0, 1.0]).all():
+        return "binary"
+    if len(levels) == 2:
+        raise SchemaMismatch(
+            f"treatment `{effect.treatment}` has the values {_shown(levels)}, not 0/1.",
+            where=f"column {effect.treatment}",
+            advice="Recode it: 1 = treated, 0 = not treated.",
+        )
+    return "continuous"
+
+
+def _levels_kind(series: pl.Series, effect: EffectSpec) -> TreatmentKind:
+    names = series.cast(pl.String).unique()
+    if effect.reference not in names.to_list():
+        raise SchemaMismatch(
+            f"treatment `{effect.treatment}` has no level `{effect.reference}`; it has {_shown(names)}.",
+            where="effect.reference",
+            advice="Name a level as it stands in the data.",
+        )
+    if len(names) > _MAXIMUM_LEVELS:
+        raise NotIdentified(
+            f"treatment `{effect.treatment}` has {len(names)} levels; at most {_MAXIMUM_LEVELS} can be compared.",
+            where=f"column {effect.treatment}",
+            advice="Group the levels, or leave `reference` out if it is a dose.",
+        )
+    return "multi_level"
+
+
+def _outcome_kind(series: pl.Series) -> OutcomeKind:
+    if not (series.dtype.is_numeric() or series.dtype == pl.Boolean):
+        _refuse_text(series.name, series, role="outcome")
+    values = series.cast(pl.Float64).drop_nulls().drop_nans()
+    if values.is_in([0.0, 1.0]).all():
+        return "binary"
+    is_count = len(values) > 0 and bool((values >= 0).all()) and bool((values == values.round()).all())
+    return "count" if is_count and int((values == 0).sum()) > _ZEROS * len(values) else "continuous"
+
+
+def _refuse_text(column: str, series: pl.Series, *, role: str = "treatment") -> None:
+    coded = "1 = treated, 0 = not treated" if role == "treatment" else "1 = yes, 0 = no, or the amount itself"
+    raise SchemaMismatch(
+        f"{role} `{column}` is {series.dtype} ({_shown(series)}), not numbers.",
+        where=f"column {column}",
+        advice=f"Recode it: {coded}.",
+    )
+
+
+def _shown(series: pl.Series) -> str:
+    levels = series.drop_nulls().unique().sort().to_list()
+    return ", ".join(str(level) for level in levels[:5]) + (" …" if len(levels) > 5 else "")

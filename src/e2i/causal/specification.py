@@ -1,0 +1,210 @@
+"""The same question in every defensible way: estimator by sample by adjustment (Simonsohn, Simmons and Nelson 2020).
+
+Fast: the fitted nuisances are reused, and every point is closed-form; nothing is fitted by learners again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from e2i.causal.arrays import BoolArray, FloatArray, IntArray
+from e2i.causal.design import Sample
+from e2i.causal.estimators.doubly_robust import Fit, Propensity
+from e2i.causal.hazards import Concern
+from e2i.causal.refute.ground import Ground, bent, functional, quick_propensity, sums_by
+from e2i.domain.evidence import SpecificationPoint
+
+TRIMS = (0.0, 0.01, 0.05, 0.10)
+ALL_ROWS, ALL_COVARIATES = "all rows", "all confounders"
+_Z95 = 1.959963984540054
+_DISAGREEMENT = 3.0
+_MOST_GROUPS = 12
+_FEWEST = 30
+_CHOSEN = "doubly robust, stacked learners"
+_COMPARED = (_CHOSEN, "inverse propensity weighting", "regression adjustment", "weighted regression")
+"""estimators of one estimand; overlap weights answer another question and are shown only"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """What one specification works with."""
+
+    outcome: FloatArray
+    treatment: FloatArray
+    chance: FloatArray
+    design: FloatArray
+    base: FloatArray
+    clusters: IntArray | None
+
+
+_Result = tuple[float, FloatArray]
+"""estimate and influence values"""
+
+
+def specification_curve(sample: Sample, fit: Fit, propensity: Propensity) -> tuple[SpecificationPoint, ...]:
+    """All points, the chosen one first.
+
+    Parameters
+    ----------
+    sample, fit, propensity : one estimation of a yes/no treatment
+
+    Returns
+    -------
+    tuple of SpecificationPoint
+        Estimators on all rows; weighting and regression after trimming at 0.01, 0.05 and 0.1 (`sample` says that fewer rows are
+        another population); the weighted regression without each group of confounders (columns of one source; at most the
+        12 sources that differ most between the arms).
+    """
+    ground = Ground(sample=sample, fit=fit, propensity=propensity)
+    chosen = SpecificationPoint(
+        estimator=_CHOSEN,
+        sample=ALL_ROWS,
+        adjustment=ALL_COVARIATES,
+        estimate=fit.estimate,
+        low=fit.estimate - _Z95 * fit.standard_error,
+        high=fit.estimate + _Z95 * fit.standard_error,
+        is_chosen=True,
+    )
+    everything = _rows(ground, np.ones(len(sample.outcome), dtype=np.bool_), ground.chance, ground.simple.design)
+    points = [chosen, *(_point(name, everything, fit.estimand) for name in _ESTIMATORS)]
+    return (*points, *_trimmed(ground), *_without_each(ground))
+
+
+def disagreement(points: Sequence[SpecificationPoint]) -> list[Concern]:
+    """The estimators, on the same rows and the same adjustment, must agree.
+
+    They are unreliable when two of them differ by more than 3 pooled standard errors, or when two significant ones (95 %) have
+    opposite signs. Two estimates of one sample vary together, so 3 pooled standard errors are far beyond chance.
+    """
+    same = [
+        point
+        for point in points
+        if point.sample == ALL_ROWS and point.adjustment == ALL_COVARIATES and point.estimator in _COMPARED and np.isfinite(point.estimate)
+    ]
+    for place, one in enumerate(same):
+        for other in same[:place]:
+            pooled = float(np.hypot(_error(one), _error(other)))
+            gap = abs(one.estimate - other.estimate) / pooled if pooled > 0 else 0.0
+            opposite = one.low * one.high > 0 and other.low * other.high > 0 and one.estimate * other.estimate < 0
+            if gap > _DISAGREEMENT or opposite:
+                text = (
+                    f"unreliable: {other.estimator} gives {other.estimate:.4g} and {one.estimator} {one.estimate:.4g}"
+                    f"{', with opposite signs' if opposite else ''} ({gap:.1f} pooled standard errors apart)."
+                )
+                return [Concern(severity="block", text=text)]
+    return []
+
+
+def _trimmed(ground: Ground) -> list[SpecificationPoint]:
+    found = []
+    for trim in TRIMS[1:]:
+        kept = (ground.propensity.mean >= trim) & (ground.propensity.mean <= 1.0 - trim)
+        treated = float(ground.sample.treatment[kept].sum())
+        if kept.all() or min(treated, float(kept.sum()) - treated) < _FEWEST:
+            continue
+        rows = _rows(ground, kept, ground.chance[kept], ground.simple.design[kept])
+        name = f"propensity in [{trim:g}, {1 - trim:g}]: {kept.mean():.0%} of rows, another population"
+        found += [_point(way, rows, ground.fit.estimand, sample=name) for way in ("inverse propensity weighting", "weighted regression")]
+    return found
+
+
+def _without_each(ground: Ground) -> list[SpecificationPoint]:
+    """Without each source of covariates: propensity and regression fitted anew, both without learners."""
+    covariates, treatment = ground.sample.covariates, ground.sample.treatment
+    sources = np.array(covariates.sources)
+    names = list(dict.fromkeys(covariates.sources))
+    if len(names) < 2:
+        return []
+    spread = np.maximum(covariates.matrix.std(axis=0), 1e-300)
+    gaps = np.abs(covariates.matrix[treatment == 1].mean(axis=0) - covariates.matrix[treatment == 0].mean(axis=0)) / spread
+    by_gap = sorted(names, key=lambda name: -float(gaps[sources == name].max()))[:_MOST_GROUPS]
+    found = []
+    for name in by_gap:
+        basis = bent(covariates.matrix[:, sources != name])
+        rows = _rows(ground, np.ones(len(treatment), dtype=np.bool_), quick_propensity(basis, treatment), basis)
+        found.append(_point("weighted regression", rows, ground.fit.estimand, adjustment=f"without {name}"))
+    return found
+
+
+def _rows(ground: Ground, kept: BoolArray, chance: FloatArray, design: FloatArray) -> _Rows:
+    sample = ground.sample
+    base = np.ones(int(kept.sum())) if sample.weights is None else sample.weights[kept]
+    clusters = None if ground.clusters is None else np.unique(ground.clusters[kept], return_inverse=True)[1].astype(np.int64)
+    return _Rows(
+        outcome=sample.outcome[kept],
+        treatment=sample.treatment[kept],
+        chance=chance,
+        design=design,
+        base=base / base.mean(),
+        clusters=clusters,
+    )
+
+
+def _point(estimator: str, rows: _Rows, estimand: str, *, sample: str = ALL_ROWS, adjustment: str = ALL_COVARIATES) -> SpecificationPoint:
+    estimate, influence = _ESTIMATORS[estimator](rows, estimand)
+    sums = influence if rows.clusters is None else sums_by(rows.clusters, influence[:, None])[:, 0]
+    error = float(np.sqrt(np.sum(sums**2))) / len(influence)
+    return SpecificationPoint(
+        estimator=estimator,
+        sample=sample,
+        adjustment=adjustment,
+        estimate=estimate,
+        low=estimate - _Z95 * error,
+        high=estimate + _Z95 * error,
+    )
+
+
+def _weighting(rows: _Rows, estimand: str) -> _Result:
+    odds = np.where(rows.treatment == 1, 1.0 / rows.chance, 1.0 / (1.0 - rows.chance))
+    return _difference(rows, odds if estimand == "ATE" else odds * rows.chance)
+
+
+def _overlap_weighting(rows: _Rows, estimand: str) -> _Result:  # noqa: ARG001 - one signature for all
+    """Effect in the population of overlap (Li, Morgan and Zaslavsky 2018)."""
+    return _difference(rows, np.where(rows.treatment == 1, 1.0 - rows.chance, rows.chance))
+
+
+def _difference(rows: _Rows, weights: FloatArray) -> _Result:
+    """Weighted means apart, with the outcome's regression on the design taken out of the influence values.
+
+    To estimate the propensity makes weighting sharper than with a known one; the correction is the projection on its scores.
+    """
+    given = weights * rows.base
+    influence = np.zeros(len(given))
+    means = []
+    for arm in (0.0, 1.0):
+        inside = given * (rows.treatment == arm)
+        mean = float(inside @ rows.outcome / inside.sum())
+        influence += (1.0 if arm else -1.0) * len(given) * inside * (rows.outcome - mean) / inside.sum()
+        means.append(mean)
+    scores = rows.design * (rows.treatment - rows.chance)[:, None]
+    slope = np.linalg.lstsq(scores.T @ scores + 1e-9 * np.eye(scores.shape[1]), scores.T @ influence, rcond=None)[0]
+    return means[1] - means[0], influence - scores @ slope
+
+
+def _regression(rows: _Rows, estimand: str) -> _Result:
+    return _by_arm(rows, np.full(len(rows.chance), 0.5), estimand)
+
+
+def _weighted_regression(rows: _Rows, estimand: str) -> _Result:
+    return _by_arm(rows, rows.chance, estimand)
+
+
+def _by_arm(rows: _Rows, chance: FloatArray, estimand: str) -> _Result:
+    fast = functional(rows.treatment, chance, rows.design, estimand="ATT" if estimand == "ATT" else "ATE", base=rows.base)
+    return float(fast.estimates(rows.outcome)), fast.influence(rows.outcome[:, None])[:, 0]
+
+
+def _error(point: SpecificationPoint) -> float:
+    return (point.high - point.low) / (2.0 * _Z95)
+
+
+_ESTIMATORS: dict[str, Callable[[_Rows, str], _Result]] = {
+    "inverse propensity weighting": _weighting,
+    "regression adjustment": _regression,
+    "weighted regression": _weighted_regression,
+    "overlap weighting": _overlap_weighting,
+}

@@ -1,0 +1,58 @@
+"""A causal finding in the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from e2i.domain.evidence import CausalFinding, Effect
+    from e2i.domain.report import StudyReport
+
+
+def effect_lines(report: StudyReport) -> list[str]:
+    """The answer in one line; an estimate that may not be told is not told."""
+    if report.effect is None:
+        return []
+    finding = report.effect.finding
+    question = f"{report.effect.treatment} on {report.effect.outcome}"
+    if finding.effect is None:
+        return [f"Effect    {question}: refused. {finding.refusal}"]
+    reasons = "; ".join(finding.verdict.reasons)
+    if finding.verdict.name != "proceed":
+        return [f"Effect    {question}: {finding.verdict.name}. {reasons}"]
+    naive = finding.effect.naive_difference
+    beside = "" if naive is None else f"; naive difference {naive:.3g}"
+    return [f"Effect    {question}: {finding.effect.estimand} {_with_interval(finding.effect)}{beside}; proceed"]
+
+
+def effect_table(report: StudyReport) -> list[str]:
+    """Design, tests and, for an effect that may be told, other estimators and periods."""
+    if report.effect is None:
+        return []
+    finding = report.effect.finding
+    lines = [f"Design    {reason}" for reason in finding.reasons]
+    lines += [f"Check     {hazard.code}: {hazard.text} {hazard.remedy}".rstrip() for hazard in finding.hazards]
+    if finding.effect is not None:
+        lines.append(f"Method    {finding.effect.estimator}; interval: {finding.effect.interval_method}")
+        if finding.effect.certificate:
+            lines.append(f"          {finding.effect.certificate}")
+    lines += [
+        f"Test      {'told  ' if item.is_reported_only else 'passed' if item.passed else 'FAILED'} {item.test}: {item.detail}"
+        for item in finding.refutations
+    ]
+    return [*lines, *(_details(finding) if finding.verdict.name == "proceed" else [])]
+
+
+def _details(finding: CausalFinding) -> list[str]:
+    lines = [f"Beside    {other.estimator}: {other.estimand} {_with_interval(other)}" for other in finding.alternatives]
+    lines += [
+        f"Period {point.period:+3d} {point.estimate:.3g} ({point.low:.3g} to {point.high:.3g})"
+        for point in finding.event_study
+        if not point.is_reference
+    ]
+    return lines
+
+
+def _with_interval(effect: Effect) -> str:
+    low, high = effect.interval()
+    return f"{effect.estimate:.3g} (95 % {low:.3g} to {high:.3g})"

@@ -1,0 +1,3 @@
+SELECT {means}
+FROM {source}
+WHERE {complete}

@@ -1,0 +1,1 @@
+sum(({left}::DOUBLE - {left_mean}) * ({right}::DOUBLE - {right_mean}))

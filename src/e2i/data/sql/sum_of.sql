@@ -1,0 +1,1 @@
+sum({left}::DOUBLE - {left_mean})

@@ -1,0 +1,164 @@
+"""Other ways to spend, side by side, and what the plan is worth when the responses are not exactly what they seem."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from e2i.domain.allocation import ScenarioResult, Sensitivity
+from e2i.ml.allocation.limits import families, rows, violations
+from e2i.ml.allocation.optimum import optimise
+from e2i.ml.allocation.program import limits_of
+
+if TYPE_CHECKING:
+    from e2i.domain.allocation import AllocationSpec
+    from e2i.ml.allocation.curves import FloatArray
+    from e2i.ml.allocation.problem import IntArray, Problem
+
+Z95 = 1.959963984540054
+PIECES_OF_WORK = 400_000
+"""entities times draws of a sensitivity analysis, at most; fewer draws for more entities"""
+_KEPT = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uncertainty:
+    """The analysis, and per entity the share of draws that keep it and its robust allocation."""
+
+    result: Sensitivity
+    kept: FloatArray
+    robust: FloatArray | None
+
+
+def compare(problem: Problem, spec: AllocationSpec, plan: FloatArray, *, seed: int) -> tuple[ScenarioResult, ...]:
+    """Current, optimised, equal and focused on the strongest; each with the constraints that it breaks.
+
+    `equal` and `focus_top` spend what the plan spends, within minimum and maximum of every entity.
+    """
+    low, high = limits_of(problem, spec, rows=(), families=frozenset(families(problem, spec)) & {"minimum", "maximum"})
+    money = float(problem.cost @ plan)
+    top = spec.top or spec.cardinality or max(1, math.ceil(problem.n / 10))
+    strongest = np.argsort(-_first_return(problem), kind="stable")[:top]
+    ways = {
+        "baseline": problem.current,
+        "optimised": plan,
+        "equal": _spread(problem, low, high, money),
+        "focus_top": _focused(problem, low, high, money, strongest),
+    }
+    drawn = _draws(problem, min(spec.draws, 500), seed=seed)
+    return tuple(_scenario(problem, spec, name, x, drawn) for name, x in ways.items())
+
+
+def sensitivity(problem: Problem, spec: AllocationSpec, plan: FloatArray, *, seed: int) -> Uncertainty | None:
+    """Solve again for draws of the responses; None where they have no interval.
+
+    An optimum over estimates picks those that were lucky: the plan's promise is corrected by the parametric bootstrap of that optimism
+    (the optimiser's curse, Smith and Winkler 2006), without the plan's own error, which is 0 on average. The robust plan is the optimum when every response is at its lower bound.
+    """
+    number = min(spec.draws, max(20, PIECES_OF_WORK // max(1, problem.n)))
+    if len(rows(problem, spec)) != 1 or problem.n > 400:
+        number = min(number, 20 if len(rows(problem, spec)) != 1 else number)
+    drawn = _draws(problem, number, seed=seed)
+    if drawn is None or problem.coefficient_low is None:
+        return None
+    quick = spec.model_copy(update={"time_limit_s": min(spec.time_limit_s, 2.0)})
+    kept, gains, overlaps = np.zeros(problem.n), [], []
+    for coefficient in drawn:
+        other = replace(problem, curves=problem.curves.scaled(coefficient))
+        found = optimise(other, quick)
+        if found is None:
+            continue
+        kept += found.x > _KEPT
+        better = float(other.curves.value(found.x).sum() - other.curves.value(plan).sum())
+        gains.append(better + float(problem.curves.value(plan).sum() - problem.curves.value(found.x).sum()))
+        overlaps.append(float(np.minimum(found.x, plan).sum()) / max(float(plan.sum()), _KEPT))
+    lowest = replace(problem, curves=problem.curves.scaled(problem.coefficient_low))
+    robust = optimise(lowest, quick)
+    if not gains:
+        return None
+    under = np.array([float(problem.curves.scaled(coefficient).value(plan).sum()) for coefficient in drawn])
+    low, high = np.quantile(under, (0.025, 0.975))
+    optimism = float(np.mean(gains))
+    promised, at_low = float(problem.curves.value(plan).sum()), float(lowest.curves.value(plan).sum())
+    result = Sensitivity(
+        draws=len(gains),
+        plan_low=float(low),
+        plan_high=float(high),
+        optimism=optimism,
+        corrected_outcome=promised - optimism,
+        robust_outcome_at_low=at_low if robust is None else float(lowest.curves.value(robust.x).sum()),
+        plan_outcome_at_low=at_low,
+        overlap=float(np.mean(overlaps)),
+        note=_note(promised, optimism, infeasible=number - len(gains)),
+    )
+    return Uncertainty(result=result, kept=kept / len(gains), robust=None if robust is None else robust.x)
+
+
+def _note(promised: float, optimism: float, *, infeasible: int) -> str:
+    share = f"{optimism / promised:.1%} of the promised outcome" if promised > 0 else f"{optimism:.4g}"
+    text = f"Winner's curse: entities are partly chosen because their estimates were lucky; {share} is expected not to come."
+    return text if not infeasible else f"{text} In {infeasible} draws no plan was feasible."
+
+
+def _draws(problem: Problem, number: int, *, seed: int) -> FloatArray | None:
+    """Coefficients, shape (number, n), whose 95 % intervals are the responses'; entities that share an effect share its error."""
+    low, high, middle = problem.coefficient_low, problem.coefficient_high, problem.curves.coefficient
+    if low is None or high is None:
+        return None
+    z: FloatArray = np.random.default_rng(seed).standard_normal((number, int(problem.shared.max()) + 1))[:, problem.shared]
+    return np.asarray(middle + z * np.where(z < 0, middle - low, high - middle) / Z95)
+
+
+def _scenario(problem: Problem, spec: AllocationSpec, name: str, x: FloatArray, drawn: FloatArray | None) -> ScenarioResult:
+    outcome, cost = float(problem.curves.value(x).sum()), float(problem.cost @ x)
+    low = high = None
+    if drawn is not None:
+        values = [float(problem.curves.scaled(coefficient).value(x).sum()) for coefficient in drawn]
+        low, high = (float(end) for end in np.quantile(values, (0.025, 0.975)))
+    return ScenarioResult(
+        name=name,
+        total=float(x.sum()),
+        cost=cost,
+        outcome=outcome,
+        outcome_low=low,
+        outcome_high=high,
+        roi=roi_of(spec, outcome, cost),
+        violations=violations(problem, spec, x),
+    )
+
+
+def roi_of(spec: AllocationSpec, outcome: float, cost: float) -> float | None:
+    """(value - cost) / cost; None without a value per unit, or at no cost."""
+    return None if spec.value_per_unit is None or cost <= 0 else (spec.value_per_unit * outcome - cost) / cost
+
+
+def _first_return(problem: Problem) -> FloatArray:
+    """Outcome per dollar of the first unit."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        returns = problem.curves.value(np.ones(problem.n)) / problem.cost
+    return np.asarray(np.where(np.isnan(returns), 0.0, returns), dtype=np.float64)
+
+
+def _spread(problem: Problem, low: FloatArray, high: FloatArray, money: float) -> FloatArray:
+    """The same units for all, within their bounds, for this money."""
+    least, most = 0.0, max(float(money / problem.cost[problem.cost > 0].min(initial=1.0)), 1.0)
+    for _ in range(80):
+        level = (least + most) / 2
+        least, most = (level, most) if float(problem.cost @ np.clip(level, low, high)) <= money else (least, level)
+    return np.asarray(np.clip(least, low, high), dtype=np.float64)
+
+
+def _focused(problem: Problem, low: FloatArray, high: FloatArray, money: float, strongest: IntArray) -> FloatArray:
+    """The strongest first, each to its maximum, until the money is gone."""
+    x = low.copy()
+    rest = money - float(problem.cost @ x)
+    for place in strongest:
+        price = problem.cost[place]
+        room = high[place] - x[place]
+        more = room if price == 0 else min(room, max(rest, 0.0) / price)
+        x[place] += more if np.isfinite(more) else 0.0
+        rest -= more * price if np.isfinite(more) else 0.0
+    return x

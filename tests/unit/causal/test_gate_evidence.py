@@ -1,0 +1,134 @@
+"""The gate takes the evidence of any design: hazards, specifications, controls, a lottery."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from e2i.causal.gate import Evidence, weigh
+from e2i.causal.hazards import Concern
+from e2i.domain.evidence import BalanceRow, Effect, Hazard, Refutation, SpecificationPoint
+
+PANEL = Effect(
+    estimand="ATT",
+    design="did",
+    estimator="Callaway-Sant'Anna",
+    estimate=1.0,
+    standard_error=0.1,
+    n_treated=3,
+    n_untreated=40,
+    naive_difference=None,
+    outcome_mean_untreated=3.0,
+)
+CROSS = replace(PANEL, design="cross_section", n_treated=500, n_untreated=500)
+
+
+def passing(*tests: str) -> tuple[Refutation, ...]:
+    return tuple(Refutation(test=test, passed=True, detail="fine.") for test in tests)
+
+
+def failing(test: str) -> Refutation:
+    return Refutation(test=test, passed=False, detail="should be zero.")
+
+
+def hazard(action: str) -> Hazard:
+    return Hazard(code="x", action=action, text="odd.")  # type: ignore[arg-type]
+
+
+def test_a_panel_with_a_flat_past_may_be_told_without_overlap_or_balance() -> None:
+    verdict = weigh(PANEL, Evidence(refutations=passing("pre_trend", "placebo_in_time")))
+    assert verdict.name == "proceed"
+    assert verdict.reasons == ("Passed: pre trend, placebo in time.",)
+
+
+@pytest.mark.parametrize("design", ["did", "cross_section", "synthetic_control"])
+def test_without_earlier_outcomes_or_controls_the_verdict_is_at_most_review(design: str) -> None:
+    others = passing("placebo_treatment", "subset_stability", "placebo_in_space", "carry_over", "bias_bound")
+    verdict = weigh(replace(CROSS, design=design), Evidence(refutations=others))
+    assert verdict.name == "review"
+    assert "hidden confounding is untested" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "pre_trend",
+        "placebo_in_time",
+        "negative_control:other",
+        "negative_exposure:other",
+        "pre_period_placebo:before",
+        "pre_period_trend:a to b",
+        "placebo_treatment",
+    ],
+)
+def test_what_shows_a_wrong_effect_blocks(test: str) -> None:
+    assert weigh(PANEL, Evidence(refutations=(*passing("pre_trend"), failing(test)))).name == "block"
+
+
+@pytest.mark.parametrize(
+    "test",
+    ["carry_over", "placebo_in_space", "bias_bound", "bootstrap", "dummy_outcome", "covariate_timing", "pre_period_placebo_adjusted:x"],
+)
+def test_what_only_casts_doubt_asks_for_a_person(test: str) -> None:
+    assert weigh(PANEL, Evidence(refutations=(*passing("pre_trend"), failing(test)))).name == "review"
+
+
+@pytest.mark.parametrize(("p_value", "name"), [(0.001, "block"), (0.03, "review")])
+def test_an_alarm_that_chance_may_have_raised_asks_for_a_person(p_value: float, name: str) -> None:
+    alarm = replace(failing("negative_control:other"), p_value=p_value)
+    assert weigh(PANEL, Evidence(refutations=(*passing("pre_trend"), alarm))).name == name
+
+
+@pytest.mark.parametrize("test", ["hidden_confounder_bound", "confounder_benchmarks"])
+def test_what_is_only_reported_neither_fails_nor_counts_as_evidence(test: str) -> None:
+    assert weigh(PANEL, Evidence(refutations=(*passing("pre_trend"), failing(test)))).name == "proceed"
+    reported = Refutation(test="negative_control:x", passed=True, detail="", is_reported_only=True)
+    assert weigh(PANEL, Evidence(refutations=(reported,))).name == "review"
+
+
+@pytest.mark.parametrize(
+    ("action", "name"), [("refuse", "block"), ("block", "block"), ("review", "review"), ("override", "review"), ("warn", "proceed")]
+)
+def test_hazards_are_weighed_by_their_action(action: str, name: str) -> None:
+    verdict = weigh(PANEL, Evidence(refutations=passing("pre_trend"), hazards=(hazard(action),)))
+    assert verdict.name == name
+    if action == "override":
+        assert verdict.reasons == ("overridden by a person: odd.",)
+
+
+def test_estimators_that_disagree_block() -> None:
+    points = tuple(
+        SpecificationPoint(
+            estimator=name, sample="all rows", adjustment="all confounders", estimate=value, low=value - 0.2, high=value + 0.2
+        )
+        for name, value in (("doubly robust, stacked learners", 1.0), ("regression adjustment", -1.0))
+    )
+    verdict = weigh(PANEL, Evidence(refutations=passing("pre_trend"), specifications=points))
+    assert verdict.name == "block"
+    assert verdict.reasons[0].startswith("unreliable")
+
+
+def test_a_lottery_needs_no_control_but_must_look_like_one() -> None:
+    even = tuple(BalanceRow(covariate=f"x{j}", smd_before=0.05, smd_after=0.0) for j in range(10))
+    fair = Evidence(refutations=passing("subset_stability"), balance=even, is_randomised=True)
+    assert weigh(CROSS, fair).name == "proceed"
+    skewed = replace(fair, balance=(*even, BalanceRow(covariate="decile", smd_before=0.5, smd_after=0.0)))
+    verdict = weigh(CROSS, skewed)
+    assert verdict.name == "block"
+    assert "`decile`" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize("broken", [{"estimate": float("nan")}, {"bounds": (float("nan"), 1.0)}])
+def test_a_number_that_is_none_blocks(broken: dict[str, object]) -> None:
+    assert weigh(replace(PANEL, **broken), Evidence(refutations=passing("pre_trend"))).name == "block"  # type: ignore[arg-type]
+
+
+def test_an_interval_without_end_is_not_waved_through() -> None:
+    open_end = replace(PANEL, bounds=(0.1, float("inf")))
+    assert weigh(open_end, Evidence(refutations=passing("pre_trend"))).name == "review"
+
+
+def test_the_same_reason_is_told_once() -> None:
+    twice = (Concern(severity="review", text="odd."),) * 2
+    assert weigh(PANEL, Evidence(refutations=passing("pre_trend"), concerns=twice)).reasons == ("odd.",)
