@@ -28,10 +28,11 @@ from e2i.agents.ml_foundation import (
 from e2i.bootstrap import Platform
 from e2i.data.frame_store import RunFrames
 from e2i.data.sources import LocalFrameSource
+from e2i.domain.data_spec import DataSpec
 from e2i.domain.experiments import FrameRef, ScopeSpec, SplitPlan
 from e2i.domain.quality import QCReport
 from e2i.domain.runs import StudyRun
-from e2i.domain.study import DataSpec, PredictionSpec, SearchSpec, Study, SuccessSpec
+from e2i.domain.study import PredictionSpec, SearchSpec, Study, SuccessSpec
 from e2i.engine.graph import Engine, RetryPolicy
 from e2i.engine.hooks import AuditHook, Hook, RecordHook, TraceHook
 from e2i.engine.spec import AgentSpec

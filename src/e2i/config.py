@@ -22,10 +22,12 @@ from e2i.settings.sections import (
     AgentSection,
     DatabaseSection,
     DataQualitySection,
+    LargeFilesSection,
     LlmSection,
     MlflowSection,
     ObservabilitySection,
     OptunaSection,
+    RaySection,
 )
 
 SETTINGS = Path(__file__).parent / "settings"
@@ -66,6 +68,9 @@ VENDOR_ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "OPIK_SENTRY_ENABLE": "false",
     "OPIK_ANALYTICS_ENABLE": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Below `uv run` Ray would build the environment of its workers anew, from the network.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     # Spinning BLAS threads cost six times the CPU on small matrices, and their sums differ from run to run.
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
@@ -85,6 +90,8 @@ class Settings(BaseSettings):
     environment: str
     log_level: Literal["debug", "info", "warning", "error"]
     database: DatabaseSection
+    large_files: LargeFilesSection
+    ray: RaySection
     mlflow: MlflowSection
     optuna: OptunaSection
     data_quality: DataQualitySection

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from e2i.agents.causal_analytics import causal_impact
+from e2i.agents.causal_analytics import causal_impact, gap_analyzer, heterogeneous_optimizer
 from e2i.agents.ml_foundation import (
     data_preparer,
     feature_analyzer,
@@ -12,6 +12,7 @@ from e2i.agents.ml_foundation import (
     observability_connector,
     scope_definer,
 )
+from e2i.agents.ml_predictions import resource_optimizer
 from e2i.engine.spec import AgentSpec
 
 AGENTS: dict[str, AgentSpec] = {
@@ -25,5 +26,8 @@ AGENTS: dict[str, AgentSpec] = {
         model_deployer.SPEC,
         observability_connector.SPEC,
         causal_impact.SPEC,
+        heterogeneous_optimizer.SPEC,
+        gap_analyzer.SPEC,
+        resource_optimizer.SPEC,
     )
 }

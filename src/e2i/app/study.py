@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from e2i.agents.causal_analytics import causal_impact
+from e2i.agents.causal_analytics import causal_impact, gap_analyzer, heterogeneous_optimizer
 from e2i.agents.ml_foundation import (
     data_preparer,
     feature_analyzer,
@@ -23,7 +23,9 @@ from e2i.agents.ml_foundation import (
     scope_definer,
 )
 from e2i.agents.ml_foundation.model_trainer.nodes.mlflow_logger import run_key
+from e2i.agents.ml_predictions import resource_optimizer
 from e2i.app.study_progress import Progress, Table, make_report, status_of, table_of
+from e2i.domain.allocation import SegmentResponse
 from e2i.domain.report import ReportEvidence, StudyReport
 from e2i.domain.runs import AuditEntry, StudyRun
 from e2i.domain.study import Study
@@ -155,6 +157,7 @@ async def _chain(progress: Progress, ports: StudyPorts) -> None:
                     tasks.create_task(_effect(progress, ports))
         except ExceptionGroup as group:
             raise group.exceptions[0] from group
+        await _plans(progress, ports)
     progress.observed = await _run(progress, ports, observability_connector.SPEC, observability_connector.State(run_id=run.run_id))
 
 
@@ -238,6 +241,53 @@ async def _effect(progress: Progress, ports: StudyPorts) -> None:
         study=progress.study, run_id=progress.run.run_id, table=table.ref, data_sha256=table.sha256, seed=progress.study.seed
     )
     progress.caused = await _run(progress, ports, causal_impact.SPEC, state, fill=ports.causal_fill)
+    await _divide(progress, ports)
+
+
+async def _divide(progress: Progress, ports: StudyPorts) -> None:
+    """For whom the effect is how large, where the study names modifiers."""
+    caused, effect, table = progress.caused, progress.study.effect, table_of(progress)
+    if caused is None or effect is None or not effect.modifiers or table is None:
+        return
+    state = heterogeneous_optimizer.State(
+        study=progress.study,
+        table=table.ref,
+        seed=progress.study.seed,
+        finding=caused.finding,
+        identification=caused.identification,
+        nuisances_sha256=caused.nuisances_sha256,
+    )
+    progress.divided = await _run(progress, ports, heterogeneous_optimizer.SPEC, state, fill=ports.causal_fill)
+
+
+async def _plans(progress: Progress, ports: StudyPorts) -> None:
+    """Gaps and what closing them is worth, then who gets how much; both use the effect only where it passed the gate."""
+    study, base, table = progress.study, str(progress.base), table_of(progress)
+    finding = progress.caused.finding if progress.caused is not None else None
+    ref = table.ref if table is not None else None
+    if study.gaps is not None:
+        compared = gap_analyzer.State(
+            spec=study.gaps, seed=study.seed, base=base, table=ref, findings={} if finding is None else {"effect": finding}
+        )
+        progress.compared = await _run(progress, ports, gap_analyzer.SPEC, compared)
+    if study.allocation is not None:
+        allocated = resource_optimizer.State(spec=study.allocation, seed=study.seed, base=base, table=ref, responses=_responses(progress))
+        progress.allocated = await _run(progress, ports, resource_optimizer.SPEC, allocated)
+
+
+def _responses(progress: Progress) -> tuple[SegmentResponse, ...]:
+    """Measured effects of the segments that the allocation names, when the average effect passed the gate."""
+    allocation, divided = progress.study.allocation, progress.divided
+    by = allocation.response.effect_by if allocation is not None else None
+    report = divided.report if divided is not None else None
+    passed = progress.caused is not None and progress.caused.finding is not None and progress.caused.finding.verdict.name == "proceed"
+    if by is None or report is None or not passed:
+        return ()
+    return tuple(
+        SegmentResponse(segment=found.segment_value, estimate=found.estimate, low=found.low, high=found.high)
+        for found in report.cate_by_segment.get(by, ())
+        if found.estimate is not None and found.low is not None and found.high is not None
+    )
 
 
 async def _run(

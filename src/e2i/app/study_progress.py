@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from e2i.agents.causal_analytics import causal_impact
+from e2i.agents.causal_analytics import causal_impact, gap_analyzer, heterogeneous_optimizer
 from e2i.agents.ml_foundation import (
     data_preparer,
     feature_analyzer,
@@ -16,6 +16,7 @@ from e2i.agents.ml_foundation import (
     observability_connector,
     scope_definer,
 )
+from e2i.agents.ml_predictions import resource_optimizer
 from e2i.domain.effect_report import EffectSummary
 from e2i.domain.experiments import FrameRef, ModelVersion, SearchResult
 from e2i.domain.report import (
@@ -57,6 +58,9 @@ class Progress:
     explained: feature_analyzer.State | None = None
     deployed: model_deployer.State | None = None
     caused: causal_impact.State | None = None
+    divided: heterogeneous_optimizer.State | None = None
+    compared: gap_analyzer.State | None = None
+    allocated: resource_optimizer.State | None = None
     observed: observability_connector.State | None = None
 
 
@@ -79,10 +83,13 @@ def make_report(progress: Progress, *, status: Any, error: E2IError | None) -> S
         model=_model_summary(progress),
         explanation=_explanation(progress),
         effect=_effect_summary(progress),
+        segments=progress.divided.report if progress.divided is not None else None,
+        gaps=progress.compared.report if progress.compared is not None else None,
+        allocation=progress.allocated.plan if progress.allocated is not None else None,
         timings_s=dict(progress.timings),
         asked=("effect",)
         if progress.table is not None
-        else tuple(name for name in ("effect", "prediction") if getattr(study, name) is not None),
+        else tuple(name for name in ("effect", "prediction", "gaps", "allocation") if getattr(study, name) is not None),
         error=dict(error.to_dict()) if error is not None else None,
         warnings=_warnings(progress),
     )

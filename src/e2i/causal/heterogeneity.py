@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import polars as pl
 
 from e2i.causal.cate.calibration import calibrate, cross_fit, ranks, sorted_groups
 from e2i.causal.cate.dr_learner import make_scores, project
-from e2i.causal.cate.forest import MINIMUM_ROWS, ForestModel, HonestForest
+from e2i.causal.cate.econml_forest import EconMLForest
+from e2i.causal.cate.forest import MINIMUM_ROWS, CateLearner, CateModel, ForestModel, HonestForest
 from e2i.causal.cate.hierarchical import pool
 from e2i.causal.cate.stored import Predicted
 from e2i.causal.cate.uplift import rank_gain
@@ -26,6 +27,7 @@ from e2i.errors import NoVariation, SchemaMismatch
 if TYPE_CHECKING:
     from e2i.causal.arrays import FloatArray
 
+ForestName = Literal["own", "econml"]
 HIERARCHY_GROUPS = 3
 HIERARCHY_ROWS = 50
 _SUITED = "this is a cross_section design with a binary treatment"
@@ -78,7 +80,12 @@ def reason_against(identification: Identification | None, finding: CausalFinding
 
 
 def predict_effects(
-    frame: pl.DataFrame, *, identification: Identification, nuisances: tuple[Propensity, Fit], seed: int
+    frame: pl.DataFrame,
+    *,
+    identification: Identification,
+    nuisances: tuple[Propensity, Fit],
+    forest: ForestName = "own",
+    seed: int,
 ) -> tuple[Predicted, Heterogeneity]:
     """Scores, effects of single units, and whether their differences are real.
 
@@ -86,6 +93,7 @@ def predict_effects(
     ----------
     frame, identification, seed : as given to `analysis.estimate`
     nuisances : what it fitted
+    forest : for the intervals of unit effects; `econml` fits CausalForestDML with its own nuisances, for comparison
 
     Raises
     ------
@@ -100,10 +108,12 @@ def predict_effects(
     covariates, notes = _modifiers(kept, identification)
     scores = make_scores(sample, nuisances[1], nuisances[0], seed=seed)
     predicted, folds = cross_fit(_FOLD_FOREST, covariates.matrix, scores, seed=seed)
-    forest = HonestForest().fit(covariates.matrix, scores, seed=seed)
+    learner: CateLearner = HonestForest() if forest == "own" else EconMLForest(sample=sample)
+    model = learner.fit(covariates.matrix, scores, seed=seed)
     rng = np.random.default_rng(seed)
     shown = np.sort(rng.permutation(len(predicted))[:_UNITS_SHOWN])
-    units = forest.out_of_bag(covariates.matrix[shown], rows=shown)
+    part = covariates.matrix[shown]
+    units = model.out_of_bag(part, rows=shown) if isinstance(model, ForestModel) else model.predict(part)
     calibration = calibrate(scores, predicted, folds, seed=seed)
     slope = calibration.differential_prediction
     line = project(scores, covariates.matrix, names=covariates.names)
@@ -118,7 +128,7 @@ def predict_effects(
             name: Interval(estimate=float(line.coefficients[j + 1]), low=line.interval(j + 1)[0], high=line.interval(j + 1)[1])
             for j, name in enumerate(covariates.names)
         },
-        importance=_importance(forest, covariates, rng),
+        importance=_importance(model, covariates, rng),
         quantiles=tuple(np.quantile(units.estimate, np.linspace(0.0, 1.0, 11)).tolist()),
         notes=notes,
         methods={"scores": "doubly robust, cross-fitted", "unit_effects": units.interval_method, "projection": line.interval_method},
@@ -185,17 +195,16 @@ def _modifiers(kept: pl.DataFrame, identification: Identification) -> tuple[Cova
     return covariates, notes
 
 
-def _importance(forest: ForestModel, covariates: Covariates, rng: np.random.Generator) -> dict[str, float]:
+def _importance(model: CateModel, covariates: Covariates, rng: np.random.Generator) -> dict[str, float]:
     """Mean squared change of the predicted effect when a modifier's values are shuffled, as shares (permutation, Breiman 2001)."""
     rows = rng.permutation(len(covariates.matrix))[:_IMPORTANCE_ROWS]
     matrix = covariates.matrix[rows]
-    before = forest.predict(matrix).estimate
+    before = model.predict(matrix).estimate
     changes: dict[str, float] = {}
     for source in dict.fromkeys(covariates.sources):
         columns = [j for j, name in enumerate(covariates.sources) if name == source]
         shuffled: FloatArray = matrix.copy()
         shuffled[:, columns] = matrix[rng.permutation(len(matrix))][:, columns]
-        changes[source] = float(((forest.predict(shuffled).estimate - before) ** 2).mean())
+        changes[source] = float(((model.predict(shuffled).estimate - before) ** 2).mean())
     total = sum(changes.values())
-    ordered = sorted(changes.items(), key=lambda item: -item[1])
-    return {name: change / total if total > 0 else 0.0 for name, change in ordered}
+    return {name: change / total if total > 0 else 0.0 for name, change in changes.items()}

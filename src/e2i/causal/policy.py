@@ -253,9 +253,7 @@ def _sides(sums: _Sums, price: float) -> tuple[_Side, _Side]:
     gain, total = sums.gain - price * sums.rows, sums.total - price * sums.count
     pair = sums.pair_gain - price * sums.pair_rows
     rows, both = sums.rows, sums.pair_rows
-    yes = _Side(
-        answer=True, gain=gain, rows=rows, yes_gain=pair, yes_rows=both, no_gain=gain[:, None] - pair, no_rows=rows[:, None] - both
-    )
+    yes = _Side(answer=True, gain=gain, rows=rows, yes_gain=pair, yes_rows=both, no_gain=gain[:, None] - pair, no_rows=rows[:, None] - both)
     return yes, _Side(
         answer=False,
         gain=total - gain,

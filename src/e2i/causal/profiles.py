@@ -139,7 +139,7 @@ def _insights(parts: Parts) -> tuple[str, ...]:
         else "No difference in the effect between people is shown; the average is the best single answer."
     ]
     if proven and parts.found.importance:
-        name, share = next(iter(parts.found.importance.items()))
+        name, share = max(parts.found.importance.items(), key=lambda item: item[1])
         out.append(f"`{name}` carries {share:.0%} of the predicted differences.")
     if proven and calibration.groups:
         first, last = calibration.groups[0], calibration.groups[-1]

@@ -95,9 +95,7 @@ def _drafts(scores: Scores, item: Grouping) -> list[SegmentEffect]:
     levels = len(item.labels)
     size = np.bincount(item.codes, minlength=levels)
     treated = np.bincount(item.codes, weights=scores.treatment, minlength=levels).astype(np.int64)
-    shown = [
-        visible_counts({str(level): int(count) for level, count in enumerate(counts)}) for counts in (size, treated, size - treated)
-    ]
+    shown = [visible_counts({str(level): int(count) for level, count in enumerate(counts)}) for counts in (size, treated, size - treated)]
     out = []
     for level, label in enumerate(item.labels):
         status, reason = _status(int(size[level]), int(treated[level]))

@@ -14,7 +14,7 @@ from e2i.errors import MissingExtra, NotFound
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from e2i.domain.study import DataSpec
+    from e2i.domain.data_spec import DataSpec
     from e2i.ports.data import Snapshot
 
 

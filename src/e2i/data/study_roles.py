@@ -94,7 +94,8 @@ KINDS: dict[str, tuple[tuple[str, ...], str]] = {
 def role_problems(study: Study, columns: Mapping[str, str], marked: MarkedYaml) -> list[Problem]:
     """Every way in which the study's roles do not fit the columns, with its line."""
     uses = [use for use in _uses(study) if not _is_only_a_name(use, study, columns)]
-    problems = [*_missing(uses, columns, marked), *_kinds(uses, columns, marked, study=study), *_repeats(uses, marked), *_clashes(uses, marked)]
+    problems = [*_missing(uses, columns, marked), *_kinds(uses, columns, marked, study=study)]
+    problems += [*_repeats(uses, marked), *_clashes(uses, marked)]
     return [*problems, *_design(study, marked)]
 
 

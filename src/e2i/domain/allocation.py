@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from e2i.domain.study import DataSpec
+from e2i.domain.data_spec import DataSpec, Strict
 
 Curve = Literal["linear", "saturating", "hill", "log"]
 Objective = Literal["maximize_outcome", "maximize_roi", "minimize_cost", "balance"]
@@ -15,11 +15,7 @@ Status = Literal["optimal", "feasible", "infeasible"]
 Scalar = str | float | bool | None
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ResponseSpec(_Strict):
+class ResponseSpec(Strict):
     """What one entity gives for x units. Columns or numbers; every curve is 0 at 0.
 
     linear: a·x. saturating: a·(1 - exp(-x/b)). hill: a·x^n / (x^n + b^n), n at most 1. log: a·ln(1 + x/b).
@@ -47,7 +43,7 @@ class ResponseSpec(_Strict):
         return self
 
 
-class GroupLimits(_Strict):
+class GroupLimits(Strict):
     """Dollars that groups of entities may, or must, get."""
 
     by: str
@@ -55,7 +51,7 @@ class GroupLimits(_Strict):
     minimum: dict[str, float] = Field(default_factory=dict)
 
 
-class FairnessSpec(_Strict):
+class FairnessSpec(Strict):
     """Nobody's group is left behind. Shares are of the resource; a group's proportion is its share of the entities."""
 
     by: str
@@ -72,7 +68,7 @@ class FairnessSpec(_Strict):
         return self
 
 
-class AllocationSpec(_Strict):
+class AllocationSpec(Strict):
     """The study section `allocation`."""
 
     resource: str

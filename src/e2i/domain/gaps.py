@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from e2i.domain.study import DataSpec
+from e2i.domain.data_spec import DataSpec, Strict
 
 GapType = Literal["vs_target", "vs_benchmark", "vs_potential", "temporal"]
 GAP_TYPES: tuple[GapType, ...] = ("vs_target", "vs_benchmark", "vs_potential", "temporal")
@@ -18,11 +18,7 @@ PERIOD = (
 )
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GapColumns(_Strict):
+class GapColumns(Strict):
     """The roles of the KPI table's columns; one row is one metric of one cell in one period. Those after `value` may be absent."""
 
     date: str = "metric_date"
@@ -36,7 +32,7 @@ class GapColumns(_Strict):
     benchmark: str | None = Field(default=None, description="a benchmark of the row's own; default: the pooled other cells")
 
 
-class ValueSpec(_Strict):
+class ValueSpec(Strict):
     """What one unit of a metric is worth: dollars per unit, times how many (people, thousands of triggers …)."""
 
     dollars: float | None = Field(default=None, gt=0)
@@ -60,7 +56,7 @@ class ValueSpec(_Strict):
         return times
 
 
-class ProvenSpec(_Strict):
+class ProvenSpec(Strict):
     """Which measured effect can close gaps of which metric, and what a treated unit costs."""
 
     metric: str
@@ -72,7 +68,7 @@ class ProvenSpec(_Strict):
     where: dict[str, str] = Field(default_factory=dict, description="segment column -> value that the effect was measured in")
 
 
-class RiskSpec(_Strict):
+class RiskSpec(Strict):
     """Levels set by people; what is left out is derived from the evidence and told as an assumption."""
 
     technical: Level | None = None
@@ -81,7 +77,7 @@ class RiskSpec(_Strict):
     timeline: Level | None = None
 
 
-class GapSpec(_Strict):
+class GapSpec(Strict):
     """The study section `gaps`."""
 
     data: DataSpec | None = Field(default=None, description="the KPI table; default: the study's own")

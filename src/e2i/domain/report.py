@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from e2i.domain.allocation import AllocationPlan
 from e2i.domain.disclosure import SMALL_CELL, number, numbers, visible, visible_counts
 from e2i.domain.effect_report import EffectSummary
 from e2i.domain.evidence import Overlap
@@ -25,7 +26,9 @@ from e2i.domain.experiments import (
     SplitPlan,
     TrainedModel,
 )
+from e2i.domain.gaps import GapReport
 from e2i.domain.quality import QCIssue, QCReport, QCStatus
+from e2i.domain.segments import HeterogeneityReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +152,7 @@ class StudyReport:
     trace_id: str | None
     synthetic: bool
     created_at: datetime
-    asked: tuple[Literal["effect", "prediction"], ...] = ("effect", "prediction")
+    asked: tuple[str, ...] = ("effect", "prediction")
     """the study's questions; what was not asked is not on the page"""
     description: str | None = None
     brand: str | None = None
@@ -159,6 +162,9 @@ class StudyReport:
     model: ModelSummary | None = None
     explanation: ExplanationSummary | None = None
     effect: EffectSummary | None = None
+    segments: HeterogeneityReport | None = None
+    gaps: GapReport | None = None
+    allocation: AllocationPlan | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
     error: dict[str, Any] | None = None
     """`E2IError.to_dict()` of what ended a failed run"""
@@ -185,6 +191,9 @@ class StudyReport:
             "model": model,
             "explanation": self.explanation.to_dict() if self.explanation else None,
             "effect": self.effect.to_dict() if self.effect else None,
+            "segments": self.segments.to_dict() if self.segments else None,
+            "gaps": self.gaps.to_dict() if self.gaps else None,
+            "allocation": self.allocation.to_dict() if self.allocation else None,
             "lineage": {
                 "data_sha256": self.data.sha256 if self.data else None,
                 "run_id": self.run_id,

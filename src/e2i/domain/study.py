@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from e2i.domain.allocation import AllocationSpec
+from e2i.domain.data_spec import DataSpec, Strict
+from e2i.domain.gaps import GapSpec
 
 Estimand = Literal["ATE", "ATT", "ATO", "LATE"]
 Design = Literal["auto", "cross_section", "matched", "did", "synthetic_control", "synthetic_did", "interrupted_time_series", "iv"]
 Brand = Literal["Remibrutinib", "Fabhalta", "Kisqali", "competitor", "other"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataSpec(_Strict):
-    """Where the rows come from.
-
-    `source` is a path to a csv or parquet file (relative to the study file), `postgresql://…` with `table` or `query`,
-    `synthetic` (the pharma world), or `package:NAME/PATH` for a file inside an installed package.
-    """
-
-    source: str
-    table: str | None = None
-    query: str | None = None
-    seed: int = 7
-    size: int | None = Field(default=None, gt=0, description="synthetic world only: number of HCPs")
-    as_of: date | None = Field(default=None, description="the day the data claim to be current; without it freshness is unknown")
-
-    @model_validator(mode="after")
-    def _fits_its_source(self) -> DataSpec:
-        if self.table is not None and self.query is not None:
-            msg = "give either table or query, not both"
-            raise ValueError(msg)
-        if self.source.startswith(("postgresql://", "postgres://")):
-            if self.table is None and self.query is None:
-                msg = "a PostgreSQL source needs `table` or `query`"
-                raise ValueError(msg)
-        elif self.query is not None or (self.table is not None and self.source != "synthetic"):
-            msg = f"a {'synthetic' if self.source == 'synthetic' else 'file'} source takes no `{'query' if self.query else 'table'}`"
-            raise ValueError(msg)
-        if self.size is not None and self.source != "synthetic":
-            msg = "`size` belongs to the synthetic world only"
-            raise ValueError(msg)
-        return self
-
-
-class EffectSpec(_Strict):
+class EffectSpec(Strict):
     """The causal question, in roles of columns.
 
     A panel study has `unit` and `time`; its treatment is 0/1 per unit and period, or `cohort` names the column with the first
@@ -78,7 +45,7 @@ class EffectSpec(_Strict):
     override: tuple[str, ...] = Field(default=(), description="codes of checks that a person has looked at and lets pass; recorded")
 
 
-class PredictionSpec(_Strict):
+class PredictionSpec(Strict):
     """The predictive question."""
 
     target: str
@@ -92,7 +59,7 @@ class PredictionSpec(_Strict):
     group: str | None = Field(default=None, description="rows of one group stay in one split; default: the unit")
 
 
-class BusinessSpec(_Strict):
+class BusinessSpec(Strict):
     """Money: value of one outcome unit and cost of one treated unit, in US dollars."""
 
     value_per_unit: float
@@ -100,7 +67,7 @@ class BusinessSpec(_Strict):
     horizon_months: int = Field(default=12, gt=0)
 
 
-class SuccessSpec(_Strict):
+class SuccessSpec(Strict):
     """What the model must reach before it may leave development."""
 
     minimum_auc: float | None = Field(default=None, ge=0.5, le=1.0)
@@ -113,7 +80,7 @@ class SuccessSpec(_Strict):
     minimum_lift: float | None = Field(default=None, ge=0, description="relative gain over the baseline on the primary metric")
 
 
-class SearchSpec(_Strict):
+class SearchSpec(Strict):
     """How hard to look for a model; defaults come from settings."""
 
     algorithms: tuple[str, ...] | None = None
@@ -121,8 +88,8 @@ class SearchSpec(_Strict):
     interpretable: bool = False
 
 
-class Study(_Strict):
-    """Data plus question. `effect` or `prediction`, or both."""
+class Study(Strict):
+    """Data plus questions: at least one of `effect`, `prediction`, `gaps`, `allocation`."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$")
     description: str | None = None
@@ -134,13 +101,15 @@ class Study(_Strict):
     effect: EffectSpec | None = None
     prediction: PredictionSpec | None = None
     business: BusinessSpec | None = None
+    gaps: GapSpec | None = Field(default=None, description="performance gaps and what closing them is worth")
+    allocation: AllocationSpec | None = Field(default=None, description="who gets how much of a scarce resource")
     success: SuccessSpec = SuccessSpec()
     search: SearchSpec = SearchSpec()
     seed: int = 42
 
     @model_validator(mode="after")
     def _asks_something(self) -> Study:
-        if self.effect is None and self.prediction is None:
-            msg = "a study asks something: give `effect`, `prediction`, or both"
+        if all(part is None for part in (self.effect, self.prediction, self.gaps, self.allocation)):
+            msg = "a study asks something: give `effect`, `prediction`, `gaps` or `allocation`"
             raise ValueError(msg)
         return self

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from e2i.domain.study import DataSpec
+from e2i.domain.data_spec import DataSpec
 
 OutcomeType = Literal["continuous", "binary", "count", "time_to_event"]
 TrialDesign = Literal["rct", "stratified", "cluster_rct", "matched_pairs", "geo"]
@@ -297,6 +297,8 @@ class MarketSelection:
     searched: int
     is_exhaustive: bool
     windows: int
+    judged_windows: int
+    """windows that the choice saw; later ones confirm it"""
     candidates: tuple[MarketCandidate, ...]
     skipped: dict[str, int]
     """why sets were not considered -> how many"""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from e2i.errors import BackendUnavailable, E2IError, StepFailed
 from e2i.observability import attributes as names
@@ -101,7 +101,7 @@ class LocalExecutor:
             pipe.close()
             self._process = self._pipe = None
             raise BackendUnavailable(
-                f"the worker process ended with code {process.exitcode} in {_name(function)}.",
+                f"the worker process ended with code {process.exitcode} in {name_of(function)}.",
                 where="executor",
                 advice="Most often memory ran out: use fewer rows or columns.",
             ) from error
@@ -110,12 +110,13 @@ class LocalExecutor:
         raise value
 
 
-def _name(function: Callable[..., object]) -> str:
+def name_of(function: Callable[..., object]) -> str:
+    """What messages call it."""
     return getattr(function, "__qualname__", type(function).__name__)
 
 
 def _serve(pipe: Connection[Any, Any], preload: tuple[str, ...], initialize: Callable[[], object] | None) -> None:
-    """The worker's loop: one of the four places where everything is caught, because it must answer whatever happened."""
+    """The worker's loop; it answers whatever happened."""
     import importlib
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -134,24 +135,33 @@ def _serve(pipe: Connection[Any, Any], preload: tuple[str, ...], initialize: Cal
         except (EOFError, OSError):
             gc.freeze()  # or the interpreter would go through everything that was imported once more before it ends
             return
-        try:
-            answer = (True, _traced(function, args, kwargs, trace))
-        except E2IError as error:
-            answer = (False, error)
-        except Exception as error:  # noqa: BLE001
-            failure = StepFailed(
-                f"{type(error).__name__}: {error}", where=_name(function), advice="This is a fault of E2I: please report it."
-            )
-            failure.__notes__ = [_traceback(error)]
-            answer = (False, failure)
-        pipe.send(answer)
+        pipe.send(answer(function, args, kwargs, trace))
+
+
+def answer(
+    function: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object], trace: dict[str, str]
+) -> tuple[Literal[True], T] | tuple[Literal[False], E2IError]:
+    """Whether the call succeeded, and its value or the error; every executor answers so, wherever it runs.
+
+    Errors of ours come back as they are; any other is a fault of ours and becomes StepFailed with its traceback as a note.
+    """
+    try:
+        return True, _traced(function, args, kwargs, trace)
+    except E2IError as error:
+        return False, error
+    except Exception as error:  # noqa: BLE001
+        failure = StepFailed(
+            f"{type(error).__name__}: {error}", where=name_of(function), advice="This is a fault of E2I: please report it."
+        )
+        failure.__notes__ = [_traceback(error)]
+        return False, failure
 
 
 def _traced(function: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object], trace: dict[str, str]) -> T:
     """Inside the caller's trace; without one there is nothing to continue."""
     if not trace:
         return function(*args, **kwargs)
-    with attached(trace), span(f"worker {_name(function)}", {names.OPERATION: "worker"}):
+    with attached(trace), span(f"worker {name_of(function)}", {names.OPERATION: "worker"}):
         return function(*args, **kwargs)
 
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from e2i.domain.data_spec import DataSpec
     from e2i.domain.experiments import FrameRef, Split
-    from e2i.domain.study import DataSpec
 
 
 @dataclass(frozen=True, kw_only=True)

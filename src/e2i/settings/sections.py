@@ -85,6 +85,16 @@ class DatabaseSection(Section):
     port: int = Field(ge=0, le=65535)
 
 
+class LargeFilesSection(Section):
+    threshold_gb: float = Field(gt=0)
+    memory_gb: float = Field(gt=0)
+    threads: int = Field(gt=0)
+
+
+class RaySection(Section):
+    address: str = Field(min_length=1)
+
+
 class RetrySection(Section):
     max_attempts: int = Field(gt=0)
     backoff_factor: float = Field(ge=0)

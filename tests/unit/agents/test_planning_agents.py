@@ -11,8 +11,8 @@ from e2i.agents.ml_predictions import resource_optimizer
 from e2i.data.frame_store import RunFrames
 from e2i.data.sources import LocalFrameSource
 from e2i.domain.allocation import AllocationSpec
+from e2i.domain.data_spec import DataSpec
 from e2i.domain.gaps import GapSpec
-from e2i.domain.study import DataSpec
 from e2i.engine.checkpoint import StateCodec
 from e2i.engine.graph import Engine
 from e2i.errors import ConfigError

@@ -8,8 +8,9 @@ import pytest
 
 from e2i.agents.ml_foundation.scope_definer import SPEC, Deps, State
 from e2i.data.sources import LocalFrameSource
+from e2i.domain.data_spec import DataSpec
 from e2i.domain.experiments import ScopeSpec
-from e2i.domain.study import DataSpec, EffectSpec, PredictionSpec, Study, SuccessSpec
+from e2i.domain.study import EffectSpec, PredictionSpec, Study, SuccessSpec
 from e2i.engine.graph import Engine
 from e2i.errors import ConfigError, SchemaMismatch
 

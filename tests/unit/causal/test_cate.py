@@ -221,7 +221,7 @@ def test_sorted_groups_rise_and_hold_their_raw_means() -> None:
 
 
 def test_pooling_reproduces_the_published_analysis_of_the_bcg_trials() -> None:
-    """Thirteen trials of the BCG vaccine, log risk ratios (Colditz et al. 1994; Viechtbauer 2010): REML 0.3132, -0.7145 (0.1798), Q 152.23."""
+    """Thirteen trials of the BCG vaccine, log risk ratios (Viechtbauer 2010): REML 0.3132, -0.7145 (0.1798), Q 152.23."""
     y = [-0.8893, -1.5854, -1.3481, -1.4416, -0.2175, -0.7861, -1.6209, 0.0120, -0.4694, -1.3713, -0.3394, 0.4459, -0.0173]
     v = [0.3256, 0.1946, 0.4154, 0.0200, 0.0512, 0.0069, 0.2230, 0.0040, 0.0564, 0.0730, 0.0124, 0.5325, 0.0714]
     found = pool(np.array(y), np.sqrt(v))

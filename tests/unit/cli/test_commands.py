@@ -21,7 +21,7 @@ from e2i import __version__
 from e2i.agents.registry import AGENTS
 from e2i.data.sources import LocalFrameSource
 from e2i.data.synthetic import TABLE_NAMES
-from e2i.domain.study import DataSpec
+from e2i.domain.data_spec import DataSpec
 from e2i.errors import E2IError
 
 ESCAPE = "\x1b"

@@ -19,7 +19,7 @@ from e2i.data.csv_scan import inspect_csv
 from e2i.data.frames import frame_sha256
 from e2i.data.sources import LocalFrameSource
 from e2i.data.synthetic import TABLE_NAMES, write_world
-from e2i.domain.study import DataSpec
+from e2i.domain.data_spec import DataSpec
 from e2i.errors import E2IError, LeakageFound, MissingExtra, NotFound, SchemaMismatch, TooFewRows
 
 SOURCE = LocalFrameSource()
@@ -184,7 +184,7 @@ def test_the_frame_hash_sees_every_value_name_type_and_gap_but_no_chunks() -> No
 
 def test_nhefs_is_the_real_study_and_its_package_is_not_imported() -> None:
     code = (
-        "import sys; from pathlib import Path; from e2i.data.sources import LocalFrameSource; from e2i.domain.study import DataSpec\n"
+        "import sys; from pathlib import Path; from e2i.data.sources import LocalFrameSource; from e2i.domain.data_spec import DataSpec\n"
         f"s = LocalFrameSource().load(DataSpec(source='{NHEFS}'), base=Path('/'))\n"
         "print(s.frame.height, s.frame['wt82_71'].null_count(), s.modified_at, s.is_synthetic, 'causaldata' in sys.modules)"
     )

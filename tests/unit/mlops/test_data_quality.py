@@ -19,8 +19,9 @@ import pytest
 from e2i.data.sources import LocalFrameSource
 from e2i.data.study_file import load_study
 from e2i.data.synthetic.world import SMALLEST, TABLE_NAMES, generate_tables
+from e2i.domain.data_spec import DataSpec
 from e2i.domain.quality import GATE_SCORE, SCORE_WEIGHTS, CheckResult, QCIssue, QCReport
-from e2i.domain.study import DataSpec, EffectSpec, PredictionSpec, Study
+from e2i.domain.study import EffectSpec, PredictionSpec, Study
 from e2i.domain.vocabulary import TABLES
 from e2i.errors import ConfigError
 from e2i.mlops.data_quality import DataQualityValidator

@@ -8,8 +8,9 @@ from importlib import resources
 import polars as pl
 import pytest
 
+from e2i.domain.data_spec import DataSpec
 from e2i.domain.runs import Tier
-from e2i.domain.study import DataSpec, EffectSpec, PredictionSpec, Study
+from e2i.domain.study import EffectSpec, PredictionSpec, Study
 from e2i.domain.vocabulary import ENUMS, TABLES
 from e2i.mlops.pandera_schemas import (
     SCHEMAS,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from e2i.causal import heterogeneity, targeting
 from e2i.causal.cate.stored import Predicted, from_bytes, to_bytes
 from e2i.causal.design import Identification, columns_of
-from e2i.causal.heterogeneity import Heterogeneity, Hierarchy
+from e2i.causal.heterogeneity import ForestName, Heterogeneity, Hierarchy
 from e2i.causal.profiles import Parts, compose, refused
 from e2i.causal.segments import SegmentEffects
 from e2i.causal.stored import nuisances_from_bytes
@@ -54,6 +54,8 @@ class State:
     nuisances_sha256: str | None
     budget_share: float | None = None
     """at most this share of people may be treated by the policy"""
+    forest: ForestName = "own"
+    """`econml` takes unit effects from CausalForestDML, for comparison"""
     effects_sha256: str | None = None
     """of the file with scores and unit effects beside the run"""
     found: Heterogeneity | None = None
@@ -79,6 +81,7 @@ async def estimate_cate(state: State, deps: Deps) -> State:
             _frame(state, deps),
             identification=_known(state.identification),
             nuisances=nuisances,
+            forest=state.forest,
             seed=state.seed,
         )
     except (CausalError, DataError) as error:

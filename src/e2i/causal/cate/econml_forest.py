@@ -31,7 +31,7 @@ class EconMLForest:
         TooFewRows
             Fewer than 100 rows, or rows that are not the sample's.
         """
-        from econml.dml import CausalForestDML  # type: ignore[import-untyped]
+        from econml.dml import CausalForestDML
 
         if len(modifiers) < MINIMUM_ROWS or len(modifiers) != len(self.sample.outcome):
             raise TooFewRows(
@@ -44,7 +44,7 @@ class EconMLForest:
             self.sample.outcome,
             self.sample.treatment,
             X=modifiers,
-            W=self.sample.covariates.matrix,
+            W=self.sample.covariates.matrix if self.sample.covariates.matrix.shape[1] else None,
             groups=scores.cluster,
             sample_weight=scores.weights if np.ptp(scores.weights) > 0 else None,
         )

@@ -169,4 +169,4 @@ def _with_interval(mean: FloatArray, variance: FloatArray, bags: FloatArray) -> 
 
 def _leaf(rows: int) -> int:
     """Rows of each honest half in a leaf: few, so that leaves are narrow; bags and trees average the noise away."""
-    return max(8, int(0.08 * np.sqrt(rows)))
+    return max(5, int(0.05 * np.sqrt(rows)))

@@ -13,7 +13,7 @@ BINS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """When a tree stops: `depth` levels, `leaf` rows of each honest half; `columns` is the share tried per node."""
+    """When a tree stops: `depth` levels, `leaf` rows that choose splits; `columns` is the share tried per node."""
 
     depth: int
     leaf: int
@@ -50,7 +50,7 @@ def bin_edges(columns: FloatArray) -> list[FloatArray]:
 
 def to_bins(columns: FloatArray, edges: list[FloatArray]) -> IntArray:
     """Bin numbers, shape (n, k)."""
-    out = np.empty(columns.shape, dtype=np.int64)
+    out = np.empty(columns.shape, dtype=np.int64, order="F")
     for place, cuts in enumerate(edges):
         out[:, place] = np.searchsorted(cuts, columns[:, place], side="left")
     return out
@@ -97,9 +97,7 @@ def grow(
     return Trees(column=column, cut=cut, value=value)
 
 
-def _fill(
-    value: FloatArray, slots: IntArray, rows: IntArray, target: FloatArray, weights: FloatArray, *, first: int, width: int
-) -> None:
+def _fill(value: FloatArray, slots: IntArray, rows: IntArray, target: FloatArray, weights: FloatArray, *, first: int, width: int) -> None:
     """Honest means of the level's nodes; a node without honest rows takes its parent's."""
     trees = len(value)
     mass = np.bincount(slots, weights=weights[rows], minlength=trees * width).reshape(trees, width)
@@ -118,21 +116,19 @@ def _best_splits(
     growth: Growth,
     rng: np.random.Generator,
 ) -> tuple[IntArray, IntArray]:
-    """Column and bin with the largest gain per node, column -1 where no split leaves enough rows of both halves."""
+    """Column and bin with the largest gain per node, column -1 where no split leaves enough rows."""
     best, chosen, edge = np.full(count, 0.0), np.full(count, -1, dtype=np.int64), np.zeros(count, dtype=np.int64)
     live = np.flatnonzero(
         (np.bincount(slots[0], minlength=count) >= 2 * growth.leaf) & (np.bincount(slots[1], minlength=count) >= 2 * growth.leaf)
     )
     number = np.full(count, -1, dtype=np.int64)
     number[live] = np.arange(len(live))
-    kept = [number[slot] >= 0 for slot in slots]
-    base = [number[slots[side]][kept[side]] * BINS for side in (0, 1)]
-    inside = [rows[side][kept[side]] for side in (0, 1)]
-    values = target[inside[0]]
+    kept = number[slots[0]] >= 0
+    base, inside = number[slots[0]][kept] * BINS, rows[0][kept]
+    values = target[inside]
     allowed = rng.random((len(live), codes.shape[1])) < growth.columns
     for column in range(codes.shape[1]) if len(live) else ():
-        keys = [base[side] + codes[inside[side], column] for side in (0, 1)]
-        gain = _gains(keys, values, len(live), leaf=growth.leaf)
+        gain = _gains(base + codes[:, column][inside], values, len(live), leaf=growth.leaf)
         gain[~allowed[:, column]] = -np.inf
         where = gain.argmax(axis=1)
         top = gain[np.arange(len(live)), where]
@@ -141,15 +137,14 @@ def _best_splits(
     return chosen, edge
 
 
-def _gains(keys: list[IntArray], values: FloatArray, nodes: int, *, leaf: int) -> FloatArray:
+def _gains(keys: IntArray, values: FloatArray, nodes: int, *, leaf: int) -> FloatArray:
     """Drop of the sum of squares by cut, shape (nodes, bins - 1), -inf where a side has too few rows."""
     size = nodes * BINS
-    counts = np.bincount(keys[0], minlength=size).reshape(nodes, BINS).cumsum(axis=1)
-    honest = np.bincount(keys[1], minlength=size).reshape(nodes, BINS).cumsum(axis=1)
-    sums = np.bincount(keys[0], weights=values, minlength=size).reshape(nodes, BINS).cumsum(axis=1)
+    counts = np.bincount(keys, minlength=size).reshape(nodes, BINS).cumsum(axis=1)
+    sums = np.bincount(keys, weights=values, minlength=size).reshape(nodes, BINS).cumsum(axis=1)
     n, total = counts[:, -1:], sums[:, -1:]
     left, right = counts[:, :-1], n - counts[:, :-1]
-    enough = (left >= leaf) & (right >= leaf) & (honest[:, :-1] >= leaf) & (honest[:, -1:] - honest[:, :-1] >= leaf)
+    enough = (left >= leaf) & (right >= leaf)
     mean_gap = sums[:, :-1] / np.maximum(left, 1) - (total - sums[:, :-1]) / np.maximum(right, 1)
     return np.where(enough, left * right / n * mean_gap**2, -np.inf)
 

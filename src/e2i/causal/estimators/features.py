@@ -14,8 +14,13 @@ _MAX_PRODUCTS = 350
 _MAX_CELLS = 4_000_000
 _LONG_TAIL = 1.0
 _DECILES = np.linspace(0.1, 0.9, 9)
-_RECIPE_ROWS = 100_000
-"""scales, cuts and the choice of columns are learned on at most so many rows, evenly spaced; above it views are built in parts"""
+_SINGLE_ROWS = 20_000
+"""above it kept views are in single precision"""
+_RECIPE_ROWS = 50_000
+"""scales, cuts and the choice of columns are learned on at most so many rows, evenly spaced"""
+_KEPT_ROWS = 100_000
+"""above it views are not kept but built for the rows asked for"""
+_CACHED_ROWS = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,29 +54,35 @@ class _Recipe:
     cuts: tuple[tuple[int, float], ...]
     cut_scale: FloatArray
 
-    def build(self, covariates: FloatArray, space: Space) -> FloatArray:
+    @property
+    def plain_width(self) -> int:
+        """Columns of `plain`."""
+        return len(self.centre) + len(self.tails)
+
+    def build(self, covariates: FloatArray, space: Space, *, single: bool = False) -> FloatArray:
+        """The view of some rows, made in pieces that stay in the processor's cache; `single` for single precision."""
         if space == "raw":
             return covariates
-        plain = np.empty((len(covariates), len(self.centre) + len(self.tails)), order="F")
-        plain[:, : len(self.centre)] = (covariates - self.centre) / self.scale
+        width = {"plain": 0, "basis": self.pairs.shape[1], "steps": len(self.cuts)}[space]
+        out = np.empty((len(covariates), self.plain_width + width), dtype=np.float32 if single else np.float64)
+        for start in range(0, len(covariates), _CACHED_ROWS):
+            piece = covariates[start : start + _CACHED_ROWS]
+            plain = self._plain(piece)
+            rows = out[start : start + _CACHED_ROWS]
+            rows[:, : self.plain_width] = plain
+            if space == "basis":
+                tame = self.tame(plain)
+                rows[:, self.plain_width :] = (tame[:, self.pairs[0]] * tame[:, self.pairs[1]] - self.pair_scale[0]) / self.pair_scale[1]
+            if space == "steps" and self.cuts:
+                columns, cuts = zip(*self.cuts, strict=True)
+                rows[:, self.plain_width :] = ((piece[:, columns] > np.array(cuts)) - self.cut_scale[0]) / self.cut_scale[1]
+        return out
+
+    def _plain(self, covariates: FloatArray) -> FloatArray:
+        out = np.empty((len(covariates), self.plain_width))
+        out[:, : len(self.centre)] = (covariates - self.centre) / self.scale
         for place, (tail, mean, deviation) in enumerate(zip(self.tails, *self.tail_scale, strict=True)):
-            plain[:, len(self.centre) + place] = (tail.shorten(covariates) - mean) / deviation
-        if space == "plain":
-            return np.ascontiguousarray(plain)
-        width = self.pairs.shape[1] if space == "basis" else len(self.cuts)
-        out = np.empty((len(covariates), plain.shape[1] + width))
-        out[:, : plain.shape[1]] = plain
-        rest = out[:, plain.shape[1] :]
-        if space == "basis":
-            tame = self.tame(plain)
-            np.multiply(tame[:, self.pairs[0]], tame[:, self.pairs[1]], out=rest)
-            scale = self.pair_scale
-        else:
-            for place, (column, cut) in enumerate(self.cuts):
-                rest[:, place] = covariates[:, column] > cut
-            scale = self.cut_scale
-        rest -= scale[0]
-        rest /= scale[1]
+            out[:, len(self.centre) + place] = (tail.shorten(covariates) - mean) / deviation
         return out
 
     def tame(self, plain: FloatArray) -> FloatArray:
@@ -101,6 +112,8 @@ class Features:
     """whole views of the covariates, shared by all arms, where they are small enough to keep"""
     memo: dict[tuple[str, int], tuple[object, object]] | None = field(default=None, repr=False, compare=False)
     """what learners of one fold share; set by `out_of_fold`"""
+    binned: dict[str, object] | None = field(default=None, repr=False, compare=False)
+    """`raw` cut into bins for boosting, once for all folds; set by `out_of_fold`"""
 
     @property
     def raw(self) -> FloatArray:
@@ -122,35 +135,63 @@ class Features:
         """`plain` with thresholds."""
         return self.matrix("steps")
 
-    def part(self, rows: IntArray) -> Features:
-        """Some rows only, seen in the same way."""
+    def part(self, rows: IntArray, kept: dict[Space, FloatArray] | None = None) -> Features:
+        """Some rows only, seen in the same way; `kept` is shared by parts of the same rows under other arms."""
         return Features(
             covariates=self.covariates[rows],
             recipe=self.recipe,
             treatment=None if self.treatment is None else self.treatment[rows],
             scaled_treatment=None if self.scaled_treatment is None else self.scaled_treatment[rows],
             weights=None if self.weights is None else self.weights[rows],
+            kept={} if kept is None else kept,
         )
 
-    def matrix(self, space: Space, rows: IntArray | slice | None = None) -> FloatArray:
-        """A view of some rows (default all), with the treatment's columns where `under` has set one."""
+    @property
+    def is_kept(self) -> bool:
+        """Whether views are few enough rows to be kept."""
+        return len(self.covariates) <= _KEPT_ROWS
+
+    def matrix(self, space: Space, rows: IntArray | slice | None = None, columns: IntArray | None = None) -> FloatArray:
+        """A view of some rows and columns (default all), with the treatment's columns where `under` has set one."""
         rows = slice(None) if rows is None else rows
         base = self._base(space, rows)
+        own = np.asarray(self._treatment_columns(space, rows, base))
+        if columns is None:
+            return np.column_stack([base, own]).astype(np.float64, copy=False)
+        inside = columns < base.shape[1]
+        return np.column_stack([base[:, columns[inside]], own[:, columns[~inside] - base.shape[1]]]).astype(np.float64, copy=False)
+
+    def products(self, space: Space, rows: IntArray, coefficients: FloatArray) -> FloatArray:
+        """`matrix(space, rows) @ coefficients` without building the matrix, shape (rows,)."""
+        base = self._base(space, rows)
+        width = base.shape[1]
+        out = (base @ coefficients[:width].astype(base.dtype)).astype(np.float64)
         if self.treatment is None or self.scaled_treatment is None:
-            return base
+            return out
+        if space == "raw":
+            return out + self.treatment[rows] * coefficients[width]
+        if space == "steps":
+            return out + self.scaled_treatment[rows] * coefficients[width]
+        plain = base[:, : self.recipe.plain_width] @ coefficients[width + 1 :].astype(base.dtype)
+        return out + self.scaled_treatment[rows] * (10.0 * coefficients[width] + plain)
+
+    def _treatment_columns(self, space: Space, rows: IntArray | slice, base: FloatArray) -> FloatArray:
+        if self.treatment is None or self.scaled_treatment is None:
+            return base[:, :0]
         scaled = self.scaled_treatment[rows][:, None]
         if space == "raw":
-            return np.column_stack([base, self.treatment[rows]])
+            return self.treatment[rows][:, None]
         if space == "steps":
-            return np.column_stack([base, scaled])
-        plain = base[:, : len(self.recipe.centre) + len(self.recipe.tails)]
-        return np.column_stack([base, 10.0 * scaled, scaled * plain])
+            return scaled
+        return np.column_stack([10.0 * scaled, scaled * base[:, : self.recipe.plain_width]])
 
     def _base(self, space: Space, rows: IntArray | slice) -> FloatArray:
-        if len(self.covariates) > _RECIPE_ROWS:
+        if not self.is_kept:
             return self.recipe.build(self.covariates[rows], space)
+        if space == "raw":
+            return self.covariates[rows]
         if space not in self.kept:
-            self.kept[space] = self.recipe.build(self.covariates, space)
+            self.kept[space] = self.recipe.build(self.covariates, space, single=len(self.covariates) > _SINGLE_ROWS)
         return self.kept[space][rows]
 
 

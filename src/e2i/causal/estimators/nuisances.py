@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import numpy as np
 
@@ -21,10 +21,15 @@ from e2i.causal.estimators.linear_models import (
     moments,
     poisson,
     ridge_of,
+    rough_ridge_of,
+    sigmoid,
     sparse_linear,
     sparse_linear_of,
     sparse_logistic,
 )
+
+if TYPE_CHECKING:
+    import lightgbm as lgb
 
 Kind = Literal["binary", "nonnegative", "continuous"]
 FOLDS = 5
@@ -33,15 +38,18 @@ _MANY_ROWS = 15_000
 _MIN_WEIGHT = 0.03
 _MAX_MAIN = 14
 _SCREENED_ROWS = 5_000
-_CHOICE_ROWS = 30_000
+_CHOICE_ROWS = 15_000
 _JUDGED_FOLDS = 2
 _ONE_FOLD_ROWS = 5_000
 _JUDGED_ROWS = 200
 _MIN_SHARE = 0.1
 _TRAINING_ROWS = 200_000
 """a learner sees at most so many rows of its folds, drawn at random; predictions are made for all rows"""
-_BLOCK = 100_000
+_BLOCK = 50_000
 _PENALTIES = (150.0, 20.0)
+_LINEAR_ROWS = 50_000
+_STEP_ROWS = 20_000
+"""thresholds are chosen on at most so many rows"""
 
 
 Predictor = Callable[[Features, IntArray], FloatArray]
@@ -101,7 +109,7 @@ def library(kind: Kind, *, seed: int, by_arm: bool = False) -> tuple[Candidate, 
         candidates.append(Candidate(name="sparse_quadratic_by_arm", columns=1, fit=_each_arm(_sparse(kind))))
     if kind == "nonnegative":
         candidates.append(Candidate(name="log_linear", columns=1, fit=_poisson(1.0)))
-    return tuple(candidates)
+    return tuple(each if each.name == "boosting" else replace(each, fit=_few_rows(each.fit)) for each in candidates)
 
 
 def _ridge(space: Space) -> Learner:
@@ -137,20 +145,24 @@ def _sparse_with_products(kind: Kind) -> Learner:
     learner = sparse_logistic if kind == "binary" else sparse_linear
 
     def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
-        main = _sparse_fit(kind, views, "steps", train, target, price=1.0)
+        few = _thinned(len(train), _STEP_ROWS)
+        main = _sparse_fit(kind, views, "steps", train[few], target[few], price=1.0)
         order = np.argsort(-np.abs(main.coefficients), kind="stable")[:_MAX_MAIN]
         chosen = np.sort(order[main.coefficients[order] != 0.0])
         if len(chosen) < 2:
             return _of_matrix("steps", (main,))
-        first, second = np.triu_indices(len(chosen), k=1)
-
-        def widen(matrix: FloatArray) -> FloatArray:
-            kept = matrix[:, chosen]
-            return np.column_stack([kept, kept[:, first] * kept[:, second]])
-
-        wide = widen(_matrix(views, "steps", train))
+        kept, (first, second) = views.matrix("steps", train, chosen), np.triu_indices(len(chosen), k=1)
+        wide = np.column_stack([kept, kept[:, first] * kept[:, second]])
         final = learner(wide, target, price=0.5 * np.log(len(train)), weights=_weights(views, train))
-        return lambda given, rows: final.predict(widen(given.matrix("steps", rows)))[:, None]
+        products = np.zeros((len(chosen), len(chosen)))
+        products[first, second] = final.coefficients[len(chosen) :]
+
+        def predict(given: Features, rows: IntArray) -> FloatArray:
+            kept = given.matrix("steps", rows, chosen)
+            score = kept @ final.coefficients[: len(chosen)] + np.einsum("ij,ij->i", kept @ products, kept)
+            return final.mean_at(score)[:, None]
+
+        return predict
 
     return fit
 
@@ -158,9 +170,27 @@ def _sparse_with_products(kind: Kind) -> Learner:
 def _sparse_fit(kind: Kind, views: Features, space: Space, train: IntArray, target: FloatArray, *, price: float) -> LinearFit:
     if kind != "binary":
         given = _moments(views, space, train, target)
-        return sparse_linear_of(given, start=_ridge_start(views, space, train, target), price=price)
-    start = _logistic_path(views, space, train, target, _PENALTIES)[-1] if space == "basis" else None
+        return sparse_linear_of(given, start=rough_ridge_of(given), price=price)
+    path = f"logistic {space} {_PENALTIES}"
+    start = _logistic_path(views, space, train, target, _PENALTIES)[-1] if _is_at_hand(views, path, train) else None
     return sparse_logistic(_matrix(views, space, train), target, price=price, weights=_weights(views, train), start=start)
+
+
+def _thinned(rows: int, limit: int) -> slice:
+    """Evenly spaced places, at most `limit`."""
+    return slice(None, None, -(-rows // limit))
+
+
+def _few_rows(learner: Learner) -> Learner:
+    """The learner on at most 50,000 evenly spaced rows: a few hundred coefficients need no more."""
+
+    def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
+        if len(train) <= _LINEAR_ROWS:
+            return learner(views, train, target)
+        few = _shared(views, "few rows", train, lambda: train[_thinned(len(train), _LINEAR_ROWS)])
+        return learner(views, few, target[_thinned(len(train), _LINEAR_ROWS)])
+
+    return fit
 
 
 def _matrix(views: Features, space: Space, train: IntArray) -> FloatArray:
@@ -201,6 +231,10 @@ def _shared(views: Features, name: str, train: IntArray, make: Callable[[], Shar
     return cast("Shared", views.memo[key][1])
 
 
+def _is_at_hand(views: Features, name: str, train: IntArray) -> bool:
+    return views.memo is not None and (name, id(train)) in views.memo
+
+
 def _weights(views: Features, rows: IntArray) -> FloatArray | None:
     return None if views.weights is None else views.weights[rows]
 
@@ -239,22 +273,40 @@ def _boosting(kind: Kind, seed: int) -> Learner:
             "seed": seed,
             "verbosity": -1,
         }
-        data = lgb.Dataset(_matrix(views, "raw", train), target, weight=_weights(views, train), params=settings)
+        data = _binned(views, train, target, settings)
         booster = lgb.train(settings, data, max(_BOOSTING_ROUNDS))
+        stages = list(zip((0, *_BOOSTING_ROUNDS[:-1]), np.diff((0, *_BOOSTING_ROUNDS)).tolist(), strict=True))
 
         def predict(given: Features, rows: IntArray) -> FloatArray:
             matrix = given.matrix("raw", rows)
-            return np.column_stack([np.asarray(booster.predict(matrix, num_iteration=k)) for k in _BOOSTING_ROUNDS])
+            gained = [booster.predict(matrix, start_iteration=first, num_iteration=k, raw_score=True) for first, k in stages]
+            score = np.cumsum(np.column_stack(gained), axis=1)
+            return sigmoid(score) if kind == "binary" else score
 
         return predict
 
     return fit
 
 
+def _binned(views: Features, train: IntArray, target: FloatArray, settings: dict[str, object]) -> lgb.Dataset:
+    """Training rows for boosting. Bins follow from covariates and treatment alone, so folds may share them."""
+    import lightgbm as lgb
+
+    weights = _weights(views, train)
+    if views.binned is None or 2 * len(train) < len(views.covariates):
+        return lgb.Dataset(_matrix(views, "raw", train), target, weight=weights, params=settings)
+    if not views.binned:
+        views.binned["all"] = lgb.Dataset(views.raw, np.zeros(len(views.covariates)), params=settings).construct()
+    data = cast("lgb.Dataset", views.binned["all"]).subset(train, params=settings).construct()
+    data.set_label(target)
+    if weights is not None:
+        data.set_weight(weights)
+    return data
+
+
 def _of_matrix(space: Space, fits: tuple[LinearFit, ...]) -> Predictor:
     def predict(given: Features, rows: IntArray) -> FloatArray:
-        matrix = given.matrix(space, rows)
-        return np.column_stack([fit.predict(matrix) for fit in fits])
+        return np.column_stack([fit.mean_at(given.products(space, rows, fit.coefficients)) for fit in fits])
 
     return predict
 
@@ -300,19 +352,28 @@ def out_of_fold(
     """
     asked = (views,) if asked is None else asked
     out = np.empty((len(asked), len(target), sum(candidate.columns for candidate in candidates)))
+    binned: dict[str, object] = {}
     for fold in np.unique(folds):
         rows = np.flatnonzero(folds == fold)
         train = np.flatnonzero(folds != fold if training is None else (folds != fold) & training)
         if len(train) > _TRAINING_ROWS:
             train = np.sort(np.random.default_rng(int(fold)).choice(train, _TRAINING_ROWS, replace=False))
-        sharing = replace(views, memo={})
+        sharing = replace(views, memo={}, binned=binned)
         predictors = [candidate.fit(sharing, train, target[train]) for candidate in candidates]
         del sharing
-        for place, given in enumerate(asked):
-            for start in range(0, len(rows), _BLOCK):
-                part = rows[start : start + _BLOCK]
-                out[place, part] = np.column_stack([predict(given, part) for predict in predictors])
+        for start in range(0, len(rows), _BLOCK):
+            part = rows[start : start + _BLOCK]
+            out[:, part] = _predicted(predictors, asked, part)
     return out
+
+
+def _predicted(predictors: list[Predictor], asked: tuple[Features, ...], rows: IntArray) -> FloatArray:
+    """Shape (asked views, rows, columns). Large views are built for these rows alone, once for all."""
+    places = rows
+    if not asked[0].is_kept:
+        kept: dict[Space, FloatArray] = {}
+        asked, places = tuple(given.part(rows, kept) for given in asked), np.arange(len(rows))
+    return np.stack([np.column_stack([predict(given, places) for predict in predictors]) for given in asked])
 
 
 def screen(
@@ -326,7 +387,7 @@ def screen(
 ) -> tuple[Candidate, ...]:
     """The candidates worth fitting in every fold: those with at least a tenth of a stack judged on a random half.
 
-    Up to 5,000 rows all of them; the half has 5,000 to 30,000 rows. Weights are found afterwards, on all rows.
+    Up to 5,000 rows all of them; the half has 5,000 to 15,000 rows. Weights are found afterwards, on all rows.
 
     Parameters
     ----------

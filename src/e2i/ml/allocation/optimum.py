@@ -76,9 +76,9 @@ def optimise(problem: Problem, spec: AllocationSpec) -> Optimum | None:
     prices = {} if spec.objective == "balance" or best.answer.multipliers is None else _prices(constraints, best.answer, sign)
     return Optimum(
         x=best.x,
-        value=sign * best.value,
-        bound=sign * best.bound,
-        is_optimal=best.answer.is_optimal,
+        value=float(sign * best.value),
+        bound=float(sign * best.bound),
+        is_optimal=bool(best.answer.is_optimal),
         multipliers=prices,
         solver=best.answer.solver,
     )
@@ -138,12 +138,13 @@ def _refined(
         if answer.multipliers is not None:
             bound = dual_bound(problem, goal, constraints, answer.multipliers, limits=(low, high))
         else:
-            bound = answer.bound + goal.outcome * float(problem.curves.chord_error(lines.points).sum())
+            is_exact = whole and float(lines.widths.max(initial=0.0)) <= 1
+            bound = answer.bound + (0.0 if is_exact else goal.outcome * float(problem.curves.chord_error(lines.points).sum()))
         bound = min(bound, best.bound) if best is not None else bound
         if best is None or value >= best.value:
             best = _Best(x=answer.x, value=value, bound=max(bound, value), answer=answer)
         near = best.bound - best.value <= (spec.gap_tolerance if problem.n > MANY else 1e-6) * abs(best.value)
-        if near or problem.curves.kind == "linear":
+        if near or problem.curves.kind == "linear" or (whole and float(lines.widths.max(initial=0.0)) <= 1):
             break
     return best
 
@@ -204,7 +205,7 @@ def _selected(problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ..
         seen.add(chosen.tobytes())
     if best is None:
         return None
-    is_near = bound - best.value <= max(spec.gap_tolerance, 1e-6) * abs(best.value)
+    is_near = bool(bound - best.value <= max(spec.gap_tolerance, 1e-6) * abs(best.value))
     answer = replace(best.answer, multipliers=None, is_optimal=is_near, solver="HiGHS linear programs over selections")
     return replace(best, bound=max(bound, best.value), answer=answer)
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from e2i.ml.columns import BoolArray
 
 PIECES, FINE_PIECES = 12, 8
+FEWEST = 30
+"""entities in doubt that are searched first"""
+WHOLE_POINTS = 32
+"""whole numbers between two bounds that are all points of a curve, which makes its lines exact"""
 CORE = 300
 """entities that branch and bound takes whole"""
 _FAR = 1e4
@@ -107,7 +111,11 @@ def cut(
     if curves.kind == "linear":
         widths = np.maximum(high - low, 0.0)[:, None]
         return Lines(points=np.stack([low, high], axis=1), widths=widths, slopes=curves.coefficient[:, None])
-    points = curves.cuts(low, np.maximum(high, low), pieces=PIECES)
+    span = float(np.max(high - low, initial=0.0))
+    if whole and span <= WHOLE_POINTS:
+        around, points = None, np.minimum(low[:, None] + np.arange(int(span) + 1), np.maximum(high, low)[:, None])
+    else:
+        points = curves.cuts(low, np.maximum(high, low), pieces=PIECES)
     for _ in range(depth if around is not None else 0):
         last, index = points.shape[1] - 1, np.arange(problem.n)
         place = np.clip((points[:, 1:-1] <= np.asarray(around)[:, None]).sum(axis=1), 0, last - 1)
@@ -244,7 +252,7 @@ class Program:
         if relaxed is None:
             return Answer(x=None, is_optimal=True, bound=-math.inf, solver="HiGHS mixed-integer program")
         found, doubt, bound = relaxed
-        order, core = np.argsort(doubt, kind="stable"), CORE
+        order, core = np.argsort(doubt, kind="stable"), max(FEWEST, CORE // self.lines.widths.shape[1])
         best: Answer | None = None
         while core < self.problem.n and time.monotonic() < deadline:
             free = self._columns_of(order[:core], size=len(lower))

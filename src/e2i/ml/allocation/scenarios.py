@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Z95 = 1.959963984540054
 PIECES_OF_WORK = 400_000
 """entities times draws of a sensitivity analysis, at most; fewer draws for more entities"""
+SECONDS = 8.0
+"""for all draws together"""
 _KEPT = 1e-9
 
 
@@ -56,15 +58,15 @@ def sensitivity(problem: Problem, spec: AllocationSpec, plan: FloatArray, *, see
     """Solve again for draws of the responses; None where they have no interval.
 
     An optimum over estimates picks those that were lucky: the plan's promise is corrected by the parametric bootstrap of that optimism
-    (the optimiser's curse, Smith and Winkler 2006), without the plan's own error, which is 0 on average. The robust plan is the optimum when every response is at its lower bound.
+    (the optimiser's curse, Smith and Winkler 2006), without the plan's own error, which is 0 on average. The robust plan is the
+    optimum when every response is at its lower bound.
     """
-    number = min(spec.draws, max(20, PIECES_OF_WORK // max(1, problem.n)))
-    if len(rows(problem, spec)) != 1 or problem.n > 400:
-        number = min(number, 20 if len(rows(problem, spec)) != 1 else number)
+    is_simple = len(rows(problem, spec)) == 1 and not set(families(problem, spec)) & {"integer", "cardinality", "minimum_if_selected"}
+    number = min(spec.draws, max(20, PIECES_OF_WORK // max(1, problem.n)) if is_simple else 20)
     drawn = _draws(problem, number, seed=seed)
     if drawn is None or problem.coefficient_low is None:
         return None
-    quick = spec.model_copy(update={"time_limit_s": min(spec.time_limit_s, 2.0)})
+    quick = spec.model_copy(update={"time_limit_s": min(spec.time_limit_s, SECONDS / number)})
     kept, gains, overlaps = np.zeros(problem.n), [], []
     for coefficient in drawn:
         other = replace(problem, curves=problem.curves.scaled(coefficient))

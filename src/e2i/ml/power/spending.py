@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,7 +52,7 @@ def spent(information: float, *, alpha: float, spending: Spending) -> float:
 
 
 def boundaries(information: Sequence[float], *, alpha: float, spending: Spending) -> Boundaries:
-    """z boundaries at each information fraction.
+    """Z boundaries at each information fraction.
 
     Raises
     ------
@@ -63,7 +65,7 @@ def boundaries(information: Sequence[float], *, alpha: float, spending: Spending
     (2.9626, 1.9686)
     """
     times = tuple(float(each) for each in information)
-    if not times or times[0] <= 0 or any(b <= a for a, b in zip(times, times[1:], strict=False)) or abs(times[-1] - 1.0) > 1e-9:
+    if not times or times[0] <= 0 or any(b <= a for a, b in pairwise(times)) or abs(times[-1] - 1.0) > 1e-9:
         raise ConfigError(
             f"the information fractions are {list(times)}.", where="interim looks", advice="Let them increase from above 0 to 1."
         )
@@ -96,6 +98,13 @@ def inflation(limits: Boundaries, *, alpha: float, power: float) -> float:
     return float((drift / fixed) ** 2)
 
 
+@cache
+def _rule() -> tuple[FloatArray, FloatArray]:
+    """Gauss-Legendre nodes and weights on [-1, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    return nodes, weights
+
+
 class _Process:
     """Density of the score process B(t), B(1) ~ N(drift, 1), over paths that have crossed nothing yet."""
 
@@ -118,7 +127,7 @@ class _Process:
         sd = math.sqrt(time - self._time)
         centre = self._points + self._drift * (time - self._time)
         edge = min(bound, _WIDEST + abs(self._drift)) * math.sqrt(time)
-        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+        nodes, weights = _rule()
         points = edge * nodes
         density = np.exp(-0.5 * ((points[:, None] - centre[None, :]) / sd) ** 2) / (sd * math.sqrt(2.0 * math.pi))
         self._mass = np.asarray(edge * weights * (density @ self._mass), dtype=np.float64)

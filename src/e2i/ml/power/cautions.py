@@ -1,0 +1,81 @@
+"""What a plan cannot promise: limits of transfer, statistical concerns, warnings; each from a measured fact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from e2i.ml.power.planning import Draft
+
+_FEW_CLUSTERS = 30
+_RAGGED = 0.6
+
+
+def limits(draft: Draft) -> tuple[str, ...]:
+    """For whom and when the answer will hold."""
+    spec, facts = draft.spec, draft.facts
+    out = [f"The effect is that within {spec.follow_up} periods; later ones are not measured."]
+    if draft.markets is not None:
+        best = draft.markets.recommended
+        out.append(f"It is the effect in {', '.join(best.test)}, which hold {best.volume_share:.0%} of the volume.")
+    elif facts.units is not None and draft.power.planned_n < facts.units:
+        out.append(f"{draft.power.planned_n} of {facts.units} units take part; drawn by chance they stand for the rest, volunteers do not.")
+    return tuple(out)
+
+
+def concerns(draft: Draft) -> tuple[str, ...]:
+    """Where formula and data may part."""
+    spec, facts, power = draft.spec, draft.facts, draft.power
+    out = []
+    if power.planned_clusters is not None and power.planned_clusters < _FEW_CLUSTERS:
+        out.append(f"{power.planned_clusters} clusters: the t distribution with clusters - 2 degrees of freedom and an uncertain ICC rule the power.")
+    if facts.cluster_cv > _RAGGED and draft.design == "cluster_rct":
+        out.append(f"Cluster sizes vary by {facts.cluster_cv:.0%} of their mean: a few large clusters carry the result.")
+    if facts.icc == 0.0 and draft.design == "cluster_rct":
+        out.append("The ICC is measured as 0; with few clusters it may well be larger.")
+    if facts.windows is not None and facts.asked_windows is not None and facts.windows != facts.asked_windows:
+        out.append(
+            f"The panel holds windows of {facts.windows[0]} and {facts.windows[1]} periods, not {facts.asked_windows[0]} and {facts.asked_windows[1]}: "
+            "variances are extrapolated by the fitted covariance over time."
+        )
+    if facts.smallest_stratum is not None and facts.smallest_stratum < 4 and draft.design == "stratified":
+        out.append("A stratum has fewer than four units: merge small levels.")
+    if facts.outcome_type == "time_to_event":
+        out.append("Size is in events under proportional hazards; the event share is that of the table's own follow-up.")
+    if power.simulated is not None and not power.simulated.agrees:
+        told = power.simulated
+        out.append(
+            f"On the own table false alarms are {told.size:.3f} (planned {told.nominal_size:g}) and power is {told.power:.3f} "
+            f"(formula {told.nominal_power:.3f}): trust the simulation."
+        )
+    if spec.interim_looks and power.interim_inflation > 1.1:
+        out.append(f"The looks cost {power.interim_inflation - 1.0:.0%} more units.")
+    if draft.markets is not None:
+        best = draft.markets.recommended
+        if best.mde_confirmed is None:
+            out.append(f"{draft.markets.windows} placebo windows: too few to confirm the chosen set on windows that the choice did not see.")
+        elif best.mde_confirmed > 1.5 * best.mde:
+            out.append(f"On later windows the detectable effect is {best.mde_confirmed:.4g}, not {best.mde:.4g}: plan with the larger.")
+    return tuple(out)
+
+
+def warnings(draft: Draft, *, removed_sentences: int) -> tuple[str, ...]:
+    """What a reader must know before using the plan."""
+    facts, power = draft.facts, draft.power
+    out = []
+    if facts.units is None:
+        out.append("No table was given: every number rests on `baseline`, and threats are not measured.")
+    if power.target_effect is not None and power.required_n is None:
+        unit = "test regions and weeks" if draft.design == "geo" else "sample size"
+        out.append(f"No {unit} reaches power {power.target_power:g} for an effect of {power.target_effect:g}.")
+    elif power.required_n is not None and power.planned_n < power.required_n:
+        out.append(f"{power.required_n} units are required and {power.planned_n} are available.")
+    if power.mde is None:
+        out.append("No effect that this outcome can show is detectable with these units.")
+    if facts.units is not None and power.simulated is None:
+        out.append("Power was not simulated on the own table for this design.")
+    if facts.period_weeks is None and facts.windows is not None:
+        out.append("Periods are no dates: one period is taken as one week.")
+    if removed_sentences:
+        out.append(f"{removed_sentences} sentences of the language model held numbers that the plan lacks and were removed.")
+    return tuple(out)
