@@ -1,9 +1,12 @@
 """Average effect by E2I beside EconML and DoubleML: seconds, peak memory, bias and coverage, each peer in a process of its own.
 
-The world has 20 confounders and strong confounding (raw difference about 2.7, true effect 1). EconML's LinearDML and DoubleML's IRM
-get LightGBM nuisances as they come, five folds; ours its stack, of which LightGBM is one member. One thread each.
+The world has 20 confounders and strong confounding (raw difference about 2.7, true effect 1). EconML's LinearDML and DoubleML's IRM,
+five folds each, run twice: with LightGBM as it comes for each nuisance, and (`_same`) with the nuisances that ours has, the very same
+learners behind scikit-learn's protocol. There a stack needs folds of its own in each of the peer's folds; ours reads its weights off the
+cross-fitted predictions. One thread each. LinearDML holds the effect constant: where it varies, its interval is about another average.
 
 python benchmarks/bench_average_effects.py                          10,000 rows, 3 seeds
+python benchmarks/bench_average_effects.py --only e2i econml_same doubleml_same
 python benchmarks/bench_average_effects.py --rows 10000 100000 --seeds 5
 python benchmarks/bench_average_effects.py --rows 1000000 --seeds 1 --only e2i
 """
@@ -19,6 +22,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -65,20 +70,68 @@ def e2i(x: np.ndarray, t: np.ndarray, y: np.ndarray, seed: int) -> Answer:
     return found.estimate, *found.interval
 
 
-def econml(x: np.ndarray, t: np.ndarray, y: np.ndarray, seed: int) -> Answer:
+def stacked_models(seed: int) -> tuple[object, object]:
+    """E2I's library of learners, stacked, as a scikit-learn regressor and classifier."""
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+
+    class Stacked(BaseEstimator):
+        def __init__(self, seed: int = 0) -> None:
+            self.seed = seed
+
+        def fit(self, x: np.ndarray, y: np.ndarray) -> Stacked:
+            from e2i.causal.estimators.features import make_features
+            from e2i.causal.estimators.nuisances import kind_of, library, make_folds, out_of_fold, screen, stack, used
+
+            y, everybody = np.asarray(y, dtype=float).ravel(), np.arange(len(x))
+            views = make_features(np.asarray(x))
+            strata = y.astype(np.int64) if kind_of(y) == "binary" else np.zeros(len(y), dtype=np.int64)
+            folds = make_folds(everybody, strata, seed=self.seed)
+            candidates = screen(views, y, folds=folds, candidates=library(kind_of(y), seed=self.seed))
+            weights = stack(out_of_fold(views, y, folds=folds, candidates=candidates)[0], y, candidates=candidates)
+            kept, columns = used(candidates, weights)
+            self.recipe_, self.weights_ = views.recipe, weights.weights[columns]
+            self.predictors_ = [candidate.fit(replace(views, memo={}), everybody, y) for candidate in kept]
+            self.classes_ = np.unique(y)
+            return self
+
+        def mean(self, x: np.ndarray) -> np.ndarray:
+            from e2i.causal.estimators.features import Features
+
+            views = Features(covariates=np.asarray(x), recipe=self.recipe_)
+            return np.column_stack([predict(views, np.arange(len(x))) for predict in self.predictors_]) @ self.weights_
+
+    class StackedRegressor(RegressorMixin, Stacked):
+        def predict(self, x: np.ndarray) -> np.ndarray:
+            return self.mean(x)
+
+    class StackedClassifier(ClassifierMixin, Stacked):
+        def predict_proba(self, x: np.ndarray) -> np.ndarray:
+            chance = np.clip(self.mean(x), 1e-6, 1.0 - 1e-6)
+            return np.column_stack([1.0 - chance, chance])
+
+        def predict(self, x: np.ndarray) -> np.ndarray:
+            return self.classes_[(self.mean(x) > 0.5).astype(int)]
+
+    return StackedRegressor(seed=seed), StackedClassifier(seed=seed)
+
+
+Models = Callable[[int], tuple[object, object]]
+
+
+def econml(x: np.ndarray, t: np.ndarray, y: np.ndarray, seed: int, models: Models = lightgbm_models) -> Answer:
     from econml.dml import LinearDML
 
-    outcome, treatment = lightgbm_models(seed)
+    outcome, treatment = models(seed)
     model = LinearDML(model_y=outcome, model_t=treatment, discrete_treatment=True, cv=5, random_state=seed)
     model.fit(y, t, X=None, W=x)
     low, high = model.ate_interval(alpha=0.05)
     return float(model.ate()), float(low), float(high)
 
 
-def doubleml(x: np.ndarray, t: np.ndarray, y: np.ndarray, seed: int) -> Answer:
+def doubleml(x: np.ndarray, t: np.ndarray, y: np.ndarray, seed: int, models: Models = lightgbm_models) -> Answer:
     import doubleml as dml
 
-    outcome, treatment = lightgbm_models(seed)
+    outcome, treatment = models(seed)
     np.random.seed(seed)  # noqa: NPY002 - DoubleML draws its folds from the global generator
     model = dml.DoubleMLIRM(dml.DoubleMLData.from_arrays(x, y, t), outcome, treatment, n_folds=5)
     model.fit()
@@ -86,7 +139,13 @@ def doubleml(x: np.ndarray, t: np.ndarray, y: np.ndarray, seed: int) -> Answer:
     return float(model.coef[0]), float(low), float(high)
 
 
-PEERS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], Answer]] = {"e2i": e2i, "econml": econml, "doubleml": doubleml}
+PEERS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], Answer]] = {
+    "e2i": e2i,
+    "econml": econml,
+    "doubleml": doubleml,
+    "econml_same": partial(econml, models=stacked_models),
+    "doubleml_same": partial(doubleml, models=stacked_models),
+}
 
 
 def one(name: str, rows: int, seeds: int) -> None:
@@ -134,7 +193,7 @@ def main() -> None:
     if asked.run:
         one(asked.run, asked.rows[0], asked.seeds)
         return
-    print(f"{'rows':>9} {'peer':10}{'CPU s':>8}{'ours / it':>11}{'wall s':>8}{'peak MB':>9}{'bias':>9}{'RMSE':>8}{'width':>8}{'covers':>8}")
+    print(f"{'rows':>9} {'peer':14}{'CPU s':>8}{'ours / it':>11}{'wall s':>8}{'peak MB':>9}{'bias':>9}{'RMSE':>8}{'width':>8}{'covers':>8}")
     for rows in asked.rows:
         ours: float | None = None
         for name in asked.only:
@@ -142,7 +201,7 @@ def main() -> None:
             ours = found["cpu_s"] if name == "e2i" else ours
             ratio = f"{ours / found['cpu_s']:11.2f}" if ours is not None else f"{'':11}"
             print(
-                f"{rows:9,} {name:10}{found['cpu_s']:8.1f}{ratio}{found['wall_s']:8.1f}{found['peak_mb']:9.0f}{found['bias']:+9.4f}"
+                f"{rows:9,} {name:14}{found['cpu_s']:8.1f}{ratio}{found['wall_s']:8.1f}{found['peak_mb']:9.0f}{found['bias']:+9.4f}"
                 f"{found['rmse']:8.4f}{found['width']:8.4f}{found['covers']:8.2f}",
                 flush=True,
             )

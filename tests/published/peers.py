@@ -92,8 +92,9 @@ def double_machine_learning(frame: pl.DataFrame, case: Case) -> Peer:
     from sklearn.preprocessing import StandardScaler
 
     effect = case.effect
-    rows = _rows(frame, case)
-    data = doubleml.DoubleMLData(rows, y_col=effect.outcome, d_cols=effect.treatment, x_cols=list(effect.confounders))
+    rows = pd.get_dummies(_rows(frame, case), drop_first=True, dtype=float)
+    columns = [name for name in rows.columns if name not in (effect.outcome, effect.treatment, case.unit)]
+    data = doubleml.DoubleMLData(rows, y_col=effect.outcome, d_cols=effect.treatment, x_cols=columns)
     np.random.seed(1)  # noqa: NPY002 - the library draws its partitions from the global generator
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -106,6 +107,23 @@ def double_machine_learning(frame: pl.DataFrame, case: Case) -> Peer:
             score="ATTE" if effect.estimand == "ATT" else "ATE",
         ).fit()
     return Peer(library="doubleml IRM (lasso, logit)", estimate=float(model.coef[0]), standard_error=float(model.se[0]))
+
+
+def group_time(frame: pl.DataFrame, case: Case) -> Peer:
+    """Callaway and Sant'Anna against units not yet treated, the simple average over all treated periods."""
+    import diff_diff
+
+    effect = case.effect
+    assert case.unit is not None
+    assert case.time is not None
+    first = pl.col(case.time).filter(pl.col(effect.treatment) == 1).min().over(case.unit).fill_null(0).alias("first")
+    rows = frame.select(case.unit, case.time, effect.outcome, first).to_pandas()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = diff_diff.CallawaySantAnna(control_group="not_yet_treated").fit(
+            rows, outcome=effect.outcome, unit=case.unit, time=case.time, first_treat="first"
+        )
+    return Peer(library="diff-diff CallawaySantAnna", estimate=float(found.overall_att), standard_error=float(found.overall_se))
 
 
 def rebuilt_path(frame: pl.DataFrame, case: Case) -> Peer:

@@ -26,6 +26,7 @@ from e2i.agents.ml_foundation.model_trainer.nodes.mlflow_logger import run_key
 from e2i.agents.ml_predictions import resource_optimizer
 from e2i.app.study_progress import Progress, Table, make_report, status_of, table_of
 from e2i.domain.allocation import SegmentResponse
+from e2i.domain.evidence import CausalFinding
 from e2i.domain.report import ReportEvidence, StudyReport
 from e2i.domain.runs import AuditEntry, StudyRun
 from e2i.domain.study import Study
@@ -35,7 +36,7 @@ from e2i.errors import BackendUnavailable, BudgetExceeded, ConfigError, E2IError
 from e2i.observability import attributes as names
 from e2i.observability.spans import current_context, current_trace_id, new_trace_id, span, trace_of
 from e2i.ports.data import FrameSource, FrameStore
-from e2i.ports.records import AuditTrail, RunRecords, TrainingRunRecords
+from e2i.ports.records import AuditTrail, EvidenceRecords, RunRecords, TrainingRunRecords
 from e2i.ports.reporting import ReportWriter
 
 ACTOR = "e2i run"
@@ -49,6 +50,7 @@ class StudyPorts:
     source: FrameSource
     runs: RunRecords
     training_runs: TrainingRunRecords
+    evidence: EvidenceRecords
     audit: AuditTrail
     reports: ReportWriter
     frames: Callable[[str], FrameStore]
@@ -263,16 +265,26 @@ async def _divide(progress: Progress, ports: StudyPorts) -> None:
 async def _plans(progress: Progress, ports: StudyPorts) -> None:
     """Gaps and what closing them is worth, then who gets how much; both use the effect only where it passed the gate."""
     study, base, table = progress.study, str(progress.base), table_of(progress)
-    finding = progress.caused.finding if progress.caused is not None else None
     ref = table.ref if table is not None else None
     if study.gaps is not None:
-        compared = gap_analyzer.State(
-            spec=study.gaps, seed=study.seed, base=base, table=ref, findings={} if finding is None else {"effect": finding}
-        )
+        findings = await _findings(progress, ports)
+        compared = gap_analyzer.State(spec=study.gaps, seed=study.seed, base=base, table=ref, findings=findings)
         progress.compared = await _run(progress, ports, gap_analyzer.SPEC, compared)
     if study.allocation is not None:
         allocated = resource_optimizer.State(spec=study.allocation, seed=study.seed, base=base, table=ref, responses=_responses(progress))
         progress.allocated = await _run(progress, ports, resource_optimizer.SPEC, allocated)
+
+
+async def _findings(progress: Progress, ports: StudyPorts) -> dict[str, CausalFinding]:
+    """The study's own finding as `effect`, and under a treatment's name what an earlier study proved of it on the metric."""
+    own = progress.caused.finding if progress.caused is not None else None
+    found = {} if own is None else {"effect": own}
+    gaps = progress.study.gaps
+    for proven in gaps.proven if gaps is not None else ():
+        if proven.finding not in found:
+            earlier = await ports.evidence.proven(proven.metric, brand=progress.study.brand)
+            found |= {one.treatment: one.as_finding() for one in earlier if one.treatment == proven.finding}
+    return found
 
 
 def _responses(progress: Progress) -> tuple[SegmentResponse, ...]:

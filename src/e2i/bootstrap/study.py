@@ -113,6 +113,7 @@ async def study_ports(
         source=known[data.FrameSource],
         runs=known[records.RunRecords],
         training_runs=known[records.TrainingRunRecords],
+        evidence=known[records.EvidenceRecords],
         audit=known[records.AuditTrail],
         reports=HtmlReportWriter(),
         frames=lambda run_id: RunFrames(settings.home.absolute() / "runs" / run_id),

@@ -4,42 +4,27 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import resources
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from e2i.causal.panel.compressed import ClusterMoments, CompressedRows, UnitSums, design_of
-from e2i.data.files import MISSING_TEXT
-from e2i.data.nearest import did_you_mean, listed
+from e2i.causal.panel.compressed_paths import Adoption, PeriodCells, Profile
+from e2i.data.large_scan import Scan, as_numbers, codes_of, part, plain, quoted
 from e2i.errors import BackendRejected, DataError, NotFound, SchemaMismatch, TooFewRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    import duckdb
     from numpy.typing import NDArray
 
-    from e2i.causal.arrays import FloatArray, IntArray
+    from e2i.causal.arrays import FloatArray
+    from e2i.causal.panel.compressed import LinearFit
 
 MAXIMUM_ROWS = 5_000_000
 """different rows that a compression may leave"""
-_NUMBERS = (
-    "TINYINT",
-    "SMALLINT",
-    "INTEGER",
-    "BIGINT",
-    "HUGEINT",
-    "UTINYINT",
-    "USMALLINT",
-    "UINTEGER",
-    "UBIGINT",
-    "FLOAT",
-    "DOUBLE",
-    "BOOLEAN",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +57,7 @@ class LargeFile:
         keys = [*regressors, *([cluster] if cluster is not None and cluster not in regressors else [])]
         with self._open((outcome, *keys), numbers=(outcome,)) as scan:
             found = scan.run(
-                "compress_rows", outcome=_quoted(outcome), keys=", ".join(map(_quoted, keys)), limit=str(MAXIMUM_ROWS + 1)
+                "compress_rows", outcome=quoted(outcome), keys=", ".join(map(quoted, keys)), limit=str(MAXIMUM_ROWS + 1)
             ).fetchnumpy()
         size = len(found["count of rows"])
         if size == 0:
@@ -84,55 +69,130 @@ class LargeFile:
                 advice="Round or group the regressors, or use cross products per cluster.",
             )
         self._refuse_infinite(found["mean of outcome"], outcome)
-        names, design = design_of({name: _plain(found[name]) for name in regressors})
+        names, design = design_of({name: plain(found[name]) for name in regressors})
         return CompressedRows(
             names=names,
             design=design,
-            count=_numbers(found["count of rows"]),
-            mean=_numbers(found["mean of outcome"]),
-            spread=_numbers(found["spread of outcome"]),
-            cluster=None if cluster is None else _codes(found[cluster]),
+            count=as_numbers(found["count of rows"]),
+            mean=as_numbers(found["mean of outcome"]),
+            spread=as_numbers(found["spread of outcome"]),
+            cluster=None if cluster is None else codes_of(found[cluster]),
         )
 
     def moments(self, *, outcome: str, regressors: Sequence[str], cluster: str | None = None) -> ClusterMoments:
-        """Cross products per cluster, for regressors that are numbers with many values.
+        """Cross products per cluster, for regressors that are numbers with many values; text becomes indicators, dates days.
 
         The coefficients are those of the columns; the constant is the mean outcome at their means.
 
         Raises
         ------
         NotFound, SchemaMismatch, TooFewRows, BackendRejected
-            As for `rows`; here regressors must be numbers.
+            As for `rows`; a text may have at most 50 levels.
         """
-        columns = (*regressors, outcome)
-        used = columns if cluster is None or cluster in columns else (*columns, cluster)
-        with self._open(used, numbers=columns) as scan:
-            means = scan.run("column_means", means=", ".join(_part("mean_of", column=_quoted(name)) for name in columns)).fetchone()
-            if means is None or means[0] is None:
-                raise TooFewRows("no row has all of the columns.", where=str(self.path), advice="Check for columns that are empty.")
-            for name, mean in zip(columns, means, strict=True):
-                self._refuse_infinite(np.array([mean]), name)
-            centred = [{"name": _quoted(name), "mean": repr(float(mean))} for name, mean in zip(columns, means, strict=True)]
-            sums = [_part("sum_of", left=own["name"], left_mean=own["mean"]) for own in centred]
+        used = (*regressors, outcome) if cluster is None else (*regressors, outcome, cluster)
+        with self._open(used, numbers=(outcome,)) as scan:
+            columns = self._centred(scan, outcome=outcome, regressors=regressors)
+            sums = [part("sum_of", left=own.expression, left_mean=own.mean) for own in columns]
             pairs = [(row, column) for row in range(len(columns)) for column in range(row + 1)]
             products = [
-                _part(
+                part(
                     "product_of",
-                    left=centred[row]["name"],
-                    left_mean=centred[row]["mean"],
-                    right=centred[column]["name"],
-                    right_mean=centred[column]["mean"],
+                    left=columns[row].expression,
+                    left_mean=columns[row].mean,
+                    right=columns[column].expression,
+                    right_mean=columns[column].mean,
                 )
                 for row, column in pairs
             ]
-            group = "()" if cluster is None else _quoted(cluster)
+            group = "()" if cluster is None else quoted(cluster)
             cells = scan.run("compress_moments", products=", ".join([*sums, *products]), cluster=group).fetchnumpy()
         return _moments(
-            [_numbers(values) for values in cells.values()],
+            [as_numbers(values) for values in cells.values()],
             pairs,
-            names=tuple(regressors),
-            outcome_mean=float(means[-1]),
+            names=tuple(own.name for own in columns[:-1]),
+            outcome_mean=float(columns[-1].mean),
             is_clustered=cluster is not None,
+        )
+
+    def squares(self, *, outcome: str, regressors: Sequence[str], fit: LinearFit) -> FloatArray:
+        """Sum over rows of x x' times the squared residual of `fit`, which was made of `moments`; shape (k, k), constant first."""
+        with self._open((*regressors, outcome), numbers=(outcome,)) as scan:
+            *columns, _ = self._centred(scan, outcome=outcome, regressors=regressors)
+            names = ["1", *(quoted(f"x{place}") for place in range(len(columns)))]
+            terms = [
+                part("predicted", coefficient=repr(float(value)), column=own.expression, mean=own.mean)
+                for value, own in zip(fit.coefficients[1:], columns, strict=True)
+            ]
+            pairs = [(row, column) for row in range(len(names)) for column in range(row + 1)]
+            found = scan.run(
+                "compress_squares",
+                products=", ".join(part("square_product", left=names[row], right=names[column]) for row, column in pairs),
+                columns=", ".join(
+                    part("centred_as", column=own.expression, mean=own.mean, name=name)
+                    for own, name in zip(columns, names[1:], strict=True)
+                ),
+                outcome=quoted(outcome),
+                prediction=" ".join([repr(float(fit.coefficients[0])), *terms]),
+            ).fetchone()
+        squares = np.zeros((len(names), len(names)))
+        for (row, column), value in zip(pairs, found or (), strict=True):
+            squares[row, column] = squares[column, row] = float(value)
+        return squares
+
+    def profile(
+        self, *, outcome: str, treatment: str, others: Sequence[str] = (), unit: str | None = None, time: str | None = None
+    ) -> Profile:
+        """What decides about the design: rows, units, periods, values of the treatment; `others` must be known in a complete row."""
+        names = list(dict.fromkeys(name for name in (unit, time, *others) if name is not None))
+        with self._open((outcome, treatment, *names), numbers=(outcome, treatment)) as scan:
+            different = " ".join(part("different_values", column=quoted(name)) for name in others)
+            roles = {"outcome": quoted(outcome), "treatment": quoted(treatment)}
+            first = scan.run("profile_rows", different=different, **roles).fetchone() or ()
+            units = scan.run("profile_units", unit=quoted(unit)).fetchone() if unit is not None else None
+            periods = scan.run("profile_units", unit=quoted(time)).fetchone() if time is not None else None
+            columns = tuple(scan.types)
+            dates = any(scan.is_day(name) for name in others)
+        self._refuse_infinite([value for value in first[4:9] if value is not None], f"{treatment}` or `{outcome}")
+        combinations = float(np.prod([max(float(count), 1.0) for count in (first[6], *first[9:])]))
+        return Profile(
+            columns=columns,
+            rows=int(first[0]),
+            complete=int(first[1]),
+            treated=int(first[2]),
+            untreated=int(first[3]),
+            low=first[4],
+            high=first[5],
+            doses=int(first[6] or 0),
+            mean_treated=first[7],
+            mean_untreated=first[8],
+            units=int(units[0]) if units is not None else int(first[1]),
+            most_rows_of_a_unit=int(units[1]) if units is not None else 1,
+            periods=int(periods[0]) if periods is not None else 1,
+            combinations=float("inf") if dates else combinations,
+        )
+
+    def period_cells(self, *, unit: str, time: str, outcome: str, treatment: str, cluster: str | None = None) -> PeriodCells:
+        """How treatment begins in a balanced panel; with one start and never-treated units also the change in every period."""
+        columns = {"unit": quoted(unit), "time": quoted(time), "outcome": quoted(outcome), "treatment": quoted(treatment)}
+        with self._open((unit, time, outcome, treatment, cluster or unit), numbers=(outcome, treatment)) as scan:
+            told = scan.run("profile_adoption", unit=columns["unit"], time=columns["time"], treatment=columns["treatment"]).fetchone()
+            treated, never, starts, switches, from_start = told or (0, 0, 0, False, 0)
+            adoption = Adoption(
+                treated=int(treated), never=int(never), starts=int(starts), switches=bool(switches), treated_from_start=int(from_start)
+            )
+            if not adoption.is_simple:
+                return PeriodCells(adoption=adoption)
+            group = "0" if cluster is None else "complete.cluster"
+            found = scan.run("compress_periods", cluster=quoted(cluster or unit), group=group, **columns).fetchnumpy()
+        period, is_before = codes_of(found["period"]), np.asarray(found["is_before"], dtype=np.bool_)
+        return PeriodCells(
+            adoption=adoption,
+            event_time=period - (int(period[is_before].max()) + 1),
+            is_treated=np.asarray(found["is_treated"], dtype=np.bool_),
+            cluster=None if cluster is None else codes_of(found["cluster"]),
+            count=as_numbers(found["count"]),
+            mean=as_numbers(found["mean"]),
+            spread=as_numbers(found["spread"]),
         )
 
     def two_way(self, *, unit: str, time: str, outcome: str, treatment: str, cluster: str | None = None) -> UnitSums:
@@ -148,8 +208,8 @@ class LargeFile:
         group = unit if cluster is None else cluster
         with self._open((unit, time, outcome, treatment, group), numbers=(outcome, treatment)) as scan:
             columns = {"unit": unit, "time": time, "outcome": outcome, "treatment": treatment, "cluster": group}
-            found = scan.run("compress_units", **{role: _quoted(name) for role, name in columns.items()}).fetchnumpy()
-        rows, periods = _numbers(found["rows"]), found["periods"]
+            found = scan.run("compress_units", **{role: quoted(name) for role, name in columns.items()}).fetchnumpy()
+        rows, periods = as_numbers(found["rows"]), found["periods"]
         if len(rows) == 0:
             raise TooFewRows("no row has all of the columns.", where=str(self.path), advice="Check for columns that are empty.")
         if (rows != rows[0]).any() or (periods != periods[0]).any():
@@ -163,23 +223,36 @@ class LargeFile:
         if not np.asarray(found["is_one_cluster"]).all():
             raise DataError("a unit lies in several clusters.", where=f"column {group}", advice="Name a cluster that is constant per unit.")
         length = float(rows[0])
-        treated, left = _numbers(found["treatment"]), _numbers(found["outcome"])
+        treated, left = as_numbers(found["treatment"]), as_numbers(found["outcome"])
         return UnitSums(
             periods=int(length),
-            treatment_square=_numbers(found["treatment_square"]) - treated**2 / length,
-            cross=_numbers(found["cross_product"]) - treated * left / length,
+            treatment_square=as_numbers(found["treatment_square"]) - treated**2 / length,
+            cross=as_numbers(found["cross_product"]) - treated * left / length,
             is_treated=np.asarray(found["is_treated"], dtype=np.bool_),
-            cluster=_codes(found["cluster"]),
+            cluster=codes_of(found["cluster"]),
         )
 
+    def _centred(self, scan: Scan, *, outcome: str, regressors: Sequence[str]) -> list[_Centred]:
+        """The regressors as numbers, then the outcome, each with its mean."""
+        columns = [*scan.number_columns(regressors), (outcome, quoted(outcome))]
+        means = scan.run("column_means", means=", ".join(part("mean_of", column=expression) for _, expression in columns)).fetchone()
+        if means is None or means[0] is None:
+            raise TooFewRows("no row has all of the columns.", where=str(self.path), advice="Check for columns that are empty.")
+        for (name, _), mean in zip(columns, means, strict=True):
+            self._refuse_infinite(np.array([mean]), name)
+        return [
+            _Centred(name=name, expression=expression, mean=repr(float(mean)))
+            for (name, expression), mean in zip(columns, means, strict=True)
+        ]
+
     def _refuse_infinite(self, values: object, column: str) -> None:
-        if not np.isfinite(_numbers(values)).all():
+        if not np.isfinite(as_numbers(values)).all():
             raise DataError(
                 f"column `{column}` holds infinite values.", where=str(self.path), advice="Correct them, or mark them as missing."
             )
 
     @contextmanager
-    def _open(self, columns: Sequence[str], *, numbers: Sequence[str]) -> Iterator[_Scan]:
+    def _open(self, columns: Sequence[str], *, numbers: Sequence[str]) -> Iterator[Scan]:
         import duckdb
 
         if not self.path.exists():
@@ -191,7 +264,7 @@ class LargeFile:
             limits = {"memory_limit": f"{self.memory_gb}GB", "threads": str(self.threads), "temp_directory": folder}
             connection = duckdb.connect(config={**limits, "preserve_insertion_order": "false"})
             try:
-                scan = _Scan(connection=connection, path=self.path, form=form, complete="")
+                scan = Scan(connection=connection, path=self.path, form=form, complete="")
                 yield scan.of(columns, numbers=numbers)
             except duckdb.OutOfRangeException as error:
                 what = f"a number is infinite or too large to add up ({', '.join(numbers)})."
@@ -204,44 +277,12 @@ class LargeFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Scan:
-    """An open file: runs the named statements over its complete rows."""
+class _Centred:
+    """A column of the design, as an expression, and its mean, as text."""
 
-    connection: duckdb.DuckDBPyConnection
-    path: Path
-    form: str
-    complete: str
-
-    def of(self, columns: Sequence[str], *, numbers: Sequence[str]) -> _Scan:
-        """With the condition that all `columns` are there; those of `numbers` must be numeric."""
-        types = {str(row[0]): str(row[1]).partition("(")[0] for row in self.run("describe_scan").fetchall()}
-        parts = []
-        for name in dict.fromkeys(columns):
-            if name not in types:
-                advice = did_you_mean(name, list(types)) or f"The columns are {listed(list(types))}."
-                raise SchemaMismatch(f"there is no column `{name}`.", where=str(self.path), advice=advice)
-            is_number = types[name] in _NUMBERS or types[name] == "DECIMAL"
-            if name in numbers and not is_number:
-                what = f"column `{name}` holds {types[name].lower()}, not numbers."
-                raise SchemaMismatch(what, where=str(self.path), advice="Convert it to numbers.")
-            parts.append(_part("is_number" if types[name] in ("FLOAT", "DOUBLE") else "is_known", column=_quoted(name)))
-        return _Scan(connection=self.connection, path=self.path, form=self.form, complete=" AND ".join(parts))
-
-    def run(self, statement: str, **parts: str) -> duckdb.DuckDBPyConnection:
-        """Run the statement of that file name with its parts put in."""
-        text = _part(statement, source=_part(f"scan_{self.form}"), complete=self.complete, **parts)
-        values: dict[str, object] = {"path": str(self.path)}
-        if self.form == "csv":
-            values["missing"] = ["", *MISSING_TEXT]
-        return self.connection.execute(text, values)
-
-
-def _part(name: str, **parts: str) -> str:
-    return resources.files("e2i.data").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8").strip().format(**parts)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    name: str
+    expression: str
+    mean: str
 
 
 def _moments(
@@ -267,17 +308,3 @@ def _moments(
     return ClusterMoments(
         names=("constant", *names), count=count, square=square, cross=cross, outcome_square=outcome_square, is_clustered=is_clustered
     )
-
-
-def _plain(values: object) -> NDArray[np.generic]:
-    """A column without the mask that DuckDB puts around it; complete rows have nothing to hide."""
-    return np.asarray(np.ma.getdata(values) if isinstance(values, np.ma.MaskedArray) else values)
-
-
-def _numbers(values: object) -> FloatArray:
-    return _plain(values).astype(np.float64)
-
-
-def _codes(values: object) -> IntArray:
-    codes: IntArray = np.unique(_plain(values), return_inverse=True)[1].astype(np.int64)
-    return codes

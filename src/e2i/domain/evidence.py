@@ -194,3 +194,20 @@ class ProvenEffect:
     low: float
     high: float
     """95 % interval"""
+
+    def as_finding(self) -> CausalFinding:
+        """As evidence for another question: the estimate with its interval, without the tests it passed then."""
+        effect = Effect(
+            estimand=self.estimand,
+            design=self.design,
+            estimator=f"earlier study, {self.path_id}",
+            estimate=self.estimate,
+            standard_error=float("nan"),
+            n_treated=0,
+            n_untreated=0,
+            naive_difference=None,
+            outcome_mean_untreated=None,
+            bounds=(self.low, self.high),
+            interval_method="as stored",
+        )
+        return CausalFinding(effect=effect, verdict=Verdict(name="proceed", reasons=(f"proven by {self.path_id}.",)))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from e2i.domain.data_spec import DataSpec
+from e2i.domain.disclosure import visible_counts
 
 OutcomeType = Literal["continuous", "binary", "count", "time_to_event"]
 TrialDesign = Literal["rct", "stratified", "cluster_rct", "matched_pairs", "geo"]
@@ -92,15 +93,23 @@ class ExperimentSpec(_Strict):
     @model_validator(mode="after")
     def _is_consistent(self) -> ExperimentSpec:
         problems = [
-            (self.design == "cluster_rct" and self.cluster is None and self.baseline.cluster_size is None,
-             "design `cluster_rct` needs `cluster`, or `baseline.cluster_size` and `baseline.icc`"),
+            (
+                self.design == "cluster_rct" and self.cluster is None and self.baseline.cluster_size is None,
+                "design `cluster_rct` needs `cluster`, or `baseline.cluster_size` and `baseline.icc`",
+            ),
             (self.design == "stratified" and not (self.strata or self.covariates), "design `stratified` needs `strata` or `covariates`"),
             (self.design == "geo" and (self.unit is None or self.time is None), "design `geo` needs `unit` (the region) and `time`"),
-            (self.outcome_type == "time_to_event" and self.event is None and self.baseline.event_share is None,
-             "outcome_type `time_to_event` needs `event` or `baseline.event_share`"),
+            (
+                self.outcome_type == "time_to_event" and self.event is None and self.baseline.event_share is None,
+                "outcome_type `time_to_event` needs `event` or `baseline.event_share`",
+            ),
+            (self.treatment == self.outcome, "a treatment cannot be its own outcome"),
+            (self.outcome in {*self.covariates, *self.candidate_covariates, *self.strata}, "the outcome cannot be a covariate or stratum"),
             (self.target == 0, "an effect of 0 cannot be detected"),
-            (self.is_ratio and self.target is not None and (self.target <= 0 or self.target == 1),
-             f"an effect on a {self.outcome_type} outcome is a ratio: above 0, and not 1"),
+            (
+                self.is_ratio and self.target is not None and (self.target <= 0 or self.target == 1),
+                f"an effect on a {self.outcome_type} outcome is a ratio: above 0, and not 1",
+            ),
             (self.maximum_follow_up is not None and self.maximum_follow_up < self.follow_up, "`maximum_follow_up` is below `follow_up`"),
             (self.design == "matched_pairs" and self.treated_share != 0.5, "in matched pairs half is treated: leave out `treated_share`"),
         ]
@@ -267,7 +276,8 @@ class Assignment:
     units: tuple[Assigned, ...]
     balance: tuple[BalanceRow, ...]
     counts: dict[str, int]
-    sample_ratio_p: float
+    sample_ratio_p: float | None
+    """None for clusters, whose sizes are not drawn"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,8 +293,6 @@ class MarketCandidate:
     placebo_rmse: float
     mde: float
     mde_share: float
-    mde_confirmed: float | None
-    """from later windows, which the choice did not see"""
     volume_share: float
     cost: float | None
 
@@ -297,11 +305,12 @@ class MarketSelection:
     searched: int
     is_exhaustive: bool
     windows: int
-    judged_windows: int
-    """windows that the choice saw; later ones confirm it"""
     candidates: tuple[MarketCandidate, ...]
     skipped: dict[str, int]
     """why sets were not considered -> how many"""
+    mde_confirmed: float
+    """of the recommended set's volume: each window judged the set that is best on the other windows, so that the best of many sets does
+    not look better than it is"""
 
     @property
     def recommended(self) -> MarketCandidate:
@@ -356,6 +365,7 @@ class ExperimentPlan:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, without the list of units."""
         plain = asdict(self)
-        if plain["assignment"] is not None:
+        if self.assignment is not None:
             del plain["assignment"]["units"]
+            plain["assignment"]["counts"] = visible_counts(self.assignment.counts)
         return {**plain, "redesign_iterations": self.redesign_iterations}

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from e2i.causal.arrays import FloatArray
+    from e2i.causal.panel.compressed import ClusterMoments, CompressedRows, LinearFit, UnitSums
+    from e2i.causal.panel.compressed_paths import PeriodCells, Profile
     from e2i.domain.data_spec import DataSpec
     from e2i.domain.experiments import FrameRef, Split
 
@@ -69,4 +72,38 @@ class FrameStore(Protocol):
 
     def folder(self, name: str) -> Path:
         """A folder of the run for files that are not frames (models, plots); made if missing."""
+        ...
+
+
+class LargeTable(Protocol):
+    """A table that is not loaded: sufficient statistics of its complete rows, read in a stream with bounded memory.
+
+    All raise NotFound (no such file), SchemaMismatch (no such column, or not a number), TooFewRows (no complete row), DataError
+    (infinite values, too many different rows, a panel with gaps) and BackendRejected (unreadable, or memory and disk do not suffice).
+    """
+
+    def profile(
+        self, *, outcome: str, treatment: str, others: Sequence[str] = (), unit: str | None = None, time: str | None = None
+    ) -> Profile:
+        """What decides about the design."""
+        ...
+
+    def rows(self, *, outcome: str, regressors: Sequence[str], cluster: str | None = None) -> CompressedRows:
+        """Equal rows once."""
+        ...
+
+    def moments(self, *, outcome: str, regressors: Sequence[str], cluster: str | None = None) -> ClusterMoments:
+        """Cross products per cluster."""
+        ...
+
+    def squares(self, *, outcome: str, regressors: Sequence[str], fit: LinearFit) -> FloatArray:
+        """A second reading, for the robust variance of a fit of `moments`."""
+        ...
+
+    def two_way(self, *, unit: str, time: str, outcome: str, treatment: str, cluster: str | None = None) -> UnitSums:
+        """Sums per unit of a balanced panel."""
+        ...
+
+    def period_cells(self, *, unit: str, time: str, outcome: str, treatment: str, cluster: str | None = None) -> PeriodCells:
+        """How treatment begins, and the change in every period."""
         ...

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from e2i.reporting.numbers import format_number, plain_name
+from e2i.reporting.marks import ends_of, evenly, lying, span, standing, words
+from e2i.reporting.numbers import plain_name
 from e2i.reporting.svg import Plot, Scale, shorten
 
 if TYPE_CHECKING:
@@ -12,123 +13,131 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
+    Row = Mapping[str, Any]
+
 _MOST_POINTS = 80
+_LINE = 17.0
+_LETTER = 6.8
+"""width of a letter of the page's plots, in pixels"""
 
 
-def _span(rows: Sequence[Mapping[str, Any]], *, zero: float = 0.0) -> tuple[float, float]:
-    """What an axis must hold: every finite end, and where there is no effect."""
-    told = [value for row in rows for value in (row["estimate"], *row["interval"]) if value is not None]
-    low, high = min([*told, zero]), max([*told, zero])
-    room = (high - low) * 0.06 or 1.0
-    return low - room, high + room
+def _values(rows: Sequence[Row]) -> list[float | None]:
+    return [value for row in rows for value in (row["estimate"], *row["interval"])]
 
 
-def forest(rows: Sequence[Mapping[str, Any]], *, outcome: str) -> Markup | None:
+def _words(row: Row) -> str:
+    return words(row["estimate"], ends_of(row["interval"]))
+
+
+def forest(rows: Sequence[Row], *, outcome: str) -> Markup | None:
     """The chosen estimator first, then the others on the outcome's own scale: estimate and 95 % interval, one line each."""
     shown = [row for row in rows if row["estimate"] is not None and row["scale"] == "outcome"]
     if len(shown) < 2:
         return None
     height = 28.0
-    low, high = _span(shown)
-    x = Scale(low=low, high=high, start=250, end=600)
+    low, high = span(_values(shown))
+    x = Scale(low=low, high=high, start=326, end=590)
     bottom = 20 + height * len(shown)
-    plot = Plot(width=620, height=bottom + 46, x=x, y=Scale(low=0, high=1, start=bottom, end=20))
-    plot.horizontal_axis(f"Effect on {plain_name(outcome)}")
+    plot = Plot(width=760, height=bottom + 46, x=x, y=Scale(low=0, high=1, start=bottom, end=20))
+    plot.horizontal_axis(f"Effect on {shorten(plain_name(outcome), 50)}")
     middles = [20 + height * (index + 0.5) for index in range(len(shown))]
-    plot.row_labels([f"{row['estimator']} ({row['estimand']})" for row in shown], middles, width=36)
+    plot.row_labels([f"{row['estimator'].replace('_', ' ')} ({row['estimand']})" for row in shown], middles, width=48)
     plot.segment((x(0), 16), (x(0), bottom), "zero")
     for index, (row, at) in enumerate(zip(shown, middles, strict=True)):
-        _whisker(plot, row, at)
-        plot.dot((x(row["estimate"]), at), "after" if index == 0 else "before", radius=5.5, hint=_words(row))
+        lying(plot, ends_of(row["interval"]), at)
+        plot.dot((x(row["estimate"]), at), "after" if index == 0 and row is rows[0] else "before", radius=5.5, hint=_words(row))
+        plot.text((604, at + 4), _words(row), "tick")
     told = "; ".join(f"{row['estimator']}: {_words(row)}" for row in shown[:6])
     return plot.render("forest", title="The same question by several estimators", description=told)
 
 
-def event_study(rows: Sequence[Mapping[str, Any]], *, outcome: str) -> Markup | None:
+def event_study(rows: Sequence[Row], *, outcome: str) -> Markup | None:
     """Effect by period since treatment began, with the bands that hold for all periods at once where the method gives them."""
     shown = [row for row in rows if row["estimate"] is not None]
     if not shown:
         return None
-    low, high = _span(shown)
+    low, high = span(_values(shown))
     first, last = min(row["period"] for row in shown), max(row["period"] for row in shown)
-    x = Scale(low=first - 0.5, high=last + 0.5, start=70, end=600)
-    y = Scale(low=low, high=high, start=250, end=28)
-    plot = Plot(width=620, height=296, x=x, y=y)
-    step = max(1, round((last - first) / 12))
-    periods = [float(period) for period in range(first, last + 1, step)]
+    x = Scale(low=first - 0.5, high=last + 0.5, start=78, end=680)
+    y = Scale(low=low, high=high, start=250, end=36)
+    plot = Plot(width=700, height=296, x=x, y=y)
+    step = max(1, -(-(last - first) // 14))
+    periods = [float(period) for period in range(first, last + 1) if period % step == 0]
     plot.horizontal_axis("Periods since treatment began (0 is the first treated one)", values=periods)
-    plot.vertical_axis(f"Effect on {plain_name(outcome)}")
+    plot.vertical_axis(f"Effect on {shorten(plain_name(outcome), 60)}")
     plot.segment((x.start, y(0)), (x.end, y(0)), "zero")
     plot.segment((x(-0.5), y.start), (x(-0.5), y.end), "gate")
+    radius = min(4.5, max(2.0, (x.end - x.start) / (last - first + 1) / 3))
     for row in shown:
         at = x(row["period"])
-        ends = row["interval"]
-        if not row["reference"] and None not in ends:
-            plot.segment((at, y(ends[0])), (at, y(ends[1])), "whisker")
+        if not row["reference"]:
+            standing(plot, ends_of(row["interval"]), at)
         kind = "before" if row["period"] < 0 else "after"
-        plot.dot((at, y(row["estimate"])), kind, radius=4.5, hint=f"period {row['period']:+d}: {_words(row)}")
+        hint = f"period {row['period']:+d}: " + ("the period that the others are compared with" if row["reference"] else _words(row))
+        plot.dot((at, y(row["estimate"])), kind, radius=radius, hint=hint)
     told = "Points before 0 should lie at zero: they show whether treated and untreated moved alike before treatment."
     return plot.render("event-study", title="Event study", description=told)
 
 
-def specification_curve(rows: Sequence[Mapping[str, Any]], *, outcome: str) -> Markup | None:
-    """Every defensible way to do it, by size of the estimate, with what was chosen below."""
-    shown = sorted((row for row in rows if row["estimate"] is not None), key=lambda row: row["estimate"])[:_MOST_POINTS]
-    if len(shown) < 2:
+def specification_curve(rows: Sequence[Row], *, outcome: str) -> Markup | None:
+    """Every defensible way to do it, by size of the estimate, with what was chosen below (Simonsohn, Simmons and Nelson 2020)."""
+    known = sorted((row for row in rows if row["estimate"] is not None), key=lambda row: row["estimate"])
+    if len(known) < 2:
         return None
-    low, high = _span(shown)
-    choices = [(part, name) for part in ("estimator", "sample", "adjustment") for name in dict.fromkeys(row[part] for row in shown)]
-    x = Scale(low=-0.5, high=len(shown) - 0.5, start=230, end=660)
-    y = Scale(low=low, high=high, start=190, end=28)
-    plot = Plot(width=680, height=214 + 17 * len(choices), x=x, y=y)
-    plot.vertical_axis(f"Effect on {plain_name(outcome)}")
+    places = set(evenly(len(known), _MOST_POINTS)) | {place for place, row in enumerate(known) if row["chosen"]}
+    shown = [known[place] for place in sorted(places)]
+    low, high = span(_values(shown))
+    x = Scale(low=-0.5, high=len(shown) - 0.5, start=300, end=740)
+    y = Scale(low=low, high=high, start=196, end=36)
+    lines = [(part, name) for part in ("estimator", "sample", "adjustment") for name in ("", *dict.fromkeys(row[part] for row in shown))]
+    plot = Plot(width=760, height=226 + _LINE * len(lines), x=x, y=y)
+    plot.vertical_axis(f"Effect on {shorten(plain_name(outcome), 60)}")
     plot.segment((x.start, y(0)), (x.end, y(0)), "zero")
+    _choices(plot, lines, shown)
     for place, row in enumerate(shown):
-        at, ends = x(place), row["interval"]
-        if None not in ends:
-            plot.segment((at, y(ends[0])), (at, y(ends[1])), "link")
-        plot.dot((at, y(row["estimate"])), "after" if row["chosen"] else "before", radius=3.5, hint=_words(row))
-        for line, (part, name) in enumerate(choices):
-            if row[part] == name:
-                plot.dot((at, 212 + 17 * line), "after" if row["chosen"] else "mark", radius=2.6)
-    for line, (_, name) in enumerate(choices):
-        plot.text((x.start - 10, 216 + 17 * line), shorten(name, 32), "row", anchor="end", hint=name)
-    same = sum((row["estimate"] > 0) == (shown[-1]["estimate"] > 0) for row in shown)
-    told = f"{len(shown)} specifications; {same} share the sign of the largest. The filled point is the reported one."
+        standing(plot, ends_of(row["interval"]), x(place), "whisker thin")
+        plot.dot((x(place), y(row["estimate"])), "after" if row["chosen"] else "before", radius=4 if row["chosen"] else 3.2, hint=_words(row))
+    above = sum(row["estimate"] > 0 for row in known)
+    cut = f" {len(shown)} of them, evenly chosen, are drawn." if len(shown) < len(known) else ""
+    told = f"{len(known)} specifications, {above} of them above zero.{cut} The filled point is the reported one."
     return plot.render("specifications", title="Specification curve", description=told)
 
 
-def path(rows: Sequence[Mapping[str, Any]], *, outcome: str) -> Markup | None:
+def _choices(plot: Plot, lines: Sequence[tuple[str, str]], shown: Sequence[Row]) -> None:
+    """Below the curve, one line per choice, with a dot where a specification made it; an empty name heads a part."""
+    x, top = plot.x, plot.y.start + 22
+    for line, (part, name) in enumerate(lines):
+        at = top + _LINE * line
+        if not name:
+            plot.text((x.start - 10, at + 4), part.capitalize(), "value", anchor="end")
+            continue
+        plot.segment((x.start, at), (x.end, at), "grid")
+        plot.text((x.start - 10, at + 4), shorten(name, 44), "row", anchor="end", hint=name if len(name) > 44 else None)
+        for place, row in enumerate(shown):
+            if row[part] == name:
+                plot.dot((x(place), at), "after" if row["chosen"] else "pale", radius=4 if row["chosen"] else 2.6)
+
+
+def path(rows: Sequence[Row], *, outcome: str) -> Markup | None:
     """Observed and counterfactual outcome of the treated, period by period."""
-    if len(rows) < 3:
+    shown = [row for row in rows if row["observed"] is not None and row["counterfactual"] is not None]
+    if len(shown) < 3:
         return None
-    values = [row[name] for row in rows for name in ("observed", "counterfactual")]
-    room = (max(values) - min(values)) * 0.06 or 1.0
-    x = Scale(low=0, high=len(rows) - 1, start=78, end=600)
-    y = Scale(low=min(values) - room, high=max(values) + room, start=250, end=28)
-    plot = Plot(width=620, height=300, x=x, y=y)
-    step = max(1, round(len(rows) / 8))
-    for place in range(0, len(rows), step):
-        plot.text((x(place), 266), str(rows[place]["period"]), "tick", anchor="middle")
-    plot.vertical_axis(plain_name(outcome))
-    begins = next((place for place, row in enumerate(rows) if row["is_treated"]), None)
+    low, high = span([row[name] for row in shown for name in ("observed", "counterfactual")], zero=None)
+    x = Scale(low=0, high=len(shown) - 1, start=78, end=660)
+    y = Scale(low=low, high=high, start=250, end=48)
+    plot = Plot(width=700, height=284, x=x, y=y)
+    longest = max(len(str(row["period"])) for row in shown)
+    for place in evenly(len(shown), max(2, min(9, int((x.end - x.start) / (longest * _LETTER + 14))))):
+        plot.text((x(place), 268), shorten(str(shown[place]["period"]), 24), "tick", anchor="middle")
+    plot.vertical_axis(shorten(plain_name(outcome), 60))
+    begins = next((place for place, row in enumerate(shown) if row["is_treated"]), None)
     if begins is not None:
-        plot.segment((x(begins - 0.5), y.start), (x(begins - 0.5), y.end), "gate")
-        plot.text((x(begins - 0.5), 20), "treatment begins", "tick", anchor="middle")
-    plot.line([(place, row["counterfactual"]) for place, row in enumerate(rows)], "reference")
-    plot.line([(place, row["observed"]) for place, row in enumerate(rows)], "curve")
-    plot.text((x.start, 290), "solid: observed; dashed: without treatment, rebuilt from the comparison", "tick")
+        at = x(max(begins - 0.5, 0))
+        plot.segment((at, y.start), (at, y.end), "gate")
+        is_right = at > (x.start + x.end) / 2
+        plot.text((at + (-6 if is_right else 6), y.end + 4), "treatment begins", "tick", anchor="end" if is_right else "start")
+    plot.line([(place, row["counterfactual"]) for place, row in enumerate(shown)], "reference")
+    plot.line([(place, row["observed"]) for place, row in enumerate(shown)], "curve")
     told = "Before treatment the two lines should agree; the distance afterwards is the effect."
     return plot.render("path", title="Observed and rebuilt path", description=told)
-
-
-def _whisker(plot: Plot, row: Mapping[str, Any], at: float) -> None:
-    low, high = row["interval"]
-    start = plot.x.start if low is None else plot.x(low)
-    end = plot.x.end if high is None else plot.x(high)
-    plot.segment((start, at), (end, at), "whisker")
-
-
-def _words(row: Mapping[str, Any]) -> str:
-    low, high = (("unbounded" if end is None else format_number(end)) for end in row["interval"])
-    return f"{format_number(row['estimate'])} ({low} to {high})"

@@ -148,7 +148,10 @@ def test_files_that_cannot_be_used_are_refused(tmp_path: Path, frame: pl.DataFra
     with pytest.raises(SchemaMismatch, match="not numbers"):
         large.rows(outcome="region", regressors=["decile"])
     with pytest.raises(SchemaMismatch, match="not numbers"):
-        large.moments(outcome='nrx "new"', regressors=["region"])
+        large.moments(outcome="region", regressors=["decile"])
+    frame.head(100).with_columns(zip=pl.int_range(100).cast(pl.String)).write_parquet(path)
+    with pytest.raises(SchemaMismatch, match="more than 50 levels"):
+        large.moments(outcome='nrx "new"', regressors=["zip"])
     with pytest.raises(NotFound):
         LargeFile(path=tmp_path / "other.parquet").rows(outcome="y", regressors=["d"])
     (tmp_path / "rows.dta").write_bytes(b"")

@@ -12,7 +12,8 @@ from e2i.causal.certificate import Shape, certify
 from e2i.causal.design import Average, Identification, Sample
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, refused, told_reasons
-from e2i.causal.estimators.cross_fit import Nuisances, arm_counts, fold_groups, joined
+from e2i.causal.estimators.aipw import AIPW
+from e2i.causal.estimators.cross_fit import Nuisances, fold_groups
 from e2i.causal.estimators.doubly_robust import Fit, Propensity, doubly_robust, fit_propensity, repetitions_for
 from e2i.causal.estimators.features import make_features
 from e2i.causal.estimators.matched import Matched
@@ -27,7 +28,6 @@ from e2i.causal.specification import specification_curve
 from e2i.domain.evidence import CausalFinding, Effect, Hazard, Refutation
 from e2i.errors import CausalError, DataError, PositivityViolated
 
-ESTIMATOR = "cross-fitted doubly robust (AIPW), stacked nuisances"
 _MOST_ROWS_MATCHED = 50_000
 
 
@@ -46,10 +46,10 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
     except PositivityViolated as error:
         return replace(refused(error, hazards=hazards, reasons=told_reasons(identification)), overlap=overlap, balance=table)
     fit = doubly_robust(features, sample.outcome, sample.treatment, propensity=propensity, estimand=estimand, seed=seed)
-    ours = joined(sample, fit.estimates, fit.influence, estimator=ESTIMATOR, estimand=estimand, **arm_counts(sample))
     nuisances = Nuisances(
         features=features, propensity=propensity, untreated=fit.untreated_mean, treated=fit.treated_mean, learners=fit.learners
     )
+    ours = AIPW().estimate(sample, replace(identification, estimand=estimand), nuisances)
     main = _main(sample, identification, ours, nuisances, seed=seed)
     others, missed = _others(sample, identification, (ours, main), nuisances, seed=seed)
     notes = tuple(Concern(severity="review", text=note) for note in sample.covariates.notes if "rare levels" in note)

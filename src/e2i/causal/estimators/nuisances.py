@@ -38,7 +38,7 @@ _MANY_ROWS = 15_000
 _MIN_WEIGHT = 0.03
 _MAX_MAIN = 14
 _SCREENED_ROWS = 5_000
-_CHOICE_ROWS = 15_000
+_CHOICE_ROWS = (15_000, 50_000)
 _JUDGED_FOLDS = 2
 _ONE_FOLD_ROWS = 5_000
 _JUDGED_ROWS = 200
@@ -385,9 +385,9 @@ def screen(
     arms: FloatArray | None = None,
     training: BoolArray | None = None,
 ) -> tuple[Candidate, ...]:
-    """The candidates worth fitting in every fold: those with at least a tenth of a stack judged on a random half.
+    """The candidates worth fitting in every fold: those with at least a tenth of a stack judged on a random part.
 
-    Up to 5,000 rows all of them; the half has 5,000 to 15,000 rows. Weights are found afterwards, on all rows.
+    Up to 5,000 rows all of them; the part is a half of 5,000 to 15,000 rows, then a tenth up to 50,000. Weights are found afterwards, on all rows.
 
     Parameters
     ----------
@@ -397,7 +397,8 @@ def screen(
     if len(target) <= _SCREENED_ROWS:
         return candidates
     rows = np.arange(len(target)) if training is None else np.flatnonzero(training)
-    rows = _some(rows, None if arms is None else arms[rows], limit=min(_CHOICE_ROWS, max(_SCREENED_ROWS, len(rows) // 2)))
+    limit = int(np.clip(len(rows) // 10, *_CHOICE_ROWS))
+    rows = _some(rows, None if arms is None else arms[rows], limit=min(limit, max(_SCREENED_ROWS, len(rows) // 2)))
     part = views.part(rows)
     last = 1 if len(rows) >= _ONE_FOLD_ROWS else _JUDGED_FOLDS
     judged = np.minimum(folds[rows], last)

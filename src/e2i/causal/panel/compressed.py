@@ -19,6 +19,7 @@ from e2i.causal.estimate import LEVEL, Estimate
 from e2i.causal.panel.absorb import sum_by
 from e2i.errors import DataError, NoVariation, SchemaMismatch, TooFewRows
 
+HC1 = "heteroskedasticity-robust (HC1)"
 Variance = Literal["classical", "HC1", "cluster"]
 
 
@@ -182,12 +183,16 @@ def fit_rows(data: CompressedRows, *, variance: Variance) -> LinearFit:
         covariance=covariance,
         rows=int(rows),
         clusters=groups,
-        method={"classical": "equal variances", "HC1": "heteroskedasticity-robust (HC1)", "cluster": f"{groups} clusters"}[variance],
+        method={"classical": "equal variances", "HC1": HC1, "cluster": f"{groups} clusters"}[variance],
     )
 
 
-def fit_moments(data: ClusterMoments) -> LinearFit:
-    """Least squares from cross products; clustered where they are per cluster, else with equal variances.
+def fit_moments(data: ClusterMoments, *, squares: FloatArray | None = None) -> LinearFit:
+    """Least squares from cross products; clustered where they are per cluster, else HC1 with `squares`, else with equal variances.
+
+    Parameters
+    ----------
+    squares : shape (k, k), sum over rows of x x' times the squared residual of the fit without them
 
     Raises
     ------
@@ -207,6 +212,8 @@ def fit_moments(data: ClusterMoments) -> LinearFit:
     coefficients = inverse @ cross
     if data.is_clustered:
         covariance = _clustered((data.cross - data.square @ coefficients) @ inverse, rows=rows, parameters=k)
+    elif squares is not None:
+        covariance = inverse @ squares @ inverse * rows / (rows - k)
     else:
         covariance = inverse * float(data.outcome_square.sum() - coefficients @ cross) / (rows - k)
     return LinearFit(
@@ -215,7 +222,7 @@ def fit_moments(data: ClusterMoments) -> LinearFit:
         covariance=covariance,
         rows=int(rows),
         clusters=len(data.count) if data.is_clustered else None,
-        method=f"{len(data.count)} clusters" if data.is_clustered else "equal variances",
+        method=f"{len(data.count)} clusters" if data.is_clustered else HC1 if squares is not None else "equal variances",
     )
 
 

@@ -47,9 +47,11 @@ def assign(sample: Sample, design: TrialDesign, *, treated: float, n: int | None
         arm = assigned(blocks[None, :], treated, rng=rng)[0]
     counts = {"treatment": int(arm.sum()), "control": int((1 - arm).sum())}
     return Assignment(
-        method={"rct": "complete randomisation", "stratified": "randomisation within strata", "cluster_rct": "clusters randomised whole"}.get(
-            design, "one of each matched pair"
-        ),
+        method={
+            "rct": "complete randomisation",
+            "stratified": "randomisation within strata",
+            "cluster_rct": "clusters randomised whole",
+        }.get(design, "one of each matched pair"),
         seed=seed,
         units=tuple(
             Assigned(
@@ -62,7 +64,7 @@ def assign(sample: Sample, design: TrialDesign, *, treated: float, n: int | None
         ),
         balance=balance(sample, who, arm),
         counts=counts,
-        sample_ratio_p=sample_ratio(counts, {"treatment": treated, "control": 1.0 - treated}) if cluster is None else 1.0,
+        sample_ratio_p=sample_ratio(counts, {"treatment": treated, "control": 1.0 - treated}) if cluster is None else None,
     )
 
 
@@ -81,7 +83,9 @@ def balance(sample: Sample, who: IntArray, arm: FloatArray) -> tuple[BalanceRow,
         spread = float(np.sqrt((one.var(ddof=1) + other.var(ddof=1)) / 2.0))
         gap = float(one.mean() - other.mean())
         rows.append(
-            BalanceRow(covariate=name, treatment_mean=float(one.mean()), control_mean=float(other.mean()), smd=gap / spread if spread else 0.0)
+            BalanceRow(
+                covariate=name, treatment_mean=float(one.mean()), control_mean=float(other.mean()), smd=gap / spread if spread else 0.0
+            )
         )
     return tuple(rows)
 

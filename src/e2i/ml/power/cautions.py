@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from e2i.domain.trials import MarketSelection
     from e2i.ml.power.planning import Draft
 
 _FEW_CLUSTERS = 30
 _RAGGED = 0.6
+_FEW_WINDOWS = 8
 
 
 def limits(draft: Draft) -> tuple[str, ...]:
@@ -26,20 +30,9 @@ def limits(draft: Draft) -> tuple[str, ...]:
 def concerns(draft: Draft) -> tuple[str, ...]:
     """Where formula and data may part."""
     spec, facts, power = draft.spec, draft.facts, draft.power
-    out = []
-    if power.planned_clusters is not None and power.planned_clusters < _FEW_CLUSTERS:
-        out.append(f"{power.planned_clusters} clusters: the t distribution with clusters - 2 degrees of freedom and an uncertain ICC rule the power.")
-    if facts.cluster_cv > _RAGGED and draft.design == "cluster_rct":
-        out.append(f"Cluster sizes vary by {facts.cluster_cv:.0%} of their mean: a few large clusters carry the result.")
-    if facts.icc == 0.0 and draft.design == "cluster_rct":
-        out.append("The ICC is measured as 0; with few clusters it may well be larger.")
-    if facts.windows is not None and facts.asked_windows is not None and facts.windows != facts.asked_windows:
-        out.append(
-            f"The panel holds windows of {facts.windows[0]} and {facts.windows[1]} periods, not {facts.asked_windows[0]} and {facts.asked_windows[1]}: "
-            "variances are extrapolated by the fitted covariance over time."
-        )
+    out = [*_of_clusters(draft), *_of_windows(draft)]
     if facts.smallest_stratum is not None and facts.smallest_stratum < 4 and draft.design == "stratified":
-        out.append("A stratum has fewer than four units: merge small levels.")
+        out.append("Some strata are too small to split evenly: merge small levels.")
     if facts.outcome_type == "time_to_event":
         out.append("Size is in events under proportional hazards; the event share is that of the table's own follow-up.")
     if power.simulated is not None and not power.simulated.agrees:
@@ -50,13 +43,7 @@ def concerns(draft: Draft) -> tuple[str, ...]:
         )
     if spec.interim_looks and power.interim_inflation > 1.1:
         out.append(f"The looks cost {power.interim_inflation - 1.0:.0%} more units.")
-    if draft.markets is not None:
-        best = draft.markets.recommended
-        if best.mde_confirmed is None:
-            out.append(f"{draft.markets.windows} placebo windows: too few to confirm the chosen set on windows that the choice did not see.")
-        elif best.mde_confirmed > 1.5 * best.mde:
-            out.append(f"On later windows the detectable effect is {best.mde_confirmed:.4g}, not {best.mde:.4g}: plan with the larger.")
-    return tuple(out)
+    return tuple(out) if draft.markets is None else (*out, *_of_markets(draft.markets))
 
 
 def warnings(draft: Draft, *, removed_sentences: int) -> tuple[str, ...]:
@@ -66,16 +53,48 @@ def warnings(draft: Draft, *, removed_sentences: int) -> tuple[str, ...]:
     if facts.units is None:
         out.append("No table was given: every number rests on `baseline`, and threats are not measured.")
     if power.target_effect is not None and power.required_n is None:
-        unit = "test regions and weeks" if draft.design == "geo" else "sample size"
+        unit = "set of test regions" if draft.design == "geo" else "sample size"
         out.append(f"No {unit} reaches power {power.target_power:g} for an effect of {power.target_effect:g}.")
     elif power.required_n is not None and power.planned_n < power.required_n:
         out.append(f"{power.required_n} units are required and {power.planned_n} are available.")
     if power.mde is None:
         out.append("No effect that this outcome can show is detectable with these units.")
-    if facts.units is not None and power.simulated is None:
+    if facts.units is not None and power.simulated is None and draft.design != "geo":
         out.append("Power was not simulated on the own table for this design.")
     if facts.period_weeks is None and facts.windows is not None:
         out.append("Periods are no dates: one period is taken as one week.")
     if removed_sentences:
         out.append(f"{removed_sentences} sentences of the language model held numbers that the plan lacks and were removed.")
     return tuple(out)
+
+
+def _of_clusters(draft: Draft) -> Iterator[str]:
+    facts, count = draft.facts, draft.power.planned_clusters
+    if count is None:
+        return
+    if count < _FEW_CLUSTERS:
+        yield f"{count} clusters: power rests on a t distribution with few degrees of freedom and on an uncertain ICC."
+    if facts.cluster_cv > _RAGGED:
+        yield f"Cluster sizes vary by {facts.cluster_cv:.0%} of their mean: a few large clusters carry the result."
+    if facts.icc == 0.0:
+        yield "The ICC is measured as 0; with few clusters it may well be larger."
+
+
+def _of_windows(draft: Draft) -> Iterator[str]:
+    held, asked = draft.facts.windows, draft.facts.asked_windows
+    if held is not None and asked is not None and held != asked and draft.markets is None:
+        yield (
+            f"The panel holds windows of {held[0]} and {held[1]} periods before and after, not {asked[0]} and {asked[1]}: "
+            "variances are extrapolated by the fitted covariance over time."
+        )
+
+
+def _of_markets(markets: MarketSelection) -> Iterator[str]:
+    best = markets.recommended
+    if markets.mde_confirmed > best.mde:
+        yield (
+            f"On windows that the choice did not see the detectable effect is {markets.mde_confirmed:.4g}, not {best.mde:.4g}: "
+            "the larger is planned with."
+        )
+    if markets.windows < _FEW_WINDOWS:
+        yield f"The detectable effect rests on {markets.windows} past windows: it is uncertain itself."

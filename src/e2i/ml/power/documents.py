@@ -22,7 +22,9 @@ def hypothesis(draft: Draft) -> str:
     scale = {"difference": "change", "rate_ratio": "rate ratio", "hazard_ratio": "hazard ratio"}[power.effect_scale]
     wanted = f" by at least a {scale} of {size:.3g}" if size is not None else ""
     after = "by the end of the test" if draft.design == "geo" else f"within {spec.follow_up} periods of assignment"
-    return f"Compared with no `{spec.treatment}`, `{spec.treatment}` moves `{spec.outcome}`{wanted} {after} (two-sided alpha {spec.alpha:g})."
+    return (
+        f"Compared with no `{spec.treatment}`, `{spec.treatment}` moves `{spec.outcome}`{wanted} {after} (two-sided alpha {spec.alpha:g})."
+    )
 
 
 def causal_dag(draft: Draft) -> tuple[str, ...]:
@@ -116,7 +118,9 @@ def _size(draft: Draft) -> str:
         rows.append(f"- planned clusters: {power.planned_clusters}")
     if power.target_effect is not None:
         rows.append(f"- required: {power.required_n if power.required_n is not None else 'not reachable'}")
-        rows.append(f"- effect looked for: {power.target_effect:.4g} ({power.effect_scale.replace('_', ' ')}), power {power.achieved_power:.3f}")
+        rows.append(
+            f"- effect looked for: {power.target_effect:.4g} ({power.effect_scale.replace('_', ' ')}), power {power.achieved_power:.3f}"
+        )
     rows.append(f"- smallest detectable effect at power {power.target_power:g}: {'unknown' if power.mde is None else f'{power.mde:.4g}'}")
     return "## Sample size\n\n" + "\n".join(rows)
 
@@ -148,15 +152,18 @@ def _power(draft: Draft) -> str:
         (a, b), (c, d) = told.size_interval, told.power_interval
         rows += [
             "",
-            f"On {told.simulations} resamples of the own table: false alarms {told.size:.3f} ({a:.3f} to {b:.3f}; planned {told.nominal_size:g}), "
-            f"power {told.power:.3f} ({c:.3f} to {d:.3f}; formula {told.nominal_power:.3f}).",
+            f"Resamples of the own table: {told.simulations}.",
+            f"False alarms: {told.size:.3f} ({a:.3f} to {b:.3f}; planned {told.nominal_size:g}).",
+            f"Power: {told.power:.3f} ({c:.3f} to {d:.3f}; formula {told.nominal_power:.3f}).",
         ]
     return "## Power\n\n" + "\n".join(rows)
 
 
 def _threats(threats: tuple[ValidityThreat, ...]) -> str:
     head = "| Threat | Likelihood | Severity | Evidence | Mitigation |\n| --- | --- | --- | --- | --- |\n"
-    rows = "\n".join(f"| {t.threat_type.replace('_', ' ')} | {t.likelihood} | {t.severity} | {t.evidence} | {t.mitigation} |" for t in threats)
+    rows = "\n".join(
+        f"| {t.threat_type.replace('_', ' ')} | {t.likelihood} | {t.severity} | {t.evidence} | {t.mitigation} |" for t in threats
+    )
     return f"## Threats to validity\n\n{head}{rows}"
 
 

@@ -198,7 +198,8 @@ def _concentration(y: FloatArray) -> float | None:
 def _over_time(sample: Sample) -> dict[str, float | None]:
     if sample.wide is None:
         return {}
-    known = np.asarray(np.isfinite(sample.wide))
+    wide: FloatArray = np.asarray(sample.wide, dtype=np.float64)
+    known = np.asarray(np.isfinite(wide), dtype=np.bool_)
     periods = sample.wide.shape[1]
     edge = max(1, periods // 4)
     early, late = known[:, :edge].any(axis=1), known[:, -edge:].any(axis=1)

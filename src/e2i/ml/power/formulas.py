@@ -179,7 +179,7 @@ class Survival:
         return 1.0
 
     def power(self, effect: float, n: float, *, alpha: float) -> float:
-        """Chance that the two-sided test rejects. `event_share` is that over both arms; the smaller tail is left out, as Schoenfeld does."""
+        """Chance that the two-sided test rejects. `event_share` is over both arms; the far tail is left out, as by Schoenfeld."""
         from scipy import special
 
         if effect <= 0.0:

@@ -2,8 +2,8 @@
 
 A set's placebo effect in a past window is its volume per period less that of its synthetic control (Abadie, Diamond & Hainmueller
 2010, with an intercept: Doudchenko & Imbens 2016), weights fitted on the periods before that window. The spread of these placebo
-effects over non-overlapping windows is the standard error of a test of that length; the detectable effect follows with a t of as
-many degrees of freedom as there are windows (Vaver & Koehler 2011 choose markets in the same spirit).
+effects around 0 over non-overlapping windows is the standard error of a test of that length (a bias counts as error); the detectable
+effect follows with a t of as many degrees of freedom as there are windows (Vaver & Koehler 2011 choose markets in the same spirit).
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ _EVALUATIONS = 600
 _FEWEST_WINDOWS = 3
 _LEAST_HISTORY = 8
 """periods before a window that the weights are fitted on, at least"""
-_CONFIRM_FROM = 8
 _SHOWN = 5
 
 
@@ -74,14 +73,16 @@ def select_markets(markets: Markets, spec: GeoSpec, *, weights: Weights, alpha: 
         why = "; ".join(f"{count} sets: {reason}" for reason, count in sorted(search.skipped.items())) or "no region may be treated"
         raise ConfigError(f"no set of test regions fulfils the constraints ({why}).", where=WHERE, advice="Loosen one of them.")
     ranked = sorted(search.found.values(), key=lambda one: (one.mde_share, one.test))
+    first = [markets.names.index(name) for name in ranked[0].test]
+    level = abs(float(markets.volume[first].mean()))
     return MarketSelection(
         method="synthetic control with intercept, placebo windows in time",
         searched=len(search.found),
         is_exhaustive=total <= _EXHAUSTIVE,
         windows=len(search.origins),
-        judged_windows=_judged(len(search.origins)),
         candidates=tuple(ranked[:_SHOWN]),
         skipped=dict(sorted(search.skipped.items())),
+        mde_confirmed=search.confirmed_share() * level,
     )
 
 
@@ -119,6 +120,7 @@ class _Search:
             )
         self.origins = origins
         self.found: dict[tuple[int, ...], MarketCandidate] = {}
+        self.relative: dict[tuple[int, ...], FloatArray] = {}
         self.skipped: dict[str, int] = {}
 
     def pool(self) -> list[int]:
@@ -175,13 +177,13 @@ class _Search:
         volume, span = self._markets.volume, self._spec.weeks
         target, matrix = volume[list(chosen)].mean(axis=0), volume[donors].T
         gaps = np.array([self._gap(matrix[: start + span], target[: start + span], start) for start in self.origins])
-        judged = _judged(len(gaps))
         w = self._weights(matrix, target, intercept=True)
         rest = target - matrix @ w
         rest = rest - rest.mean()
         spread = float(np.sum((target - target.mean()) ** 2))
         level = float(np.mean(target))
-        mde = self._mde(gaps[:judged])
+        mde = self._multiplier(len(gaps)) * float(np.sqrt(np.mean(gaps**2)))
+        self.relative[chosen] = gaps / abs(level) if level else np.full(len(gaps), np.inf)
         return MarketCandidate(
             test=tuple(self._markets.names[place] for place in chosen),
             controls={self._markets.names[place]: round(float(x), 4) for place, x in zip(donors, w, strict=True) if x > 5e-4},
@@ -191,7 +193,6 @@ class _Search:
             placebo_rmse=float(np.sqrt(np.mean(gaps**2))),
             mde=mde,
             mde_share=mde / abs(level) if level else math.inf,
-            mde_confirmed=self._mde(gaps[judged:]) if judged < len(gaps) else None,
             volume_share=float(self._share[list(chosen)].sum()),
             cost=self._cost(chosen),
         )
@@ -201,14 +202,12 @@ class _Search:
         gap = target - matrix @ w
         return float(gap[start:].mean() - gap[:start].mean())
 
-    def _mde(self, gaps: FloatArray) -> float:
-        """Bias counts as error: the spread is around 0, not around the mean."""
-        return self._multiplier(len(gaps)) * float(np.sqrt(np.mean(gaps**2)))
-
-
-def _judged(windows: int) -> int:
-    """Windows that the choice sees; with many, the later half is kept to confirm it, because the best of many sets looks too good."""
-    return windows if windows < _CONFIRM_FROM else windows // 2
+    def confirmed_share(self) -> float:
+        """Detectable effect of the whole procedure, as a share of volume, by leaving out one window at a time (Stone 1974)."""
+        squares = np.array(list(self.relative.values())) ** 2
+        best = np.argmin(squares.sum(axis=1)[:, None] - squares, axis=0)
+        unseen = squares[best, np.arange(squares.shape[1])]
+        return self._multiplier(len(unseen)) * float(np.sqrt(unseen.mean()))
 
 
 def _check(markets: Markets, spec: GeoSpec) -> None:
@@ -222,7 +221,9 @@ def _check(markets: Markets, spec: GeoSpec) -> None:
     if not np.isfinite(markets.volume).all():
         gaps = [name for name, row in zip(markets.names, markets.volume, strict=True) if not np.isfinite(row).all()]
         raise TooFewRows(
-            f"{len(gaps)} regions lack periods: {', '.join(gaps[:10])}.", where=WHERE, advice="Fill the gaps or put them under `geo.excluded`."
+            f"{len(gaps)} regions lack periods: {', '.join(gaps[:10])}.",
+            where=WHERE,
+            advice="Fill the gaps or put them under `geo.excluded`.",
         )
     if spec.budget is not None and spec.cost_per_region is None and markets.cost is None:
         raise ConfigError("a budget needs what a region costs.", where=WHERE, advice="Add `cost_per_region` or `cost_column`.")

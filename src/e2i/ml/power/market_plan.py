@@ -28,8 +28,8 @@ def read_markets(frame: pl.DataFrame, spec: ExperimentSpec) -> Markets:
     column = spec.geo.cost_column
     require_columns(frame, [spec.outcome, spec.unit, spec.time, *([column] if column else [])], where=WHERE)
     frame = frame.with_columns(pl.col(spec.unit).cast(pl.String))
-    wide, first, _ = wide_panel(frame, unit=spec.unit, time=spec.time, values=numbers(frame, spec.outcome))
-    names = tuple(frame[spec.unit][first.tolist()].to_list())
+    wide, rows, _ = wide_panel(frame, unit=spec.unit, time=spec.time, values=numbers(frame, spec.outcome))
+    names = tuple(frame[spec.unit][rows.max(axis=1).tolist()].to_list())
     cost = None if column is None else _costs(frame, spec.unit, column, names)
     gone = np.array([name in spec.geo.excluded and not np.isfinite(row).all() for name, row in zip(names, wide, strict=True)])
     wide = np.where(gone[:, None], 0.0, wide)
@@ -69,9 +69,11 @@ def redesign_markets(current: Draft, frame: pl.DataFrame, *, weights: Weights, s
 def _power(spec: ExperimentSpec, markets: MarketSelection) -> PowerAnalysis:
     from scipy import special
 
-    best, df = markets.recommended, markets.judged_windows
+    best, df = markets.recommended, markets.windows
     multiplier = float(special.stdtrit(df, 1.0 - spec.alpha / 2.0) + special.stdtrit(df, spec.power))
-    error = best.mde / multiplier
+    # the best of many sets looks better than it is: the larger of its own and the confirmed effect is planned with
+    mde = max(best.mde, markets.mde_confirmed)
+    error = mde / multiplier
     target = spec.target
     achieved = None if target is None else 1.0 if error == 0 else t_power(target / error, df, alpha=spec.alpha)
     reached = target is not None and achieved is not None and achieved >= spec.power
@@ -84,8 +86,8 @@ def _power(spec: ExperimentSpec, markets: MarketSelection) -> PowerAnalysis:
         planned_n=len(best.test),
         analysed_n=len(best.test),
         achieved_power=achieved,
-        mde=best.mde,
-        mde_share_of_baseline=best.mde_share,
+        mde=mde,
+        mde_share_of_baseline=best.mde_share * mde / best.mde if best.mde else 0.0,
         inputs={"placebo_error": error, "placebo_windows": float(df), "pre_fit_r2": best.pre_fit_r2, "placebo_bias": best.placebo_bias},
         sensitivity={}
         if target is None or error == 0

@@ -56,14 +56,20 @@ def _rules(draft: Draft) -> tuple[MonitoringRule, ...]:
     pace = f"{spec.accrual_per_week:g} a week" if spec.accrual_per_week is not None else f"{draft.power.planned_n} at the start"
     rules = [
         MonitoringRule(name="enrolment", threshold=f"below {ENROLMENT:.0%} of plan ({pace})", action="Mend recruitment before going on."),
-        MonitoringRule(name="attrition", threshold=f"above {ATTRITION:.0%} in either arm", action="Stop enrolling; compare who left by arm."),
-        MonitoringRule(name="contamination", threshold=f"above {CONTAMINATION:.0%} of controls treated", action="Stop the leak; analyse as assigned."),
+        MonitoringRule(
+            name="attrition", threshold=f"above {ATTRITION:.0%} in either arm", action="Stop enrolling; compare who left by arm."
+        ),
+        MonitoringRule(
+            name="contamination", threshold=f"above {CONTAMINATION:.0%} of controls treated", action="Stop the leak; analyse as assigned."
+        ),
     ]
     if draft.design != "geo":
         counted = "clusters" if draft.design == "cluster_rct" else "units"
         rules.append(
             MonitoringRule(
-                name="sample_ratio", threshold=f"chi-square p < {SAMPLE_RATIO_ALPHA} on enrolled {counted}", action="Stop: the assignment is broken."
+                name="sample_ratio",
+                threshold=f"chi-square p < {SAMPLE_RATIO_ALPHA} on enrolled {counted}",
+                action="Stop: the assignment is broken.",
             )
         )
     if spec.interim_looks:

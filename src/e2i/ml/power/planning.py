@@ -48,13 +48,12 @@ def choose(spec: ExperimentSpec, sample: Sample | None) -> tuple[ExperimentSpec,
         return spec, spec.design, f"Design `{spec.design}` was asked for."
     if spec.cluster is not None or (sample is None and spec.baseline.cluster_size is not None):
         return spec, "cluster_rct", f"Units of one `{spec.cluster or 'cluster'}` are treated together, so clusters are assigned whole."
-    if sample is None:
-        return (spec, "stratified", "Chance assigns within strata.") if spec.strata else (spec, "rct", "Chance assigns single units.")
-    if sample.wide is not None and sample.n < _FEW_UNITS:
+    if sample is not None and sample.wide is not None and sample.n < _FEW_UNITS:
         return spec, "geo", f"The panel follows {sample.n} units over time: too few for chance to balance, so markets are chosen by fit."
-    leaky = max(sample.shared, key=lambda name: sample.shared[name], default=None)
-    if leaky is not None and sample.shared[leaky] > _LEAK:
-        why = f"{sample.shared[leaky]:.0%} of units share their `{leaky}` with another unit: treatment would leak, so it is assigned whole."
+    shared = {} if sample is None else sample.shared
+    leaky = max(shared, key=lambda name: shared[name], default=None)
+    if leaky is not None and shared[leaky] > _LEAK:
+        why = f"{shared[leaky]:.0%} of units share their `{leaky}` with another unit: treatment would leak, so it is assigned whole."
         return spec.model_copy(update={"cluster": leaky}), "cluster_rct", why
     if spec.strata:
         return spec, "stratified", f"Chance assigns within levels of {', '.join(spec.strata)}, which removes their part of the variance."
@@ -91,7 +90,12 @@ def draft(spec: ExperimentSpec, frame: pl.DataFrame | None) -> Draft:
     analysis = choose_analysis(chosen, design, sample)
     facts = given_facts(chosen) if sample is None else measure(sample, chosen, analysis=analysis)
     return Draft(
-        spec=chosen, design=design, analysis=analysis, rationale=rationale, facts=facts, power=power_analysis(chosen, facts, design, analysis)
+        spec=chosen,
+        design=design,
+        analysis=analysis,
+        rationale=rationale,
+        facts=facts,
+        power=power_analysis(chosen, facts, design, analysis),
     )
 
 
@@ -115,7 +119,9 @@ def comparison(spec: ExperimentSpec, facts: Facts, design: TrialDesign) -> Compa
     require_spread(sd, outcome=spec.outcome)
     if design == "matched_pairs":
         if facts.outcome_type == "count":
-            raise ConfigError("matched pairs compare means, and the outcome is a count.", where=WHERE, advice="Set outcome_type: continuous.")
+            raise ConfigError(
+                "matched pairs compare means, and the outcome is a count.", where=WHERE, advice="Set outcome_type: continuous."
+            )
         return Pairs(sd=sd, correlation=_need(facts.pair_correlation, "r2"))
     return Means(sd=sd, treated=pi, kept=kept, covariates=k, clusters=clusters)
 
@@ -153,9 +159,9 @@ def power_analysis(spec: ExperimentSpec, facts: Facts, design: TrialDesign, anal
         variance_kept=facts.kept if facts.pair_correlation is None or design != "matched_pairs" else 1.0 - facts.pair_correlation,
         interim_inflation=cost,
         inputs=_inputs(facts, design),
-        curve=() if (shown := target if target is not None else mde) is None else curve(
-            formula, shown, [max(4, round(planned * share)) for share in _SIZES], alpha=spec.alpha
-        ),
+        curve=()
+        if (shown := target if target is not None else mde) is None
+        else curve(formula, shown, [max(4, round(planned * share)) for share in _SIZES], alpha=spec.alpha, counted=effective / planned),
         sensitivity={} if shown is None else _sensitivity(formula, shown, effective, alpha=spec.alpha),
     )
 
@@ -186,7 +192,7 @@ def _changes(current: Draft) -> list[tuple[str, ExperimentSpec]]:
     """Changes that this design admits, each as a sentence and the section that it makes."""
     spec, facts = current.spec, current.facts
     out: list[tuple[str, ExperimentSpec]] = []
-    if spec.candidate_covariates and facts.units is not None and current.analysis not in ("log_rank",):
+    if spec.candidate_covariates and facts.units is not None and current.analysis != "log_rank":
         names = tuple(dict.fromkeys((*spec.covariates, *spec.candidate_covariates)))
         analysis = "ancova" if spec.analysis == "difference" else spec.analysis
         text = f"adjust for {', '.join(spec.candidate_covariates)}"
@@ -262,7 +268,13 @@ def _sensitivity(formula: Comparison, effect: float, n: float, *, alpha: float) 
 
 
 def _inputs(facts: Facts, design: TrialDesign) -> dict[str, float]:
-    named = {"mean": facts.mean, "sd": facts.sd, "dispersion": facts.dispersion, "event_share": facts.event_share, "variance_kept": facts.kept}
+    named = {
+        "mean": facts.mean,
+        "sd": facts.sd,
+        "dispersion": facts.dispersion,
+        "event_share": facts.event_share,
+        "variance_kept": facts.kept,
+    }
     if design == "cluster_rct":
         named |= {"icc": facts.icc, "cluster_size": facts.cluster_size, "cluster_cv": facts.cluster_cv}
     if design == "matched_pairs":

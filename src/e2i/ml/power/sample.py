@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from e2i.domain.trials import ExperimentSpec, OutcomeType
 
 WHERE = "experiment"
-_FEWEST = 8
+_FEWEST = 4
 _DAYS_PER_WEEK = 7.0
 
 
@@ -61,7 +61,7 @@ def read_sample(frame: pl.DataFrame, spec: ExperimentSpec) -> Sample:
     SchemaMismatch
         A named column is missing, text where a number is needed, infinite, or a unit (and period) stands twice.
     TooFewRows
-        Fewer than eight units with a known outcome, or fewer than two periods.
+        Fewer than four units with a known outcome, or fewer than two periods.
     ConfigError
         An outcome type that does not fit the table.
     """
@@ -87,7 +87,7 @@ def _panel(frame: pl.DataFrame, values: FloatArray, spec: ExperimentSpec) -> Sam
             where=WHERE,
             advice="Leave out `outcome_type`, or give a table with one row per unit.",
         )
-    wide, first, weeks = wide_panel(frame, unit=spec.unit, time=str(spec.time), values=values)
+    wide, rows, weeks = wide_panel(frame, unit=spec.unit, time=str(spec.time), values=values)
     periods = wide.shape[1]
     post = min(spec.follow_up, periods - 1)
     before = min(spec.pre_periods, periods - post)
@@ -95,12 +95,12 @@ def _panel(frame: pl.DataFrame, values: FloatArray, spec: ExperimentSpec) -> Sam
     y, pre = _mean(wide[:, periods - post :]), _mean(wide[:, periods - post - before : periods - post])
     if kind == "count":
         y, pre = y * post, pre * before
-    units = frame[first.tolist()]
+    units = frame[_known_before(rows, periods - post).tolist()]
     return _finish(units, spec, y=y, kind=kind, pre=pre, wide=wide, window=(before, post), period_weeks=weeks, rows=frame.height)
 
 
 def wide_panel(frame: pl.DataFrame, *, unit: str, time: str, values: FloatArray) -> tuple[FloatArray, IntArray, float | None]:
-    """Units x periods (both sorted), the first row of each unit, and the weeks that a period lasts (None where times are no dates)."""
+    """Units x periods (both sorted), the row of each cell (-1 where absent), and a period's weeks (None where times are no dates)."""
     for name in (unit, time):
         if frame[name].null_count():
             raise SchemaMismatch(f"{frame[name].null_count()} rows lack `{name}`.", where=WHERE, advice="Remove these rows.")
@@ -112,15 +112,27 @@ def wide_panel(frame: pl.DataFrame, *, unit: str, time: str, values: FloatArray)
         raise TooFewRows(f"the panel has {periods} period.", where=WHERE, advice="Load at least two periods.")
     wide = np.full((n, periods), np.nan)
     wide[who, when] = values
-    _, first = np.unique(who, return_index=True)
-    return wide, first.astype(np.int64), _weeks(frame[time])
+    rows = np.full((n, periods), -1, dtype=np.int64)
+    rows[who, when] = np.arange(len(who))
+    return wide, rows, _weeks(frame[time])
+
+
+def _known_before(rows: IntArray, start: int) -> IntArray:
+    """Each unit's last row before period `start`, where its covariates are read; its first row where it came later."""
+    present = rows >= 0
+    before = present[:, :start]
+    last = start - 1 - np.argmax(before[:, ::-1], axis=1)
+    column = np.where(before.any(axis=1), last, np.argmax(present, axis=1))
+    return np.asarray(rows[np.arange(len(rows)), column], dtype=np.int64)
 
 
 def pairs_order(sample: Sample) -> FloatArray:
     """What units are sorted by before neighbours become pairs: the outcome predicted from covariates and pre-period; shape (n,)."""
     design = adjusters(sample)
     if design.shape[1] == 0:
-        raise ConfigError("there is nothing to match on.", where=WHERE, advice="Name `covariates`, or `time` for a panel with a pre-period.")
+        raise ConfigError(
+            "there is nothing to match on.", where=WHERE, advice="Name `covariates`, or `time` for a panel with a pre-period."
+        )
     return fitted(sample.y, design)
 
 
@@ -151,7 +163,14 @@ def _independent(design: FloatArray) -> BoolArray:
 
 
 def _finish(
-    units: pl.DataFrame, spec: ExperimentSpec, *, y: FloatArray, kind: OutcomeType, pre: FloatArray | None, wide: FloatArray | None, **rest: object
+    units: pl.DataFrame,
+    spec: ExperimentSpec,
+    *,
+    y: FloatArray,
+    kind: OutcomeType,
+    pre: FloatArray | None,
+    wide: FloatArray | None,
+    **rest: object,
 ) -> Sample:
     known = np.isfinite(y) if pre is None else np.isfinite(y) & np.isfinite(pre)
     x = np.column_stack([np.empty((len(y), 0)), *(numbers(units, name) for name in spec.covariates)])
@@ -172,7 +191,9 @@ def _finish(
         x=x[whole],
         x_names=spec.covariates,
         pre=None if pre is None else pre[whole],
-        strata=None if not spec.strata else level_codes(units.select(pl.struct(spec.strata).alias("s").hash())["s"].filter(pl.Series(whole)))[0],
+        strata=None
+        if not spec.strata
+        else level_codes(units.select(pl.struct(spec.strata).alias("s").hash())["s"].filter(pl.Series(whole)))[0],
         cluster=cluster,
         cluster_names=cluster_names,
         event=None if event is None else event[whole],
@@ -189,7 +210,9 @@ def _labels(units: pl.DataFrame, column: str | None, keep: BoolArray) -> tuple[I
         return None, None
     labels = units[column].filter(pl.Series(keep))
     if labels.null_count():
-        raise SchemaMismatch(f"{labels.null_count()} units have no `{column}`.", where=WHERE, advice="Fill it in; nobody can be assigned without.")
+        raise SchemaMismatch(
+            f"{labels.null_count()} units have no `{column}`.", where=WHERE, advice="Fill it in; nobody can be assigned without."
+        )
     codes, _ = level_codes(labels)
     _, first = np.unique(codes, return_index=True)
     return codes, tuple(labels[first.tolist()].cast(pl.String).to_list())
@@ -211,7 +234,9 @@ def _kind(values: FloatArray, spec: ExperimentSpec) -> OutcomeType:
     if spec.outcome_type == "binary" and not is_binary:
         raise SchemaMismatch("a binary outcome has values other than 0 and 1.", where=f"{WHERE}, `{spec.outcome}`", advice="Recode it.")
     if spec.outcome_type in ("count", "time_to_event") and bool((known < 0).any()):
-        raise SchemaMismatch(f"a {spec.outcome_type} outcome has values below 0.", where=f"{WHERE}, `{spec.outcome}`", advice="Correct these rows.")
+        raise SchemaMismatch(
+            f"a {spec.outcome_type} outcome has values below 0.", where=f"{WHERE}, `{spec.outcome}`", advice="Correct these rows."
+        )
     if spec.outcome_type == "time_to_event" and spec.event is None:
         raise ConfigError("the table needs a 0/1 column that says whether the event was seen.", where=WHERE, advice="Add `event: COLUMN`.")
     return spec.outcome_type
@@ -240,4 +265,4 @@ def _weeks(times: pl.Series) -> float | None:
     if times.dtype not in (pl.Date, pl.Datetime):
         return None
     gaps = times.unique().sort().diff().drop_nulls().median()
-    return gaps / datetime.timedelta(days=_DAYS_PER_WEEK) if isinstance(gaps, datetime.timedelta) else None
+    return gaps / dt.timedelta(days=_DAYS_PER_WEEK) if isinstance(gaps, dt.timedelta) else None

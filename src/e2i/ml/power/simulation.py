@@ -93,14 +93,15 @@ def wilson(successes: int, trials: int, *, level: float = 0.95) -> tuple[float, 
 
 
 def planted(y: FloatArray, effect: float, *, kind: str, rng: np.random.Generator) -> FloatArray:
-    """The outcome under treatment: shifted; 0/1 values turned at the rate that moves the share; counts thinned or topped up.
+    """The outcome under treatment: shifted; 0/1 values turned at the rate that moves the share; counts thinned, or topped up
+    in proportion to the unit's own rate.
 
     Raises ConfigError when a share would leave [0, 1].
     """
     if kind == "count":
         if effect <= 1.0:
             return rng.binomial(y.astype(np.int64), effect).astype(np.float64)
-        return y + rng.poisson((effect - 1.0) * y)
+        return y + rng.poisson((effect - 1.0) * _own_rates(y, rng=rng))
     if kind != "binary":
         return y + effect
     share = float(y.mean())
@@ -109,6 +110,16 @@ def planted(y: FloatArray, effect: float, *, kind: str, rng: np.random.Generator
     movable = y == (0.0 if effect > 0 else 1.0)
     rate = abs(effect) / (1.0 - share if effect > 0 else share) if effect else 0.0
     return np.where(movable & (rng.random(len(y)) < rate), 1.0 - y, y)
+
+
+def _own_rates(y: FloatArray, *, rng: np.random.Generator) -> FloatArray:
+    """A unit's rate, drawn from what its count says under a gamma mixture, so that counts topped up by it stay negative binomial."""
+    mean = float(y.mean())
+    dispersion = (float(y.var()) - mean) / mean**2 if mean > 0 else 0.0
+    if dispersion <= 0:
+        return np.full(len(y), mean)
+    shape = 1.0 / dispersion
+    return rng.gamma(y + shape, 1.0 / (1.0 + shape / mean))
 
 
 def _within(value: float, interval: tuple[float, float]) -> bool:

@@ -70,6 +70,6 @@ def detectable(comparison: Comparison, n: float, *, alpha: float, power: float, 
     return found if possible else None
 
 
-def curve(comparison: Comparison, effect: float, sizes: Sequence[int], *, alpha: float) -> tuple[PowerPoint, ...]:
-    """Power at each of `sizes`."""
-    return tuple(PowerPoint(n=n, effect=effect, power=comparison.power(effect, n, alpha=alpha)) for n in sizes)
+def curve(comparison: Comparison, effect: float, sizes: Sequence[int], *, alpha: float, counted: float = 1.0) -> tuple[PowerPoint, ...]:
+    """Power at each of `sizes`, of which a share `counted` remains after attrition and looks."""
+    return tuple(PowerPoint(n=n, effect=effect, power=comparison.power(effect, n * counted, alpha=alpha)) for n in sizes)

@@ -25,7 +25,7 @@ def judge(draft: Draft, threats: tuple[ValidityThreat, ...]) -> tuple[ValiditySc
     """Score and recommendation.
 
     weak: an open threat that is likely and severe, or power below 0.5; strong: no open threat above medium likelihood and low
-    severity, and power (where an effect is named) as asked; moderate: what is between.
+    severity, power (where an effect is named) as asked, and a table to measure it in; moderate: what is between.
     """
     open_ = [_WORTH[each.likelihood] + _WORTH[each.severity] for each in threats if not each.mitigated]
     worst = max(open_, default=0)
@@ -35,7 +35,7 @@ def judge(draft: Draft, threats: tuple[ValidityThreat, ...]) -> tuple[ValiditySc
         return "weak", "redesign_needed"
     if is_short:
         return "moderate", "redesign_needed"
-    if worst >= 3 or draft.design == "geo" or draft.power.mde is None:
+    if worst >= 3 or draft.design == "geo" or draft.power.mde is None or draft.facts.units is None:
         return "moderate", "proceed_with_caution"
     return "strong", "proceed"
 
@@ -47,43 +47,68 @@ def _selection(draft: Draft) -> ValidityThreat:
         return _threat(
             "selection_bias",
             "Test regions are chosen by fit, not by chance: they may differ from others in what is to come.",
-            "medium", "high", "Draw the test set by chance among candidates of like detectable effect.", "low",
-            "the design is not randomised", None,
+            "medium",
+            "high",
+            "Draw the test set by chance among candidates of like detectable effect.",
+            "low",
+            "the design is not randomised",
+            None,
         )
     if spec.units_available is not None and facts.units is not None and spec.units_available < 0.5 * facts.units:
         share = spec.units_available / facts.units
         return _threat(
-            "selection_bias", "Those who can be enrolled may not stand for all.", "medium", "medium",
-            "Draw the enrolled units by chance from the whole list and compare them with the rest.", "low",
-            f"{share:.0%} of the units in the table can take part", share,
+            "selection_bias",
+            "Those who can be enrolled may not stand for all.",
+            "medium",
+            "medium",
+            "Draw the enrolled units by chance from the whole list and compare them with the rest.",
+            "low",
+            f"{share:.0%} of the units in the table can take part",
+            share,
         )
     likelihood: Level = "high" if left_out > 0.2 else "medium" if left_out > 0.05 else "low"
     return _threat(
-        "selection_bias", "Units without known covariates are left out.", likelihood, "medium",
-        "Fill in the covariates, or block on whether they are known.", "medium",
-        "no table to measure it in" if facts.units is None else f"{left_out:.1%} of units lack a covariate", left_out,
+        "selection_bias",
+        "Units without known covariates are left out.",
+        likelihood,
+        "medium",
+        "Fill in the covariates, or block on whether they are known.",
+        "medium",
+        "no table to measure it in" if facts.units is None else f"{left_out:.1%} of units lack a covariate",
+        left_out,
     )
 
 
 def _confounding(draft: Draft) -> ValidityThreat:
-    facts, power = draft.facts, draft.power
+    power = draft.power
     text = "Chance leaves the arms unequal in what moves the outcome."
     if draft.markets is not None:
         r2 = draft.markets.recommended.pre_fit_r2
         likelihood: Level = "low" if r2 > 0.9 else "medium" if r2 > 0.6 else "high"
         return _threat(
-            "confounding", "Test and control regions may drift apart for other reasons.", likelihood, "high",
-            "Add regions or history until the controls follow the test regions.", "medium",
-            f"the controls explain {r2:.0%} of the test regions' movement before the test", r2,
+            "confounding",
+            "Test and control regions may drift apart for other reasons.",
+            likelihood,
+            "high",
+            "Add regions or history until the controls follow the test regions.",
+            "medium",
+            f"the controls explain {r2:.0%} of the test regions' movement before the test",
+            r2,
         )
     arms = power.planned_clusters if power.planned_clusters is not None else power.planned_n
     few = _FEW_CLUSTERS if power.planned_clusters is not None else _FEW
     is_blocked = bool(draft.spec.strata) or draft.analysis in ("ancova", "paired", "double_difference")
     unit = "clusters" if power.planned_clusters is not None else "units"
     return _threat(
-        "confounding", text, "high" if arms < few / 2 else "medium" if arms < few else "low", "medium",
-        "Block on, or adjust for, a covariate that predicts the outcome.", "low",
-        f"{arms} {unit}: a standardised difference of {2.0 / max(arms, 1) ** 0.5:.2f} is one standard error", float(arms), is_blocked,
+        "confounding",
+        text,
+        "high" if arms < few / 2 else "medium" if arms < few else "low",
+        "medium",
+        "Block on, or adjust for, a covariate that predicts the outcome.",
+        "low",
+        f"{arms} {unit}: a standardised difference of {2.0 / max(arms, 1) ** 0.5:.2f} is one standard error",
+        float(arms),
+        is_blocked,
     )
 
 
@@ -92,21 +117,35 @@ def _measurement(draft: Draft) -> ValidityThreat:
     missing, top = facts.missing_outcome, facts.concentration
     if missing > 0.05:
         return _threat(
-            "measurement", "The outcome is not known for everybody; whether it is may depend on the arm.",
-            "high" if missing > 0.15 else "medium", "high" if missing > 0.15 else "medium",
-            "Measure the outcome from a source that does not depend on the unit's cooperation.", "medium",
-            f"{missing:.1%} of units have no outcome in the table", missing,
+            "measurement",
+            "The outcome is not known for everybody; whether it is may depend on the arm.",
+            "high" if missing > 0.15 else "medium",
+            "high" if missing > 0.15 else "medium",
+            "Measure the outcome from a source that does not depend on the unit's cooperation.",
+            "medium",
+            f"{missing:.1%} of units have no outcome in the table",
+            missing,
         )
     if top is not None and top > 0.2:
         return _threat(
-            "measurement", "A few units hold much of the outcome and swing the mean.", "medium", "medium",
-            "Stratify by outcome decile, or fix a cap on the outcome in the plan.", "low",
-            f"1 % of units hold {top:.0%} of the outcome", top,
+            "measurement",
+            "A few units hold much of the outcome and swing the mean.",
+            "medium",
+            "medium",
+            "Stratify by outcome decile, or fix a cap on the outcome in the plan.",
+            "low",
+            f"1 % of units hold {top:.0%} of the outcome",
+            top,
         )
     return _threat(
-        "measurement", "The outcome is recorded wrongly, or restated later.", "low" if facts.units is not None else "medium", "medium",
-        "Fix the data vintage in the plan and measure both arms from the same source.", "low",
-        f"{missing:.1%} of units have no outcome in the table" if facts.units is not None else "no table to measure it in", missing,
+        "measurement",
+        "The outcome is recorded wrongly, or restated later.",
+        "low" if facts.units is not None else "medium",
+        "medium",
+        "Fix the data vintage in the plan and measure both arms from the same source.",
+        "low",
+        f"{missing:.1%} of units have no outcome in the table" if facts.units is not None else "no table to measure it in",
+        missing,
     )
 
 
@@ -118,18 +157,40 @@ def _contamination(draft: Draft) -> ValidityThreat:
         beyond = {name: share for name, share in facts.shared.items() if name != spec.cluster}
         leak = max(beyond.values(), default=0.0)
         if leak <= CONTAMINATION:
-            return _threat("contamination", text, "low", "high", advice, "medium", f"clusters `{spec.cluster or 'given'}` are assigned whole", 0.0, True)
+            return _threat(
+                "contamination",
+                text,
+                "low",
+                "high",
+                advice,
+                "medium",
+                f"clusters `{spec.cluster or 'given'}` are assigned whole",
+                0.0,
+                True,
+            )
     leaks = {name: share for name, share in facts.shared.items() if draft.design != "cluster_rct" or name != spec.cluster}
     if not leaks:
         return _threat(
-            "contamination", text, "medium" if draft.design != "geo" else "low", "medium", "Name `shared` columns to have it measured. " + advice,
-            "medium", "no column was named over which treatment could leak", None,
+            "contamination",
+            text,
+            "medium" if draft.design != "geo" else "low",
+            "medium",
+            "Name `shared` columns to have it measured. " + advice,
+            "medium",
+            "no column was named over which treatment could leak",
+            None,
         )
     worst = max(leaks, key=lambda name: leaks[name])
     share = leaks[worst]
     return _threat(
-        "contamination", text, "high" if share > 0.25 else "medium" if share > CONTAMINATION else "low", "high", advice, "medium",
-        f"{share:.0%} of units share their `{worst}` with another unit", share,
+        "contamination",
+        text,
+        "high" if share > 0.25 else "medium" if share > CONTAMINATION else "low",
+        "high",
+        advice,
+        "medium",
+        f"{share:.0%} of units share their `{worst}` with another unit",
+        share,
     )
 
 
@@ -143,12 +204,25 @@ def _temporal(draft: Draft) -> ValidityThreat:
         bias = abs(best.placebo_bias) / best.placebo_rmse if best.placebo_rmse > 0 else 0.0
         likelihood: Level = "high" if bias > 0.8 else "medium" if bias > 0.5 else "low"
         return _threat(
-            "temporal", text, likelihood, severity, advice, "low", f"placebo effects in past windows lean one way by {bias:.0%} of their size", bias
+            "temporal",
+            text,
+            likelihood,
+            severity,
+            advice,
+            "low",
+            f"placebo effects in past windows lean one way by {bias:.0%} of their size",
+            bias,
         )
     if facts.last_jump is not None and abs(facts.last_jump) > 3.0:
         return _threat(
-            "temporal", text, "high", "medium", "Wait until the level has settled, or extend the pre-period. " + advice, "medium",
-            f"the last quarter of the panel lies {facts.last_jump:.1f} standard errors off the trend before it", facts.last_jump,
+            "temporal",
+            text,
+            "high",
+            "medium",
+            "Wait until the level has settled, or extend the pre-period. " + advice,
+            "medium",
+            f"the last quarter of the panel lies {facts.last_jump:.1f} standard errors off the trend before it",
+            facts.last_jump,
         )
     trend = facts.trend
     evidence = "no panel to measure it in" if trend is None else f"the mean moved by {trend:.2f} standard deviations over the panel"
@@ -163,14 +237,27 @@ def _attrition(draft: Draft) -> ValidityThreat:
     known = facts.lost_units is not None or expected > 0
     evidence = f"{lost:.1%} of units leave over the time of a test" if known else "no panel and no `expected_attrition` to read it from"
     return _threat(
-        "attrition", "Units leave, and not alike in both arms.", likelihood if known else "medium", "high" if lost > ATTRITION else "medium",
-        "Enrol more, analyse all as assigned, and compare who left between the arms.", "medium", evidence, lost if known else None,
+        "attrition",
+        "Units leave, and not alike in both arms.",
+        likelihood if known else "medium",
+        "high" if lost > ATTRITION else "medium",
+        "Enrol more, analyse all as assigned, and compare who left between the arms.",
+        "medium",
+        evidence,
+        lost if known else None,
     )
 
 
 def _threat(  # noqa: PLR0917 - a row of a table
-    kind: str, description: str, likelihood: Level, severity: Level, mitigation: str, difficulty: Level, evidence: str,
-    measured: float | None, mitigated: bool = False,
+    kind: str,
+    description: str,
+    likelihood: Level,
+    severity: Level,
+    mitigation: str,
+    difficulty: Level,
+    evidence: str,
+    measured: float | None,
+    mitigated: bool = False,
 ) -> ValidityThreat:
     return ValidityThreat(
         threat_type=kind,  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+({column}::DOUBLE - {mean}) AS {name}

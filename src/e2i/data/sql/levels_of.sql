@@ -1,0 +1,4 @@
+SELECT DISTINCT {column}
+FROM {source}
+WHERE {complete}
+LIMIT {limit}

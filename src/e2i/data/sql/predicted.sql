@@ -1,0 +1,1 @@
+ + {coefficient} * ({column}::DOUBLE - {mean})

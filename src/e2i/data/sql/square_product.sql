@@ -1,0 +1,1 @@
+sum(residual * residual * {left} * {right})
