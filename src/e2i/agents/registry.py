@@ -13,6 +13,7 @@ from e2i.agents.ml_foundation import (
     scope_definer,
 )
 from e2i.agents.ml_predictions import resource_optimizer
+from e2i.agents.monitoring import experiment_designer
 from e2i.engine.spec import AgentSpec
 
 AGENTS: dict[str, AgentSpec] = {
@@ -28,6 +29,7 @@ AGENTS: dict[str, AgentSpec] = {
         causal_impact.SPEC,
         heterogeneous_optimizer.SPEC,
         gap_analyzer.SPEC,
+        experiment_designer.SPEC,
         resource_optimizer.SPEC,
     )
 }

@@ -6,7 +6,7 @@ What needs every row at once (cross-fitted nuisances, overlap, balance, most ref
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from e2i.causal.design import MINIMUM_PER_ARM, Identification, require_roles
@@ -30,13 +30,19 @@ _INCOMPLETE = 0.05
 _SAMPLE = "Draw a random sample of units into a smaller file and run the same study on it."
 
 
-async def large_effect(study: Study, table: LargeTable, *, compute: Executor) -> CausalFinding:
-    """Estimate and judge an effect without loading the file; memory is bounded by the table's own limit.
+@dataclass(frozen=True, kw_only=True)
+class LargeAnswer:
+    """The finding, and the table that it was found in."""
 
-    Returns
-    -------
-    CausalFinding
-        Verdict `review` or `block`. `refusal` says why where the question needs the rows themselves.
+    finding: CausalFinding
+    """verdict `review` or `block`; `refusal` says why where the question needs the rows themselves"""
+    rows: int
+    columns: tuple[str, ...]
+    is_synthetic: bool
+
+
+async def large_effect(study: Study, table: LargeTable, *, compute: Executor) -> LargeAnswer:
+    """Estimate and judge an effect without loading the file; memory is bounded by the table's own limit.
 
     Raises
     ------
@@ -46,39 +52,48 @@ async def large_effect(study: Study, table: LargeTable, *, compute: Executor) ->
     return await compute.run(answer_large, table, study)
 
 
-def answer_large(table: LargeTable, study: Study) -> CausalFinding:
+def answer_large(table: LargeTable, study: Study) -> LargeAnswer:
     """`large_effect` where it stands. Raises the same."""
     effect = study.effect
     assert effect is not None
-    try:
-        _require_simple(effect)
-        used = tuple(dict.fromkeys((*effect.confounders, *effect.modifiers)))
-        others = (*used, *((effect.cluster,) if effect.cluster is not None else ()))
+    reason = _unanswerable(effect)
+    if reason is not None:
+        return _answer(refused(reason), table.profile(outcome=effect.outcome, treatment=effect.outcome))
+    adjustment = tuple(dict.fromkeys((*effect.confounders, *effect.modifiers)))
+    cluster = (effect.cluster,) if effect.cluster is not None else ()
+    profile = table.profile(outcome=effect.outcome, treatment=effect.treatment, others=cluster, unit=study.unit, time=study.time)
+    is_panel = study.unit is not None and study.time is not None and profile.most_rows_of_a_unit > 1 and profile.periods > 1
+    if not is_panel and adjustment:
+        others = (*adjustment, *cluster)
         profile = table.profile(outcome=effect.outcome, treatment=effect.treatment, others=others, unit=study.unit, time=study.time)
+    try:
         require_roles(effect, profile.columns, unit=study.unit, time=study.time)
         _require_variation(profile, effect)
-        is_panel = study.unit is not None and study.time is not None and profile.most_rows_of_a_unit > 1 and profile.periods > 1
-        return (_panel if is_panel else _cross_section)(table, study, effect, profile)
+        return _answer((_panel if is_panel else _cross_section)(table, study, effect, profile), profile)
     except CausalError as error:
-        return refused(error)
+        return _answer(refused(error), profile)
 
 
-def _require_simple(effect: EffectSpec) -> None:
+def _answer(finding: CausalFinding, profile: Profile) -> LargeAnswer:
+    return LargeAnswer(finding=finding, rows=profile.rows, columns=profile.columns, is_synthetic=profile.is_synthetic)
+
+
+def _unanswerable(effect: EffectSpec) -> NotIdentified | None:
+    """What a linear model on sums cannot take into account."""
     found = (
         (effect.design not in ("auto", "cross_section", "did"), f"design `{effect.design}`"),
         (bool(effect.instruments), "an instrument"),
         (effect.weights is not None, "sampling weights"),
-        (effect.cohort is not None, "`cohort`: give a 0/1 treatment per unit and period"),
+        (effect.cohort is not None, "`cohort`, unlike a 0/1 treatment per unit and period,"),
         (effect.reference is not None, "a treatment with several levels"),
         (effect.anticipation > 0, "`anticipation`"),
         (bool(effect.edges), "a causal graph"),
         (effect.estimand in ("ATO", "LATE"), f"estimand {effect.estimand}"),
     )
-    for is_asked, what in found:
-        if is_asked:
-            raise NotIdentified(
-                f"the file is too large to load, and {what} needs its rows.", where="effect", advice=f"{_SAMPLE} Or leave it out."
-            )
+    what = next((what for is_asked, what in found if is_asked), None)
+    if what is None:
+        return None
+    return NotIdentified(f"the file is too large to load, and {what} needs its rows.", where="effect", advice=f"{_SAMPLE} Or leave it out.")
 
 
 def _require_variation(profile: Profile, effect: EffectSpec) -> None:

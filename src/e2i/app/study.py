@@ -24,9 +24,12 @@ from e2i.agents.ml_foundation import (
 )
 from e2i.agents.ml_foundation.model_trainer.nodes.mlflow_logger import run_key
 from e2i.agents.ml_predictions import resource_optimizer
+from e2i.agents.monitoring import experiment_designer
+from e2i.app.large_effect import large_effect
 from e2i.app.study_progress import Progress, Table, make_report, status_of, table_of
 from e2i.domain.allocation import SegmentResponse
 from e2i.domain.evidence import CausalFinding
+from e2i.domain.experiments import FrameRef
 from e2i.domain.report import ReportEvidence, StudyReport
 from e2i.domain.runs import AuditEntry, StudyRun
 from e2i.domain.study import Study
@@ -35,7 +38,8 @@ from e2i.engine.spec import AgentSpec
 from e2i.errors import BackendUnavailable, BudgetExceeded, ConfigError, E2IError, NotFound, SpecError
 from e2i.observability import attributes as names
 from e2i.observability.spans import current_context, current_trace_id, new_trace_id, span, trace_of
-from e2i.ports.data import FrameSource, FrameStore
+from e2i.ports.compute import Executor
+from e2i.ports.data import FrameSource, FrameStore, LargeTable
 from e2i.ports.records import AuditTrail, EvidenceRecords, RunRecords, TrainingRunRecords
 from e2i.ports.reporting import ReportWriter
 
@@ -57,6 +61,9 @@ class StudyPorts:
     fill: Callable[[type[Any], FrameStore], Any]
     causal_fill: Callable[[type[Any], FrameStore], Any]
     """as `fill`, with a worker of its own: the effect is estimated beside the model"""
+    large: Callable[..., LargeTable | None]
+    """the study's data as a table that is never held in memory, when they are large"""
+    compute: Executor
     reports_folder: Path
 
 
@@ -228,19 +235,33 @@ async def _model(progress: Progress, ports: StudyPorts) -> None:
 
 
 async def _effect_alone(progress: Progress, ports: StudyPorts) -> None:
-    """The data as they are: the causal part has its own checks of them."""
+    """The data as they are: the causal part has its own checks of them. Files beyond the threshold are never held in memory."""
+    source, study = ports.source, progress.study
+    large = ports.large(study.data, base=progress.base)
+    if large is not None:
+        answer = await large_effect(study, large, compute=ports.compute)
+        sha = await asyncio.to_thread(source.identity, study.data, base=progress.base)
+        ref = FrameRef(name=data_preparer.TABLE, path=study.data.source, rows=answer.rows, columns=answer.columns, sha256=sha)
+        progress.table = Table(ref=ref, sha256=sha, is_synthetic=answer.is_synthetic)
+        await _effect(progress, ports, finding=answer.finding)
+        return
     snapshot = await asyncio.to_thread(ports.source.load, progress.study.data, base=progress.base)
     ref = await asyncio.to_thread(progress.frames.save, data_preparer.TABLE, snapshot.frame)
     progress.table = Table(ref=ref, sha256=snapshot.sha256, is_synthetic=snapshot.is_synthetic)
     await _effect(progress, ports)
 
 
-async def _effect(progress: Progress, ports: StudyPorts) -> None:
+async def _effect(progress: Progress, ports: StudyPorts, *, finding: CausalFinding | None = None) -> None:
     table = table_of(progress)
     if table is None:
         raise SpecError("the data were not prepared.", where="run_study")
     state = causal_impact.State(
-        study=progress.study, run_id=progress.run.run_id, table=table.ref, data_sha256=table.sha256, seed=progress.study.seed
+        study=progress.study,
+        finding=finding,
+        run_id=progress.run.run_id,
+        table=table.ref,
+        data_sha256=table.sha256,
+        seed=progress.study.seed,
     )
     progress.caused = await _run(progress, ports, causal_impact.SPEC, state, fill=ports.causal_fill)
     await _divide(progress, ports)
@@ -273,6 +294,9 @@ async def _plans(progress: Progress, ports: StudyPorts) -> None:
     if study.allocation is not None:
         allocated = resource_optimizer.State(spec=study.allocation, seed=study.seed, base=base, table=ref, responses=_responses(progress))
         progress.allocated = await _run(progress, ports, resource_optimizer.SPEC, allocated)
+    if study.experiment is not None:
+        designed = experiment_designer.State(spec=study.experiment, name=study.name, seed=study.seed, base=base, table=ref)
+        progress.designed = await _run(progress, ports, experiment_designer.SPEC, designed)
 
 
 async def _findings(progress: Progress, ports: StudyPorts) -> dict[str, CausalFinding]:

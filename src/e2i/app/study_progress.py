@@ -17,6 +17,7 @@ from e2i.agents.ml_foundation import (
     scope_definer,
 )
 from e2i.agents.ml_predictions import resource_optimizer
+from e2i.agents.monitoring import experiment_designer
 from e2i.domain.effect_report import EffectSummary
 from e2i.domain.experiments import FrameRef, ModelVersion, SearchResult
 from e2i.domain.report import (
@@ -61,6 +62,7 @@ class Progress:
     divided: heterogeneous_optimizer.State | None = None
     compared: gap_analyzer.State | None = None
     allocated: resource_optimizer.State | None = None
+    designed: experiment_designer.State | None = None
     observed: observability_connector.State | None = None
 
 
@@ -86,10 +88,11 @@ def make_report(progress: Progress, *, status: Any, error: E2IError | None) -> S
         segments=progress.divided.report if progress.divided is not None else None,
         gaps=progress.compared.report if progress.compared is not None else None,
         allocation=progress.allocated.plan if progress.allocated is not None else None,
+        experiment=progress.designed.plan if progress.designed is not None else None,
         timings_s=dict(progress.timings),
         asked=("effect",)
         if progress.table is not None
-        else tuple(name for name in ("effect", "prediction", "gaps", "allocation") if getattr(study, name) is not None),
+        else tuple(name for name in ("effect", "prediction", "gaps", "allocation", "experiment") if getattr(study, name) is not None),
         error=dict(error.to_dict()) if error is not None else None,
         warnings=_warnings(progress),
     )

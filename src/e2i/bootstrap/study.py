@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2i.bootstrap.executors import EngineName, make_executors
+from e2i.bootstrap.large_files import large_tables
 from e2i.bootstrap.observing import breaker, observing, pipeline_settings
 from e2i.bootstrap.platform import Platform, check_disk
 
@@ -27,20 +29,24 @@ CAUSAL_IMPORTS = ("polars", "sklearn.linear_model", "lightgbm")
 
 
 async def run_study(
-    path: Path, settings: Settings, *, on_step: Callable[[Signal], None], progress: Progress, effect_alone: bool = False
+    path: Path,
+    settings: Settings,
+    *,
+    on_step: Callable[[Signal], None],
+    progress: Progress,
+    effect_alone: bool = False,
+    engine: EngineName = "process",
 ) -> StudyResult:
     """Load a study file and take it through the chain, or answer its causal question alone. Raises E2IError."""
     from e2i.data.sources import LocalFrameSource
     from e2i.data.study_file import check_roles, load_study
-    from e2i.engine.executor import LocalExecutor
     from e2i.observability.propagation import attached, from_environment_value
     from e2i.telemetry.pipeline import install_in_worker
 
     study = load_study(path)
     base = path.parent
     initialize = partial(install_in_worker, pipeline_settings(settings))
-    worker = LocalExecutor(preload=WORKER_IMPORTS, initialize=initialize)
-    causal_worker = LocalExecutor(preload=CAUSAL_IMPORTS, initialize=initialize)
+    worker, causal_worker = make_executors(engine, settings, preloads=[WORKER_IMPORTS, CAUSAL_IMPORTS], initialize=initialize)
     async with AsyncExitStack() as stack:
         for each in (worker, causal_worker):
             stack.callback(each.close)
@@ -119,6 +125,8 @@ async def study_ports(
         frames=lambda run_id: RunFrames(settings.home.absolute() / "runs" / run_id),
         fill=fill_with(workers[0]),
         causal_fill=fill_with(workers[1]),
+        large=large_tables(settings),
+        compute=workers[1],
         reports_folder=settings.home.absolute() / "reports",
     )
 

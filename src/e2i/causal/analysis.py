@@ -70,7 +70,9 @@ def conclude(estimation: Estimation, refutations: tuple[Refutation, ...], *, ide
         concerns=estimation.concerns,
         hazards=estimation.hazards,
         specifications=estimation.specifications,
+        alternatives=estimation.alternatives,
         is_randomised=identification.is_randomised,
+        is_dose=identification.treatment_kind == "continuous",
     )
     verdict = weigh(estimation.effect, evidence)
     answer = {each.name: getattr(estimation, each.name) for each in fields(Answer)}

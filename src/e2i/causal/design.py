@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -12,11 +13,13 @@ import polars as pl
 
 from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 from e2i.causal.encoding import Covariates, encode, numeric
+from e2i.domain.disclosure import counted
 from e2i.domain.study import EffectSpec, Study
 from e2i.errors import NotIdentified, NoVariation, SchemaMismatch, TooFewRows
 
 Average = Literal["ATE", "ATT"]
 MINIMUM_PER_ARM = 30
+_ARROW = re.compile("<->|->|<-|→|←|↔")
 _FEW_INCOMPLETE = 0.05
 """share of rows with a missing confounder up to which they are left out of an instrumental variable design, as the field does"""
 
@@ -43,6 +46,8 @@ class Identification:
     cohort: str | None = None
     modifiers: tuple[str, ...] = ()
     instruments: tuple[str, ...] = ()
+    mediators: tuple[str, ...] = ()
+    """front door: what carries the whole effect; nothing is adjusted for then"""
     negative_controls: tuple[str, ...] = ()
     negative_exposures: tuple[str, ...] = ()
     pre_outcomes: tuple[str, ...] = ()
@@ -112,7 +117,7 @@ def prepare(frame: pl.DataFrame, identification: Identification) -> Sample:
     if unit is not None and frame[unit].drop_nulls().is_duplicated().any():
         copies = int(frame[unit].drop_nulls().is_duplicated().sum())
         raise SchemaMismatch(
-            f"{copies} rows share their `{unit}` with another row; a cross-section has one row per unit.",
+            f"{counted(copies, 'rows')} share their `{unit}` with another row; a cross-section has one row per unit.",
             where=f"column {unit}",
             advice="Aggregate to one row per unit, or leave `unit` out if rows are units.",
         )
@@ -195,9 +200,12 @@ def require_roles(effect: EffectSpec, columns: Iterable[str], *, unit: str | Non
 
 
 def columns_of(study: Study) -> list[str]:
-    """Every column that the causal question names, once each."""
+    """Every column that the causal question names, once each; of a graph also its names, of which not all need be columns."""
     effect = study.effect
-    return [] if effect is None else list(dict.fromkeys(_named(effect, (effect.treatment,), study.unit, study.time)))
+    if effect is None:
+        return []
+    in_graph = [name for edge in effect.edges for part in _ARROW.split(edge) if (name := part.strip())]
+    return list(dict.fromkeys([*_named(effect, (effect.treatment,), study.unit, study.time), *in_graph]))
 
 
 def _named(effect: EffectSpec, known: tuple[str, ...], unit: str | None, time: str | None) -> list[str]:
@@ -244,7 +252,7 @@ def _clusters(frame: pl.DataFrame, column: str | None) -> IntArray | None:
     series = frame[column]
     if series.null_count():
         raise SchemaMismatch(
-            f"`{column}` is missing in {series.null_count()} rows, so it is unknown which rows belong together.",
+            f"`{column}` is missing in {counted(series.null_count(), 'rows')}, so it is unknown which rows belong together.",
             where=f"column {column}",
             advice="Fill it, or leave those rows out.",
         )
@@ -265,7 +273,7 @@ def _weights(frame: pl.DataFrame, column: str | None) -> FloatArray | None:
     wrong = int((~(values > 0)).sum())
     if wrong:
         raise SchemaMismatch(
-            f"{wrong} weights in `{column}` are missing, zero or negative.",
+            f"{counted(wrong, 'weights')} in `{column}` are missing, zero or negative.",
             where=f"column {column}",
             advice="Sampling weights are positive; leave out rows that stand for nobody.",
         )
@@ -311,7 +319,7 @@ def _require_variation(treatment: FloatArray, outcome: FloatArray, *, kind: Trea
         )
     if min(treated, untreated) < MINIMUM_PER_ARM:
         raise TooFewRows(
-            f"{treated} treated and {untreated} untreated rows; each arm needs {MINIMUM_PER_ARM}.",
+            f"the smaller arm has {counted(min(treated, untreated), 'rows')}; each arm needs {MINIMUM_PER_ARM}.",
             where="treatment",
             advice="Collect more rows or widen the definition of treatment.",
         )

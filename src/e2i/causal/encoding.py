@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from e2i.causal.arrays import FloatArray
+from e2i.domain.disclosure import counted
 from e2i.errors import DataError, NotIdentified, SchemaMismatch
 
 _RARE_SHARE = 0.01
@@ -93,7 +94,7 @@ def numeric(series: pl.Series) -> FloatArray:
         )
     if np.isinf(values).any():
         raise DataError(
-            f"column `{series.name}` holds {int(np.isinf(values).sum())} infinite values.",
+            f"column `{series.name}` holds infinite values.",
             where=f"column {series.name}",
             advice="Replace them by missing values or correct them.",
         )
@@ -110,7 +111,7 @@ def _encode_column(series: pl.Series, notes: list[str]) -> list[_Piece]:
         pieces[0] = _Piece(
             name=series.name, source=series.name, values=np.where(missing, np.median(values[~missing]), values), is_level=False
         )
-        notes.append(f"`{series.name}`: {int(missing.sum())} missing values set to the median")
+        notes.append(f"`{series.name}`: {counted(int(missing.sum()), 'missing values')} set to the median")
         if missing.sum() >= _RARE_COUNT:
             pieces.append(_Piece(name=f"{series.name} missing", source=series.name, values=missing.astype(np.float64), is_level=True))
     return pieces

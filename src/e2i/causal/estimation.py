@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from e2i.causal.design import Identification
+import numpy as np
+
+from e2i.causal.certificate import Shape, certify
+from e2i.causal.design import Identification, Sample
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimators.doubly_robust import Fit, Propensity
 from e2i.causal.hazards import Concern
+from e2i.causal.panel.data import NEVER, Panel
 from e2i.domain.evidence import Answer, CausalFinding, Effect, Hazard, Verdict
 from e2i.errors import CausalError, NotIdentified
 
@@ -40,6 +44,7 @@ def as_effect(
     naive_difference: float | None = None,
     outcome_mean_untreated: float | None = None,
     certificate: str | None = None,
+    must_agree: bool = True,
 ) -> Effect:
     """An estimator's answer as people get it, without the influence values."""
     return Effect(
@@ -58,7 +63,28 @@ def as_effect(
         p_value=estimate.p_value,
         scale=estimate.scale,
         certificate=certificate,
+        must_agree=must_agree,
     )
+
+
+def certificate_of_sample(estimate: Estimate, sample: Sample) -> str:
+    """What is known about an interval on one row per unit of this shape."""
+    clusters = 0 if sample.cluster is None else len(np.unique(sample.cluster))
+    return certify(
+        estimate.estimator, Shape(rows=len(sample.outcome), zero_share=float((sample.outcome == 0).mean()), clusters=clusters)
+    )
+
+
+def certificate_of_panel(estimate: Estimate, panel: Panel) -> str:
+    """What is known about an interval on a panel of this shape."""
+    clusters = int(panel.cluster.max()) + 1
+    shape = Shape(
+        rows=panel.n_units,
+        zero_share=float((panel.outcome == 0).mean()),
+        clusters=clusters if clusters < panel.n_units else 0,
+        is_staggered=len(np.unique(panel.cohort[panel.cohort != NEVER])) > 1,
+    )
+    return certify(estimate.estimator, shape)
 
 
 def as_warnings(notes: tuple[str, ...]) -> tuple[Hazard, ...]:

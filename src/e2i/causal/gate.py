@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from e2i.causal.hazards import Concern
-from e2i.causal.specification import disagreement
+from e2i.causal.specification import disagreement, disagreement_beside
+from e2i.domain.disclosure import visible
 from e2i.domain.evidence import BalanceRow, Effect, Hazard, Overlap, Refutation, SpecificationPoint, Verdict
 
 SMD_REVIEW, SMD_BLOCK = 0.10, 0.25
@@ -26,7 +27,7 @@ _LOTTERY_Z = 3.5
 _BEYOND_DOUBT = 0.01
 """a test that blocks does so below this p-value; an alarm above it asks for a person"""
 _BLOCKING = frozenset(
-    ("negative_control", "negative_exposure", "placebo_treatment", "pre_period_placebo", "pre_period_trend", "pre_trend", "placebo_in_time")
+    ("negative_control", "negative_exposure", "pre_period_placebo", "pre_period_trend", "pre_trend", "placebo_in_time")
 )
 _SEES_HIDDEN_BIAS = frozenset(
     (
@@ -53,7 +54,9 @@ class Evidence:
     concerns: Sequence[Concern] = ()
     hazards: Sequence[Hazard] = ()
     specifications: Sequence[SpecificationPoint] = ()
+    alternatives: Sequence[Effect] = ()
     is_randomised: bool = False
+    is_dose: bool = False
 
 
 def weigh(effect: Effect, evidence: Evidence) -> Verdict:
@@ -64,16 +67,18 @@ def weigh(effect: Effect, evidence: Evidence) -> Verdict:
     are never a criterion.
     """
     judged = [refutation for refutation in evidence.refutations if not _is_reported(refutation)]
+    is_adjusted = evidence.overlap is not None
     found = [
         *evidence.concerns,
         *_about_hazards(evidence.hazards),
         *_about_overlap(evidence.overlap),
-        *_about_balance(evidence.balance),
-        *_about_effect(effect),
+        *([] if evidence.is_randomised else _about_balance(evidence.balance)),
+        *_about_effect(effect, is_dose=evidence.is_dose),
         *_about_refutations(judged),
-        *_about_what_is_missing(effect, judged, is_randomised=evidence.is_randomised),
+        *_about_what_is_missing(effect, judged, is_randomised=evidence.is_randomised, is_adjusted=is_adjusted),
         *(_about_the_lottery(effect, evidence.balance) if evidence.is_randomised else []),
         *disagreement(evidence.specifications),
+        *disagreement_beside(effect, evidence.alternatives),
     ]
     blocking = tuple(dict.fromkeys(concern.text for concern in found if concern.severity == "block"))
     reviewing = tuple(dict.fromkeys(concern.text for concern in found if concern.severity == "review"))
@@ -84,7 +89,7 @@ def weigh(effect: Effect, evidence: Evidence) -> Verdict:
     passed = ", ".join(dict.fromkeys(_title(refutation).lower() for refutation in judged))
     good = "Overlap and balance are good; passed" if evidence.overlap is not None else "Passed"
     return Verdict(
-        name="proceed", reasons=(f"{good}: {passed}." if passed else "Treatment was assigned by chance, and the arms are alike.",)
+        name="proceed", reasons=(f"{good}: {passed}." if passed else "Treatment was assigned by chance.",)
     )
 
 
@@ -136,16 +141,18 @@ def _about_balance(balance: Sequence[BalanceRow]) -> list[Concern]:
     return [Concern(severity="block" if abs(worst.smd_after) > SMD_BLOCK else "review", text=text)]
 
 
-def _about_effect(effect: Effect) -> list[Concern]:
+def _about_effect(effect: Effect, *, is_dose: bool) -> list[Concern]:
     found = []
     low, high = effect.bounds if effect.bounds is not None else effect.interval()
     if not math.isfinite(effect.estimate) or math.isnan(low) or math.isnan(high):
         return [Concern(severity="block", text="the estimate or its interval is not a number.")]
     if math.isinf(low) or math.isinf(high):
         found.append(_review("the interval has no end: these data cannot bound the effect."))
-    smaller = min(effect.n_treated, effect.n_untreated)
+    has_arms = effect.n_untreated > 0 and not is_dose
+    smaller = min(effect.n_treated, effect.n_untreated) if has_arms else effect.n_treated + effect.n_untreated
     if effect.design in _ONE_ROW_PER_UNIT and smaller < _FEW_PER_ARM:
-        found.append(_review(f"the smaller arm has {smaller if smaller > 10 else 'fewer than 11'} rows."))
+        what = "the smaller arm has" if has_arms else "there are"
+        found.append(_review(f"{what} {smaller if visible(smaller) is not None else 'fewer than 11'} rows."))
     spread = effect.diagnostics.get("fold_spread", 0.0)
     if spread > _FOLD_REVIEW:
         text = f"the estimate moves by {spread:.2f} standard errors when rows are divided into folds anew."
@@ -171,7 +178,7 @@ def _about_refutations(judged: Sequence[Refutation]) -> list[Concern]:
     return found
 
 
-def _about_what_is_missing(effect: Effect, judged: Sequence[Refutation], *, is_randomised: bool) -> list[Concern]:
+def _about_what_is_missing(effect: Effect, judged: Sequence[Refutation], *, is_randomised: bool, is_adjusted: bool) -> list[Concern]:
     kinds = {_kind(refutation) for refutation in judged}
     found = []
     if not kinds & _SEES_HIDDEN_BIAS and not is_randomised:
@@ -181,7 +188,7 @@ def _about_what_is_missing(effect: Effect, judged: Sequence[Refutation], *, is_r
                 "no test here can exclude it."
             )
         )
-    if effect.design == "cross_section" and "subset_stability" not in kinds:
+    if effect.design == "cross_section" and is_adjusted and "subset_stability" not in kinds:
         found.append(_review("too few rows to compare two halves."))
     return found
 

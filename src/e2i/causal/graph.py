@@ -186,13 +186,25 @@ def adjustment_by_graph(effect: EffectSpec, *, observed: Iterable[str], design: 
     return adjustment, (*(f"graph: {reason}" for reason in found.reasons), *silent)
 
 
+def front_door_of(effect: EffectSpec, *, observed: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The mediators of a front door with what the graph says; none where a back-door set exists or no front door does.
+
+    Raises as `adjustment_by_graph`.
+    """
+    graph = parse_edges(effect.edges, columns=observed)
+    found = identify_by_graph(graph, effect.treatment, effect.outcome)
+    if found.kind != "front_door":
+        return (), ()
+    return found.mediators, tuple(f"graph: {reason}" for reason in found.reasons)
+
+
 def _way_out(found: GraphIdentification) -> str:
     if found.kind == "backdoor":
         return f"Adjust for {listed(found.adjustment) or 'nothing'} instead."
     if found.instruments:
         return f"Use design `iv` with {listed(found.instruments)} as instrument."
     if found.kind == "front_door":
-        return f"The front door through {listed(found.mediators)} would identify the effect; it is not estimated by this design."
+        return f"Leave `confounders`, `estimand` and `weights` out: a 0/1 treatment is then estimated through {listed(found.mediators)}."
     return "Measure a column on the path, or find an instrument."
 
 

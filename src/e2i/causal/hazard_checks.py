@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from e2i.causal.arrays import FloatArray
-from e2i.causal.hazard_table import Table, found, numbers, people, refuse
+from e2i.causal.hazard_table import Table, cell, found, numbers, people, refuse
 from e2i.domain.evidence import Hazard
 
 _FEWEST_PER_ARM = 30
@@ -66,7 +66,7 @@ def infinities(table: Table) -> Iterator[Hazard]:
                 "infinite_values",
                 f"column `{name}` holds infinite values.",
                 "Replace them by missing values or correct them.",
-                measured=float(count),
+                measured=cell(count),
                 threshold=0.0,
             )
 
@@ -75,7 +75,7 @@ def variation(table: Table) -> Iterator[Hazard]:
     """Two arms of 30 rows, and an outcome that varies."""
     rows = int(table.complete.sum())
     if rows < 2 * _FEWEST_PER_ARM:
-        yield refuse("too_few_rows", f"{people(rows)} have treatment and outcome.", "Collect more rows.", rows, 2 * _FEWEST_PER_ARM)
+        yield refuse("too_few_rows", f"{people(rows)} have treatment and outcome.", "Collect more rows.", cell(rows), 2 * _FEWEST_PER_ARM)
     if table.treatment is not None and rows and np.ptp(table.treatment[table.complete]) == 0:
         yield refuse("constant_treatment", "every row has the same treatment.", "An effect needs treated and untreated rows.", 1.0, 2.0)
     elif table.arm is not None and rows:
@@ -85,7 +85,7 @@ def variation(table: Table) -> Iterator[Hazard]:
                 "few_per_arm",
                 f"the smaller arm has {people(min(treated, rows - treated))}.",
                 "Collect more rows or widen the definition of treatment.",
-                float(min(treated, rows - treated)),
+                cell(min(treated, rows - treated)),
                 float(_FEWEST_PER_ARM),
             )
     outcome = None if table.outcome is None else table.outcome[table.complete]
@@ -120,7 +120,7 @@ def units(table: Table) -> Iterator[Hazard]:
     copies = int(keys.is_duplicated().sum())
     if copies:
         yield refuse(
-            "duplicate_units", f"{people(copies)} share their `{table.unit}` with another row.", "Aggregate to one row.", copies, 0
+            "duplicate_units", f"{people(copies)} share their `{table.unit}` with another row.", "Aggregate to one row.", cell(copies), 0
         )
 
 
@@ -137,7 +137,8 @@ def sampling_weights(table: Table) -> Iterator[Hazard]:
     if bad:
         negative = int((values < 0).sum())
         what = "negative" if negative else "zero or missing"
-        yield refuse("weights_not_positive", f"weights `{name}` are {what} in some rows.", "Correct them, or leave these rows out.", bad, 0)
+        remedy = "Correct them, or leave these rows out."
+        yield refuse("weights_not_positive", f"weights `{name}` are {what} in some rows.", remedy, cell(bad), 0)
 
 
 def order_in_time(table: Table) -> Iterator[Hazard]:

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from e2i.causal.arrays import BoolArray, FloatArray
+from e2i.domain.disclosure import visible
 from e2i.domain.evidence import Hazard
 from e2i.domain.study import EffectSpec
 
@@ -83,6 +84,11 @@ def numbers(series: pl.Series) -> FloatArray | None:
 def people(count: float) -> str:
     """A number of rows in words, without telling counts of 1-10."""
     return "fewer than 11 rows" if count < 11 else f"{count:.0f} rows"
+
+
+def cell(count: float) -> float | None:
+    """A number of rows as a measure, without telling counts of 1-10."""
+    return None if visible(int(count)) is None else float(count)
 
 
 def refuse(code: str, text: str, remedy: str, measured: float | None = None, threshold: float | None = None) -> Hazard:

@@ -22,6 +22,7 @@ _NEAR_COPY_R2 = 0.98
 _COPIES_REVIEW, _COPIES_BLOCK = 0.01, 0.05
 _MISSING_REVIEW = 0.20
 _MISSING_GAP = 0.05
+_CONTINUOUS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,16 +120,21 @@ def concerns_about_rows(sample: Sample) -> tuple[Concern, ...]:
 def copied_share(sample: Sample) -> float:
     """Share of rows that are surplus copies, in 0-1; 0 where rows are coarse enough to agree by chance.
 
-    Copies are believed when some column is continuous, or when every distinct row occurs a multiple of the same number of times.
+    Copies are believed when they share a value of a continuous column that no other row has (zero earnings are no evidence), or when
+    every distinct row occurs a multiple of the same number of times.
     """
-    counts = np.unique(sample.groups, return_counts=True)[1]
+    _, first, counts = np.unique(sample.groups, return_index=True, return_counts=True)
     surplus = 1.0 - len(counts) / len(sample.groups)
     if surplus == 0.0:
         return 0.0
-    columns = np.column_stack([sample.outcome, sample.covariates.matrix])
-    continuous = any(bool((column != np.round(column)).any()) and len(np.unique(column)) > 50 for column in columns.T)
-    repeated = len(counts) >= 20 and int(np.gcd.reduce(counts)) > 1
-    return surplus if continuous or repeated else 0.0
+    if len(counts) >= 20 and int(np.gcd.reduce(counts)) > 1:
+        return surplus
+    own = np.zeros(len(first), dtype=np.bool_)
+    for column in np.column_stack([sample.outcome, sample.covariates.matrix])[first].T:
+        place, uses = np.unique(column, return_inverse=True, return_counts=True)[1:]
+        if (column != np.round(column)).any() and len(uses) > _CONTINUOUS:
+            own |= uses[place] == 1
+    return float((counts[own] - 1).sum()) / len(sample.groups)
 
 
 def _refuse_extreme(outcome: FloatArray) -> None:

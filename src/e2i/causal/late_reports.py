@@ -43,10 +43,11 @@ def late_reports(time: IntArray, outcome: FloatArray) -> Hazard | None:
     if worst is None:
         return None
     share, last = worst
+    when = "period" if last == 1 else f"{last} periods"
     return Hazard(
         code="last_periods_incomplete",
         action="review",
-        text=f"the outcome of all units falls by {share:.0%} or more in the last {last} periods: are they fully reported?",
+        text=f"the outcome of all units falls by {share:.0%} or more in the last {when}: are they fully reported?",
         remedy="Leave out the periods that the source still restates, or say as of which day the data are complete.",
         measured=share,
         threshold=_SHARE,

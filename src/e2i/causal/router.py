@@ -187,7 +187,12 @@ def _with_graph(found: Identification, effect: EffectSpec, frame: pl.DataFrame) 
     """The adjustment set checked against the study's graph, or found in it."""
     if not effect.edges:
         return found
-    from e2i.causal.graph import adjustment_by_graph
+    from e2i.causal.graph import adjustment_by_graph, front_door_of
 
+    asks_nothing_else = not found.adjustment and found.estimand == "ATE" and found.treatment_kind == "binary" and found.weights is None
+    if found.design == "cross_section" and asks_nothing_else and not found.is_randomised:
+        mediators, said = front_door_of(effect, observed=frozenset(frame.columns))
+        if mediators:
+            return replace(found, mediators=mediators, reasons=(*found.reasons[:-1], "the graph opens the front door.", *said))
     adjustment, said = adjustment_by_graph(effect, observed=frozenset(frame.columns), design=found.design)
     return replace(found, adjustment=adjustment, reasons=(*found.reasons, *said))

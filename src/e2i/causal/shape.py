@@ -8,6 +8,7 @@ from typing import cast
 import polars as pl
 
 from e2i.causal.design import OutcomeKind, TreatmentKind
+from e2i.causal.panel.periods import read_moments, without_never
 from e2i.domain.study import EffectSpec
 from e2i.errors import NotIdentified, NoVariation, SchemaMismatch
 
@@ -48,7 +49,7 @@ def measure_shape(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, 
     begun = _begun(frame, effect, unit=unit, time=cast("str", time))
     if begun is None:
         return Shape(is_panel=True, treatment_kind="continuous", outcome_kind=outcome_kind, units=units, periods=periods)
-    times = frame[cast("str", time)].unique().drop_nulls().sort()
+    times = _periods(frame[cast("str", time)])
     first = begun["start"].drop_nulls()
     if first.is_empty():
         raise NoVariation(
@@ -73,11 +74,20 @@ def measure_shape(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, 
 
 
 def _begun(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, time: str) -> pl.DataFrame | None:
-    """Per unit its first treated period (null: never) and whether treatment ends again; None for a dose."""
-    rows = frame.select(
-        pl.lit(0).alias("unit") if unit is None else pl.col(unit).alias("unit"),
-        pl.col(time).alias("time"),
-        pl.col(effect.cohort or effect.treatment).alias("value"),
+    """Per unit its first treated period (null: never) and whether treatment ends again; None for a dose.
+
+    Periods are compared as the panel reads them: "10" comes after "9".
+    """
+    moments = read_moments(frame[time])
+    value = frame[effect.cohort or effect.treatment]
+    if effect.cohort is not None and moments.form != "text":
+        value = _moments_of_cohorts(value, moments.form)
+    rows = pl.DataFrame(
+        {
+            "unit": pl.repeat(0, frame.height, eager=True) if unit is None else frame[unit],
+            "time": frame[time].cast(pl.String) if moments.form == "text" else pl.Series(moments.values).fill_nan(None),
+            "value": value,
+        }
     ).drop_nulls(["unit", "time"])
     if effect.cohort is not None:
         return _begun_by_cohort(rows, effect.cohort)
@@ -90,7 +100,29 @@ def _begun(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, time: s
         pl.col("time").filter(pl.col("value") == 1).min().alias("start"),
         pl.col("time").filter(pl.col("value") == 0).max().alias("last_off"),
     )
-    return begun.with_columns((pl.col("last_off") > pl.col("start")).fill_null(False).alias("switches"))
+    return _with_one_start(begun.with_columns((pl.col("last_off") > pl.col("start")).fill_null(False).alias("switches")))
+
+
+def _periods(series: pl.Series) -> pl.Series:
+    """Distinct periods as `_begun` writes them."""
+    moments = read_moments(series)
+    values = series.cast(pl.String) if moments.form == "text" else pl.Series(moments.values).fill_nan(None)
+    return values.unique().drop_nulls().sort()
+
+
+def _with_one_start(begun: pl.DataFrame) -> pl.DataFrame:
+    """One start for all where nothing contradicts it: a unit whose row is missing in that period seems to start later."""
+    is_treated, first = pl.col("start").is_not_null(), pl.col("start").min()
+    is_one = (pl.col("last_off").filter(is_treated).max() < first).fill_null(value=False)
+    return begun.with_columns(pl.when(is_treated & is_one).then(first).otherwise(pl.col("start")).alias("start"))
+
+
+def _moments_of_cohorts(series: pl.Series, form: str) -> pl.Series:
+    """First treated periods on the clock of the time column, null for never treated units."""
+    given = without_never(series)
+    if form != "number" and given.dtype.is_numeric():
+        given = given.set(given == 0, None)
+    return pl.Series(read_moments(given, form=form).values).fill_nan(None)
 
 
 def _begun_by_cohort(rows: pl.DataFrame, column: str) -> pl.DataFrame:

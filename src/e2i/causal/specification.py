@@ -15,7 +15,7 @@ from e2i.causal.design import Sample
 from e2i.causal.estimators.doubly_robust import Fit, Propensity
 from e2i.causal.hazards import Concern
 from e2i.causal.refute.ground import Ground, bent, functional, quick_propensity, sums_by
-from e2i.domain.evidence import SpecificationPoint
+from e2i.domain.evidence import Effect, SpecificationPoint
 
 TRIMS = (0.0, 0.01, 0.05, 0.10)
 ALL_ROWS, ALL_COVARIATES = "all rows", "all confounders"
@@ -84,8 +84,28 @@ def disagreement(points: Sequence[SpecificationPoint]) -> list[Concern]:
         for point in points
         if point.sample == ALL_ROWS and point.adjustment == ALL_COVARIATES and point.estimator in _COMPARED and np.isfinite(point.estimate)
     ]
-    for place, one in enumerate(same):
-        for other in same[:place]:
+    return _first_clash(same)
+
+
+def disagreement_beside(effect: Effect, alternatives: Sequence[Effect]) -> list[Concern]:
+    """The same rule for the chosen estimate and those beside it that answer the same question on the outcome's scale."""
+    comparable = [other for other in alternatives if other.must_agree and (other.estimand, other.scale) == (effect.estimand, effect.scale)]
+    return _first_clash([point for each in (effect, *comparable) if (point := _as_point(each)) is not None])
+
+
+def _as_point(effect: Effect) -> SpecificationPoint | None:
+    """None where the interval has no end or no width: it says nothing about agreement."""
+    low, high = effect.interval()
+    if not np.isfinite((effect.estimate, low, high)).all() or high <= low:
+        return None
+    return SpecificationPoint(
+        estimator=effect.estimator, sample=ALL_ROWS, adjustment=ALL_COVARIATES, estimate=effect.estimate, low=low, high=high
+    )
+
+
+def _first_clash(points: Sequence[SpecificationPoint]) -> list[Concern]:
+    for place, one in enumerate(points):
+        for other in points[:place]:
             pooled = float(np.hypot(_error(one), _error(other)))
             gap = abs(one.estimate - other.estimate) / pooled if pooled > 0 else 0.0
             opposite = one.low * one.high > 0 and other.low * other.high > 0 and one.estimate * other.estimate < 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,17 +22,31 @@ if TYPE_CHECKING:
 BLOCKED = 3
 
 
+class EngineKind(StrEnum):
+    """Where numerics run."""
+
+    process = "process"
+    local = "local"
+    ray = "ray"
+
+
+Engine = Annotated[
+    EngineKind, typer.Option("--engine", help="Where numerics run; `local` cannot be stopped by a budget, `ray` is an extra.")
+]
+
+
 def run(
     study: Annotated[Path | None, typer.Argument(help="A study file; default: studies/speaker_program.yaml.")] = None,
     home: Home = None,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    engine: Engine = EngineKind.process,
 ) -> None:
     """Take a study from raw data to a governed, explained model and a refuted effect.
 
     An interrupted run goes on where it stopped. Exit codes: 0 done, 1 failed, 2 usage, 3 a gate blocked.
     """
-    result = _carry_out(study, home=home, quiet=quiet, effect_alone=False)
+    result = _carry_out(study, home=home, quiet=quiet, effect_alone=False, engine=engine)
     if as_json:
         print_json(result.report.to_dict())
     else:
@@ -45,13 +60,14 @@ def effect(
     home: Home = None,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    engine: Engine = EngineKind.process,
 ) -> None:
     """Answer a study's causal question alone: choose a design, estimate, try to refute, judge.
 
     Nothing is trained and no quality gate is asked; the causal part has its own checks of the data. Exit codes: 0 done (verdict
     proceed or review), 1 failed, 2 usage, 3 blocked or refused.
     """
-    result = _carry_out(study, home=home, quiet=quiet, effect_alone=True)
+    result = _carry_out(study, home=home, quiet=quiet, effect_alone=True, engine=engine)
     if as_json:
         print_json(result.report.to_dict())
     else:
@@ -63,7 +79,7 @@ def effect(
         raise typer.Exit(BLOCKED)
 
 
-def _carry_out(study: Path | None, *, home: Path | None, quiet: bool, effect_alone: bool) -> StudyResult:
+def _carry_out(study: Path | None, *, home: Path | None, quiet: bool, effect_alone: bool, engine: EngineKind) -> StudyResult:
     from e2i import bootstrap
     from e2i.cli.progress import progress_display
 
@@ -73,7 +89,9 @@ def _carry_out(study: Path | None, *, home: Path | None, quiet: bool, effect_alo
     chosen = settings(home)
     gc.set_threshold(100_000, 20, 100)  # thousands of modules are imported; each full collection would go through all of them
     with progress_display(quiet=quiet) as display:
-        work = bootstrap.run_study(path.absolute(), chosen, on_step=display.step, progress=display, effect_alone=effect_alone)
+        work = bootstrap.run_study(
+            path.absolute(), chosen, on_step=display.step, progress=display, effect_alone=effect_alone, engine=engine.value
+        )
         result = asyncio.run(work)
     gc.freeze()  # nor does the interpreter go through them when it ends
     return result

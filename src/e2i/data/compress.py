@@ -11,6 +11,7 @@ import numpy as np
 
 from e2i.causal.panel.compressed import ClusterMoments, CompressedRows, UnitSums, design_of
 from e2i.causal.panel.compressed_paths import Adoption, PeriodCells, Profile
+from e2i.data.files import is_synthetic
 from e2i.data.large_scan import Scan, as_numbers, codes_of, part, plain, quoted
 from e2i.errors import BackendRejected, DataError, NotFound, SchemaMismatch, TooFewRows
 
@@ -169,6 +170,7 @@ class LargeFile:
             most_rows_of_a_unit=int(units[1]) if units is not None else 1,
             periods=int(periods[0]) if periods is not None else 1,
             combinations=float("inf") if dates else combinations,
+            is_synthetic=self.path.suffix.lower() == ".parquet" and is_synthetic(self.path),
         )
 
     def period_cells(self, *, unit: str, time: str, outcome: str, treatment: str, cluster: str | None = None) -> PeriodCells:
@@ -182,8 +184,8 @@ class LargeFile:
             )
             if not adoption.is_simple:
                 return PeriodCells(adoption=adoption)
-            group = "0" if cluster is None else "complete.cluster"
-            found = scan.run("compress_periods", cluster=quoted(cluster or unit), group=group, **columns).fetchnumpy()
+            one = "0" if cluster is None else quoted(cluster)
+            found = scan.run("compress_periods", cluster=one, **columns).fetchnumpy()
         period, is_before = codes_of(found["period"]), np.asarray(found["is_before"], dtype=np.bool_)
         return PeriodCells(
             adoption=adoption,

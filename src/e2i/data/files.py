@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUFFIXES = (".csv", ".parquet", ".dta")
+STREAMED = (".csv", ".parquet")
+"""what can be read without being loaded"""
 MISSING_TEXT = ["NA", "N/A", "NULL", "null", "NaN", "nan"]
 """values of a csv file that mean missing, as in R, pandas and SQL exports; an empty value does too"""
 ROLE_KEY = "e2i.role"
@@ -140,6 +142,11 @@ def _is_whole(values: pl.Series) -> bool:
     """Stata holds codes and counts as doubles."""
     known = values.fill_nan(None).drop_nulls()
     return bool(len(known) and (known.is_finite() & (known == known.round())).all())
+
+
+def is_synthetic(path: Path) -> bool:
+    """Whether a Parquet file says that it is a table of the pharma world."""
+    return pl.read_parquet_metadata(path).get(ROLE_KEY) == "synthetic"
 
 
 def _file_sha256(path: Path) -> str:

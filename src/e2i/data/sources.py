@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from e2i.data.files import FileTable
+from e2i.data.files import STREAMED, FileTable
 from e2i.data.postgres_table import PostgresTable
 from e2i.data.synthetic.table import SyntheticTable
 from e2i.errors import MissingExtra, NotFound
@@ -14,6 +14,7 @@ from e2i.errors import MissingExtra, NotFound
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from e2i.data.compress import LargeFile
     from e2i.domain.data_spec import DataSpec
     from e2i.ports.data import Snapshot
 
@@ -79,6 +80,23 @@ def _table(data: DataSpec, *, base: Path) -> _Table:
         return FileTable(path=_package_file(data.source), where=data.source, is_packaged=True)
     path = Path(data.source).expanduser()
     return FileTable(path=path if path.is_absolute() else base / path, where=data.source)
+
+
+def large_file(data: DataSpec, *, base: Path, threshold_gb: float, memory_gb: float, threads: int) -> LargeFile | None:
+    """The study's file as one that is streamed, when it is a csv or parquet file of more than `threshold_gb`; else None.
+
+    Parameters
+    ----------
+    memory_gb : what the stream may hold in memory; more goes to disk
+    """
+    from e2i.data.compress import LargeFile
+
+    table = _table(data, base=base)
+    if not isinstance(table, FileTable) or table.path.suffix.lower() not in STREAMED or not table.path.is_file():
+        return None
+    if table.path.stat().st_size <= threshold_gb * 1e9:
+        return None
+    return LargeFile(path=table.path, memory_gb=memory_gb, threads=threads)
 
 
 def _package_file(source: str) -> Path:

@@ -27,6 +27,15 @@ def visible(count: int) -> int | None:
     return None if 1 <= count <= SMALL_CELL else count
 
 
+def counted(count: int, what: str) -> str:
+    """A count in words that hide a small cell.
+
+    >>> counted(3, "units"), counted(40, "units")
+    ('fewer than 11 units', '40 units')
+    """
+    return f"{count} {what}" if visible(count) is not None else f"fewer than 11 {what}"
+
+
 def number(value: float | None) -> float | None:
     """The value, or None when it is not finite."""
     return float(value) if value is not None and math.isfinite(value) else None

@@ -118,6 +118,8 @@ class Effect:
     scale: str = "outcome"
     certificate: str | None = None
     """measured coverage of the 95 % interval on data of this shape, or that there is none"""
+    must_agree: bool = True
+    """as an alternative: it estimates the same effect soundly, so that a clear gap to the chosen one speaks against both"""
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Interval at `level` in (0, 1). Raises ConfigError for another level than 0.95 when the method gave only that one."""

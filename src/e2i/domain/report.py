@@ -29,6 +29,7 @@ from e2i.domain.experiments import (
 from e2i.domain.gaps import GapReport
 from e2i.domain.quality import QCIssue, QCReport, QCStatus
 from e2i.domain.segments import HeterogeneityReport
+from e2i.domain.trials import ExperimentPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +166,7 @@ class StudyReport:
     segments: HeterogeneityReport | None = None
     gaps: GapReport | None = None
     allocation: AllocationPlan | None = None
+    experiment: ExperimentPlan | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
     error: dict[str, Any] | None = None
     """`E2IError.to_dict()` of what ended a failed run"""
@@ -194,6 +196,7 @@ class StudyReport:
             "segments": self.segments.to_dict() if self.segments else None,
             "gaps": self.gaps.to_dict() if self.gaps else None,
             "allocation": self.allocation.to_dict() if self.allocation else None,
+            "experiment": self.experiment.to_dict() if self.experiment else None,
             "lineage": {
                 "data_sha256": self.data.sha256 if self.data else None,
                 "run_id": self.run_id,

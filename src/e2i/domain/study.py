@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from e2i.domain.allocation import AllocationSpec
 from e2i.domain.data_spec import DataSpec, Strict
 from e2i.domain.gaps import GapSpec
+from e2i.domain.trials import ExperimentSpec
 
 Estimand = Literal["ATE", "ATT", "ATO", "LATE"]
 Design = Literal["auto", "cross_section", "matched", "did", "synthetic_control", "synthetic_did", "interrupted_time_series", "iv"]
@@ -89,7 +90,7 @@ class SearchSpec(Strict):
 
 
 class Study(Strict):
-    """Data plus questions: at least one of `effect`, `prediction`, `gaps`, `allocation`."""
+    """Data plus questions: at least one of `effect`, `prediction`, `gaps`, `allocation`, `experiment`."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$")
     description: str | None = None
@@ -103,13 +104,14 @@ class Study(Strict):
     business: BusinessSpec | None = None
     gaps: GapSpec | None = Field(default=None, description="performance gaps and what closing them is worth")
     allocation: AllocationSpec | None = Field(default=None, description="who gets how much of a scarce resource")
+    experiment: ExperimentSpec | None = Field(default=None, description="an experiment to be planned")
     success: SuccessSpec = SuccessSpec()
     search: SearchSpec = SearchSpec()
     seed: int = 42
 
     @model_validator(mode="after")
     def _asks_something(self) -> Study:
-        if all(part is None for part in (self.effect, self.prediction, self.gaps, self.allocation)):
-            msg = "a study asks something: give `effect`, `prediction`, `gaps` or `allocation`"
+        if all(part is None for part in (self.effect, self.prediction, self.gaps, self.allocation, self.experiment)):
+            msg = "a study asks something: give `effect`, `prediction`, `gaps`, `allocation` or `experiment`"
             raise ValueError(msg)
         return self

@@ -248,16 +248,6 @@ class MonitoringPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assigned:
-    """One unit's arm."""
-
-    unit: str
-    arm: Literal["treatment", "control"]
-    block: str
-    cluster: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class BalanceRow:
     """A covariate's standardised mean difference between the arms, as assigned."""
 
@@ -269,11 +259,10 @@ class BalanceRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """Who gets what. The list itself is for operations, not for a report: `to_dict` of the plan leaves it out."""
+    """How arms were drawn. The list of units itself is a frame of the run, for operations and not for a report."""
 
     method: str
     seed: int
-    units: tuple[Assigned, ...]
     balance: tuple[BalanceRow, ...]
     counts: dict[str, int]
     sample_ratio_p: float | None
@@ -358,14 +347,15 @@ class ExperimentPlan:
 
     def summary(self) -> str:
         """One line: design, size, detectable effect, verdict."""
-        size = f"{self.required_sample_size} units" if self.required_sample_size is not None else "no sample size reaches the power"
+        planned, required = self.power_analysis_details.planned_n, self.required_sample_size
+        unit = "test regions" if self.design_type == "geo" else "units"
+        size = f"{planned} {unit}" if required is None else f"{planned} {unit} of {required} required"
         mde = f"{self.achievable_mde:.3g}" if self.achievable_mde is not None else "unknown"
         return f"{self.design_type}: {size}, detectable effect {mde}, validity {self.validity_score}, {self.proceed_recommendation}."
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, without the list of units."""
+        """Plain data; small counts hidden."""
         plain = asdict(self)
         if self.assignment is not None:
-            del plain["assignment"]["units"]
             plain["assignment"]["counts"] = visible_counts(self.assignment.counts)
         return {**plain, "redesign_iterations": self.redesign_iterations}

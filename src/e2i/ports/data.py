@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
 
-    from e2i.causal.arrays import FloatArray
     from e2i.causal.panel.compressed import ClusterMoments, CompressedRows, LinearFit, UnitSums
     from e2i.causal.panel.compressed_paths import PeriodCells, Profile
     from e2i.domain.data_spec import DataSpec
@@ -96,7 +97,7 @@ class LargeTable(Protocol):
         """Cross products per cluster."""
         ...
 
-    def squares(self, *, outcome: str, regressors: Sequence[str], fit: LinearFit) -> FloatArray:
+    def squares(self, *, outcome: str, regressors: Sequence[str], fit: LinearFit) -> NDArray[np.float64]:
         """A second reading, for the robust variance of a fit of `moments`."""
         ...
 

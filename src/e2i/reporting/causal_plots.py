@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2i.reporting.marks import ends_of, evenly, lying, span, standing, words
 from e2i.reporting.numbers import plain_name
-from e2i.reporting.svg import Plot, Scale, shorten
+from e2i.reporting.svg import Plot, Scale, fitted, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ def forest(rows: Sequence[Row], *, outcome: str) -> Markup | None:
     low, high = span(_values(shown))
     x = Scale(low=low, high=high, start=326, end=590)
     bottom = 20 + height * len(shown)
-    plot = Plot(width=760, height=bottom + 46, x=x, y=Scale(low=0, high=1, start=bottom, end=20))
+    plot = Plot(width=810, height=bottom + 46, x=x, y=Scale(low=0, high=1, start=bottom, end=20))
     plot.horizontal_axis(f"Effect on {shorten(plain_name(outcome), 50)}")
     middles = [20 + height * (index + 0.5) for index in range(len(shown))]
     plot.row_labels([f"{row['estimator'].replace('_', ' ')} ({row['estimand']})" for row in shown], middles, width=48)
@@ -96,7 +96,8 @@ def specification_curve(rows: Sequence[Row], *, outcome: str) -> Markup | None:
     _choices(plot, lines, shown)
     for place, row in enumerate(shown):
         standing(plot, ends_of(row["interval"]), x(place), "whisker thin")
-        plot.dot((x(place), y(row["estimate"])), "after" if row["chosen"] else "before", radius=4 if row["chosen"] else 3.2, hint=_words(row))
+        kind, radius = ("after", 4.5) if row["chosen"] else ("before", 3.2)
+        plot.dot((x(place), y(row["estimate"])), kind, radius=radius, hint=_words(row))
     above = sum(row["estimate"] > 0 for row in known)
     cut = f" {len(shown)} of them, evenly chosen, are drawn." if len(shown) < len(known) else ""
     told = f"{len(known)} specifications, {above} of them above zero.{cut} The filled point is the reported one."
@@ -112,7 +113,7 @@ def _choices(plot: Plot, lines: Sequence[tuple[str, str]], shown: Sequence[Row])
             plot.text((x.start - 10, at + 4), part.capitalize(), "value", anchor="end")
             continue
         plot.segment((x.start, at), (x.end, at), "grid")
-        plot.text((x.start - 10, at + 4), shorten(name, 44), "row", anchor="end", hint=name if len(name) > 44 else None)
+        plot.row_labels([name], [at], width=60)
         for place, row in enumerate(shown):
             if row[part] == name:
                 plot.dot((x(place), at), "after" if row["chosen"] else "pale", radius=4 if row["chosen"] else 2.6)
@@ -126,10 +127,10 @@ def path(rows: Sequence[Row], *, outcome: str) -> Markup | None:
     low, high = span([row[name] for row in shown for name in ("observed", "counterfactual")], zero=None)
     x = Scale(low=0, high=len(shown) - 1, start=78, end=660)
     y = Scale(low=low, high=high, start=250, end=48)
-    plot = Plot(width=700, height=284, x=x, y=y)
-    longest = max(len(str(row["period"])) for row in shown)
+    plot = Plot(width=730, height=284, x=x, y=y)
+    longest = min(max(len(str(row["period"])) for row in shown), 18)
     for place in evenly(len(shown), max(2, min(9, int((x.end - x.start) / (longest * _LETTER + 14))))):
-        plot.text((x(place), 268), shorten(str(shown[place]["period"]), 24), "tick", anchor="middle")
+        plot.text((x(place), 268), fitted(str(shown[place]["period"]), 125), "tick", anchor="middle")
     plot.vertical_axis(shorten(plain_name(outcome), 60))
     begins = next((place for place, row in enumerate(shown) if row["is_treated"]), None)
     if begins is not None:

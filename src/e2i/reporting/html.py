@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -12,11 +13,15 @@ from e2i.domain.disclosure import SMALL_CELL
 from e2i.domain.quality import GATE_SCORE
 from e2i.domain.report import ReportEvidence, StudyReport
 from e2i.errors import StorageError
+from e2i.reporting.figures import fairness_groups, figures, is_told
 from e2i.reporting.numbers import (
     COUNTS,
     DIAGNOSTICS,
+    GAP_REFERENCES,
     METRICS,
     POINT_ESTIMATES,
+    POLICIES,
+    SCENARIOS,
     Style,
     criterion_label,
     diagnostic_label,
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 _TOP_FEATURES = 15
+_SHOWN_ENTITIES = 50
 
 
 class HtmlReportWriter:
@@ -93,11 +99,11 @@ def render(content: dict[str, Any], evidence: ReportEvidence) -> str:
     environment.filters["plain"] = plain_name
     environment.filters["prose"] = _prose
     environment.globals["num"] = _Numbers(content).markup
-    figures, missing = _figures(content, evidence)
+    drawn, missing = figures(content, evidence)
     withheld = POINT_ESTIMATES if _verdict(content) == "block" else frozenset()
     return environment.get_template("report.html.j2").render(
         report=content,
-        figures=figures,
+        figures=drawn,
         missing=missing,
         gate=f"{GATE_SCORE:.2f}",
         small_cell=SMALL_CELL,
@@ -111,6 +117,14 @@ def render(content: dict[str, Any], evidence: ReportEvidence) -> str:
         split_total=sum(value or 0 for value in (content["splits"] or {}).values()),
         groups={name: fairness_groups(values) for name, values in ((content["model"] or {}).get("fairness") or {}).items() if values},
         top_features=_TOP_FEATURES,
+        is_governed=content["experiment_id"] is not None,
+        policy_names=POLICIES,
+        gap_references=GAP_REFERENCES,
+        scenario_names=SCENARIOS,
+        is_stopped_at_gate=_is_stopped_at_gate(content),
+        are_segments_told=is_told(content),
+        opportunities=_ranked(content["gaps"]),
+        entities=_moved(content["allocation"]),
         longest_step=max((value or 0 for value in (content["timings_s"] or {}).values()), default=0) or 1,
     )
 
@@ -128,7 +142,7 @@ class _Numbers:
         found: Any = self._content
         for key in path:
             found = found[key] if found is not None else None
-        if found is None:
+        if found is None or (isinstance(found, float) and not math.isfinite(found)):
             return Markup('<span class="unknown">unknown</span>')
         name = "/".join(str(key).replace("~", "~0").replace("/", "~1") for key in path)
         return Markup('<data value="{}" data-path="{}">{}</data>').format(repr(found), name, format_number(found, style))
@@ -141,17 +155,6 @@ def _prose(text: str) -> Markup:
     if re.match(r"[a-z]+[ ,]", text):
         text = text[0].upper() + text[1:]
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped just before
-
-
-def fairness_groups(values: dict[str, float | None]) -> list[dict[str, Any]]:
-    """`{"n[old]": 40, "tpr[old]": 0.5, …}` by group: name, n, selection_rate, tpr."""
-    groups: dict[str, dict[str, Any]] = {}
-    for key, value in values.items():
-        measure, bracket, rest = key.partition("[")
-        if bracket:
-            name = rest.removesuffix("]")
-            groups.setdefault(name, {"name": name, "n": None, "selection_rate": None, "tpr": None})[measure] = value
-    return list(groups.values())
 
 
 def _beats_baseline(model: dict[str, Any] | None) -> bool | None:
@@ -167,87 +170,19 @@ def _verdict(content: dict[str, Any]) -> str | None:
     return content["effect"]["verdict"] if content["effect"] else None
 
 
-def _figures(content: dict[str, Any], evidence: ReportEvidence) -> tuple[dict[str, Any], list[str]]:
-    """SVG by name (None where there is nothing to draw), and the evidence files that are gone."""
-    from e2i.reporting import plots
-
-    figures: dict[str, Any] = {}
-    missing: list[str] = []
-    qc, effect, model = content["qc"], content["effect"], content["model"]
-    if qc:
-        figures["quality"] = plots.quality(qc["scores"] or {}, total=qc["score"])
-    if evidence.curves_ref is not None:
-        figures |= _curves(Path(evidence.curves_ref), model, missing)
-    if evidence.shap_ref is not None:
-        figures["beeswarm"] = _beeswarm(Path(evidence.shap_ref), missing)
-    if model and model["fairness"]:
-        figures["fairness"] = {
-            name: plots.fairness(name, groups, index=index)
-            for index, (name, values) in enumerate(model["fairness"].items())
-            if values and (groups := fairness_groups(values))
-        }
-    if evidence.overlap is not None:
-        figures["overlap"] = _overlap(content, evidence)
-    if effect and effect["balance"]:
-        figures["balance"] = plots.balance(effect["balance"])
-    if effect and effect["verdict"] != "block" and effect["estimate"] is not None:
-        figures |= _estimates(effect)
-    return figures, missing
+def _is_stopped_at_gate(content: dict[str, Any]) -> bool:
+    """The quality gate ended the run; a run of the effect alone has no such gate."""
+    qc = content["qc"]
+    return content["status"] == "blocked" and (not qc["gate_passed"] if qc else content["effect"] is None)
 
 
-def _estimates(effect: dict[str, Any]) -> dict[str, Any]:
-    """What shows an estimate; never called for a blocked one."""
-    from e2i.reporting import causal_plots, plots
-
-    figures: dict[str, Any] = {}
-    outcome = effect["outcome"]
-    if None not in effect["interval"] and effect["scale"] == "outcome":
-        figures["effect"] = plots.effect(effect["estimate"], effect["interval"], naive=effect["naive_difference"], outcome=outcome)
-    figures["forest"] = causal_plots.forest([effect, *(effect["alternatives"] or ())], outcome=outcome)
-    figures["event_study"] = causal_plots.event_study(effect["event_study"] or (), outcome=outcome)
-    figures["specifications"] = causal_plots.specification_curve(effect["specifications"] or (), outcome=outcome)
-    figures["path"] = causal_plots.path(effect["path"] or (), outcome=outcome)
-    return figures
+def _ranked(gaps: dict[str, Any] | None) -> dict[int, int]:
+    """Place in the list of opportunities by rank."""
+    return {item["rank"]: place for place, item in enumerate(gaps["opportunities"])} if gaps else {}
 
 
-def _curves(path: Path, model: dict[str, Any] | None, missing: list[str]) -> dict[str, Any]:
-    from e2i.reporting import plots
-
-    if not path.is_file():
-        missing.append("ROC, precision-recall and calibration curves")
-        return {}
-    curves = json.loads(path.read_text(encoding="utf-8"))
-    area = ((model or {}).get("metrics") or {}).get("roc_auc", {}).get("value")
-    return {
-        "roc": plots.roc(curves, area=area),
-        "pr": plots.precision_recall(curves),
-        "calibration": plots.calibration(curves, smallest=SMALL_CELL + 1),
-    }
-
-
-def _beeswarm(path: Path, missing: list[str]) -> Any:
-    import numpy as np
-
-    from e2i.reporting.beeswarm import beeswarm
-
-    if not path.is_file():
-        missing.append("SHAP values by row")
-        return None
-    with np.load(path, allow_pickle=False) as kept:
-        return beeswarm({name: kept[name] for name in kept.files})
-
-
-def _overlap(content: dict[str, Any], evidence: ReportEvidence) -> Any:
-    from e2i.reporting import plots
-
-    found, effect = evidence.overlap, content["effect"] or {}
-    if found is None:
-        return None
-    width = found.bin_edges[1] - found.bin_edges[0]
-
-    def few(densities: tuple[float, ...], people: int | None) -> list[bool]:
-        # Without a count that may be shown, every bar could be one of few people.
-        return [people is None or 0 < round(density * width * people) <= SMALL_CELL for density in densities]
-
-    hidden = [few(found.treated_density, effect.get("treated")), few(found.untreated_density, effect.get("untreated"))]
-    return plots.overlap(found.bin_edges, found.treated_density, found.untreated_density, hidden=hidden)
+def _moved(plan: dict[str, Any] | None) -> list[int]:
+    """Places of the entities that change most, or get most where nothing changes."""
+    rows = plan["allocations"] if plan else ()
+    order = sorted(range(len(rows)), key=lambda place: (-abs(rows[place]["change"] or 0), -(rows[place]["allocated"] or 0)))
+    return order[:_SHOWN_ENTITIES]

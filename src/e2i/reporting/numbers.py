@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 MINUS = "\N{MINUS SIGN}"
-Style = Literal["number", "signed", "percent", "count", "seconds"]
+Style = Literal["number", "signed", "percent", "count", "seconds", "dollars", "short_dollars"]
 
 _FIELD_WORDS = {
     "nrx": "NRx",
@@ -59,8 +59,17 @@ DIAGNOSTICS = {
     "e_value": ("E-value", "reported, never a criterion"),
 }
 COUNTS = frozenset({"rows_given", "rows_used", "missing_treatment", "missing_outcome", "adjusted_columns"})
-POINT_ESTIMATES = frozenset({"weighting_estimate"})
+POINT_ESTIMATES = frozenset({"weighting_estimate", "bias_adjusted_estimate", "unadjusted_estimate"})
 """diagnostics that tell the effect itself; withheld with it"""
+
+POLICIES = {"learned": "Learned rules", "everybody": "Treat everybody", "nobody": "Treat nobody", "current": "Present practice"}
+GAP_REFERENCES = {
+    "vs_target": "its target",
+    "vs_benchmark": "the other cells",
+    "vs_potential": "the best tenth",
+    "temporal": "the period before",
+}
+SCENARIOS = {"baseline": "Present allocation", "optimised": "This plan", "equal": "Spread evenly", "focus_top": "Strongest only"}
 
 
 def format_number(value: float, style: Style = "number") -> str:
@@ -70,15 +79,31 @@ def format_number(value: float, style: Style = "number") -> str:
     ['0.812', '12.3', '1,234', '0.00012', '0']
     >>> format_number(0.5, "signed"), format_number(0.123, "percent"), format_number(4000, "count"), format_number(75.2, "seconds")
     ('+0.500', '12.3 %', '4,000', '75.2 s')
+    >>> [format_number(x, "dollars") for x in (1_234_567.8, 12.345, 0.5)]
+    ['$1,234,568', '$12.35', '$0.50']
+    >>> [format_number(x, "short_dollars") for x in (21_587_034, 12_500, 999_960, 480)]
+    ['$21.6 M', '$12.5 k', '$1.00 M', '$480']
     """
     if style == "percent":
         return f"{value * 100:.1f} %"
     if style == "count":
         return f"{value:,.0f}"
+    if style in ("dollars", "short_dollars"):
+        amount = _short(abs(value)) if style == "short_dollars" else f"{abs(value):,.{0 if abs(value) >= 1000 else 2}f}"
+        return f"{MINUS if value < 0 else ''}${amount}"
     if style == "seconds":
         return f"{value:,.1f} s" if value >= 1 else f"{value * 1000:,.0f} ms"
     sign = "+" if style == "signed" and value > 0 else ""
     return sign + _plain(value, 3)
+
+
+def _short(amount: float) -> str:
+    """Three digits and a power of a thousand."""
+    rounded = float(f"{amount:.3g}")
+    for size, unit in ((1e9, " bn"), (1e6, " M"), (1e3, " k")):
+        if rounded >= size:
+            return f"{_plain(rounded / size, 3)}{unit}"
+    return f"{amount:,.0f}"
 
 
 def _plain(value: float, decimals: int) -> str:
@@ -88,7 +113,7 @@ def _plain(value: float, decimals: int) -> str:
     if size < 10**-decimals:
         text = f"{value:.2g}"
     else:
-        whole = len(f"{size:.0f}") if size >= 1 else 0
+        whole = len(str(int(size))) if size >= 1 else 0
         text = f"{value:,.{max(0, decimals - whole)}f}"
     return text.replace("-", MINUS)
 

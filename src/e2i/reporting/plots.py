@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2i.domain.quality import GATE_SCORE, SCORE_WEIGHTS
 from e2i.reporting.numbers import format_number, plain_name, readable
-from e2i.reporting.svg import Plot, Scale
+from e2i.reporting.svg import Plot, Scale, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -144,7 +144,7 @@ def effect(estimate: float, interval: Sequence[float], *, naive: float | None, o
     rows = [("Adjusted effect", 44.0)] + ([] if naive is None else [("Plain difference", 84.0)])
     bottom = rows[-1][1] + 26
     plot = Plot(width=560, height=bottom + 44, x=x, y=Scale(low=0, high=1, start=bottom, end=18))
-    plot.horizontal_axis(f"Difference in {plain_name(outcome)}")
+    plot.horizontal_axis(f"Difference in {shorten(plain_name(outcome), 40)}")
     plot.row_labels([label for label, _ in rows], [at for _, at in rows], width=24)
     plot.segment((x(0), 18), (x(0), bottom), "zero")
     plot.segment((x(interval[0]), 44), (x(interval[1]), 44), "whisker")

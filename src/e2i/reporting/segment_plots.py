@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from e2i.reporting.marks import evenly, lying, span, standing, words
-from e2i.reporting.numbers import format_number, plain_name
+from e2i.reporting.numbers import POLICIES, format_number, plain_name
 from e2i.reporting.svg import Plot, Scale, shorten
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _MOST_SEGMENTS = 40
 _HEIGHT = 26.0
-POLICIES = {"learned": "Learned rules", "everybody": "Treat everybody", "nobody": "Treat nobody", "current": "Present practice"}
 
 
 def _interval(row: Row) -> tuple[float | None, float | None]:
@@ -34,7 +33,7 @@ def modifier(name: str, rows: Sequence[Row], *, overall: float | None, outcome: 
     low, high = span([*(row[end] for row in shown for end in ends), overall])
     x = Scale(low=low, high=high, start=226, end=560)
     bottom = 26 + _HEIGHT * len(shown)
-    plot = Plot(width=740, height=bottom + 46, x=x, y=Scale(low=0, high=1, start=bottom, end=26))
+    plot = Plot(width=780, height=bottom + 46, x=x, y=Scale(low=0, high=1, start=bottom, end=26))
     plot.horizontal_axis(f"Effect on {shorten(plain_name(outcome), 40)}")
     middles = [26 + _HEIGHT * (place + 0.5) for place in range(len(shown))]
     plot.row_labels([row["segment_value"] for row in shown], middles, width=32)
@@ -96,7 +95,8 @@ def gain(rows: Sequence[Row], *, outcome: str) -> Markup | None:
     plot.line([(row["share"], row["random"]) for row in shown], "reference")
     plot.line([(row["share"], row["gain"]) for row in shown], "curve")
     half = min(shown, key=lambda row: abs(row["share"] - 0.5))
-    told = f"Treating the first {half['share']:.0%} gains {words(half['gain'], _interval(half))}, in random order {format_number(half['random'])}."
+    told = f"Treating the first {half['share']:.0%} gains {words(half['gain'], _interval(half))}"
+    told += f", in random order {format_number(half['random'])}."
     return plot.render("uplift", title="Gain by share of people treated", description=told)
 
 
@@ -108,7 +108,7 @@ def policies(rows: Sequence[Row], *, unit: str) -> Markup | None:
     low, high = span([value for row in shown for value in row["value"].values()])
     x = Scale(low=low, high=high, start=170, end=560)
     bottom = 20 + _HEIGHT * len(shown)
-    plot = Plot(width=740, height=bottom + 46, x=x, y=Scale(low=0, high=1, start=bottom, end=20))
+    plot = Plot(width=780, height=bottom + 46, x=x, y=Scale(low=0, high=1, start=bottom, end=20))
     plot.horizontal_axis(f"Value per person against treating nobody, {shorten(unit, 40)}")
     middles = [20 + _HEIGHT * (place + 0.5) for place in range(len(shown))]
     plot.row_labels([POLICIES.get(row["policy"], plain_name(row["policy"])) for row in shown], middles, width=24)
@@ -119,5 +119,6 @@ def policies(rows: Sequence[Row], *, unit: str) -> Markup | None:
             lying(plot, _interval(row["value"]), at)
         plot.dot((x(row["value"]["estimate"]), at), "after" if row["policy"] == "learned" else "before", radius=5.5, hint=hint)
         plot.text((574, at + 4), "0 by definition" if row["policy"] == "nobody" else hint, "tick")
-    told = "; ".join(f"{POLICIES.get(row['policy'], row['policy'])}: {words(row['value']['estimate'], _interval(row['value']))}" for row in shown)
+    values = [row["value"] for row in shown]
+    told = "; ".join(f"{row['policy']}: {words(value['estimate'], _interval(value))}" for row, value in zip(shown, values, strict=True))
     return plot.render("policies", title="What each policy is worth", description=told)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 Point = tuple[float, float]
+_NARROW, _WIDE = frozenset(" ijlftIr.,:;'()[]|!"), frozenset("mwMWOQ@%&…")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +85,10 @@ class Plot:
         self.text((self.x.start - 34, min(self.y.start, self.y.end) - 10), label, "axis")
 
     def row_labels(self, labels: Sequence[str], positions: Sequence[float], *, width: int) -> None:
-        """Names of rows left of the plot, cut to `width` characters."""
+        """Names of rows left of the plot, cut to `width` characters and to the room that there is."""
         for label, at in zip(labels, positions, strict=True):
-            self.text((self.x.start - 10, at + 4), shorten(label, width), "row", anchor="end", hint=label if len(label) > width else None)
+            shown = fitted(shorten(label, width), self.x.start - 12)
+            self.text((self.x.start - 10, at + 4), shown, "row", anchor="end", hint=label if shown != label else None)
 
     def segment(self, start: Point, end: Point, kind: str) -> None:
         """A straight line in pixels."""
@@ -141,6 +143,23 @@ def shorten(text: str, width: int) -> str:
         return text
     tail = (width - 1) // 2
     return f"{text[: width - 1 - tail]}…{text[-tail:]}"
+
+
+def fitted(text: str, room: float) -> str:
+    """Cut in the middle until the text takes at most `room` pixels, by the letters of a wide sans-serif font of 12 px.
+
+    >>> fitted("nrx_pre", 80), fitted("MMMMMMMMMMMM", 80)
+    ('nrx_pre', 'MMM…MM')
+    """
+    shown, length = text, len(text)
+    while length > 3 and _width(shown) > room:
+        length -= 1
+        shown = shorten(text, length)
+    return shown
+
+
+def _width(text: str) -> float:
+    return sum(4.2 if letter in _NARROW else 12.0 if letter in _WIDE or ord(letter) > 0x2E80 else 7.5 for letter in text)
 
 
 def _px(value: float) -> str:

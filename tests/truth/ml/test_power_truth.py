@@ -55,9 +55,7 @@ def test_the_formula_keeps_its_word_on_the_own_table(asked: dict[str, object], n
     spec = ExperimentSpec(question="does it move?", unit="npi", units_available=n, **asked)
     plan = draft(spec, table())
     assert plan.power.mde is not None
-    trial = Trial(
-        n=n, effect=plan.power.mde, analysis=plan.analysis, treated=spec.treated_share, is_clustered=plan.design == "cluster_rct"
-    )
+    trial = Trial(n=n, effect=plan.power.mde, analysis=plan.analysis, treated=spec.treated_share, is_clustered=plan.design == "cluster_rct")
     sample = read_sample(table(), plan.spec)
     nominal = comparison(plan.spec, plan.facts, plan.design).power(plan.power.mde, n, alpha=0.05)
     found = simulate_power(sample, trial, nominal=nominal, simulations=SIMULATIONS, seed=3)
@@ -95,7 +93,11 @@ def test_ignoring_clusters_is_seen_by_the_simulation() -> None:
     effect = 2.8 * float(np.sqrt(4 / 300)) * float(naive.sd or 0)
     nominal = formula.power(effect, 300, alpha=0.05)
     found = simulate_power(
-        read_sample(frame, whole), Trial(n=300, effect=effect, analysis="difference", is_clustered=True), nominal=nominal, simulations=500, seed=4
+        read_sample(frame, whole),
+        Trial(n=300, effect=effect, analysis="difference", is_clustered=True),
+        nominal=nominal,
+        simulations=500,
+        seed=4,
     )
     assert not found.agrees
     assert found.power < nominal - 0.2
@@ -112,7 +114,9 @@ def test_the_icc_is_found_again_with_unequal_clusters(icc: float) -> None:
     assert np.mean(found) == pytest.approx(icc, abs=0.02)
 
 
-@pytest.mark.parametrize(("kind", "effect", "mean"), [("binary", 0.1, 0.4), ("binary", -0.1, 0.2), ("count", 1.5, 4.5), ("count", 0.5, 1.5)])
+@pytest.mark.parametrize(
+    ("kind", "effect", "mean"), [("binary", 0.1, 0.4), ("binary", -0.1, 0.2), ("count", 1.5, 4.5), ("count", 0.5, 1.5)]
+)
 def test_a_planted_effect_is_the_one_asked_for(kind: str, effect: float, mean: float) -> None:
     rng = np.random.default_rng(0)
     y = (rng.random(200_000) < 0.3).astype(float) if kind == "binary" else rng.poisson(3.0, size=200_000).astype(float)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from e2i.causal.estimators.doubly_robust import DoublyRobust, combine, doubly_robust, fit_propensity
-from e2i.causal.estimators.features import make_features, under
-from e2i.causal.estimators.linear_models import logistic, poisson, ridge, sigmoid, sparse_linear, sparse_logistic
+from e2i.causal.estimators.features import Space, make_features, under
+from e2i.causal.estimators.learners import Kind, boosting_learner
+from e2i.causal.estimators.linear_models import logistic, moments, poisson, ridge, rough_ridge_of, sigmoid, sparse_linear, sparse_logistic
 from e2i.causal.estimators.nuisances import FOLDS, kind_of, library, make_folds, out_of_fold, stack, used
 
 RNG = np.random.default_rng(0)
@@ -31,6 +34,17 @@ def test_ridge_leave_one_out_error_is_exact() -> None:
     centred = X - X.mean(axis=0)
     expected = np.linalg.solve(centred.T @ centred + best * 600 * np.eye(8), centred.T @ (target - target.mean()))
     assert chosen.coefficients == pytest.approx(expected, abs=1e-8)
+
+
+def test_generalised_cross_validation_is_computed_from_moments_alone() -> None:
+    target = SCORE + RNG.normal(size=600)
+    centred, errors = X - X.mean(axis=0), []
+    for share in np.logspace(-4, 1.5, 12):
+        hat = centred @ np.linalg.inv(centred.T @ centred + share * 600 * np.eye(8)) @ centred.T + 1 / 600
+        errors.append((np.mean((target - hat @ target) ** 2) / (1 - np.trace(hat) / 600) ** 2, share))
+    best = min(errors)[1]
+    expected = np.linalg.solve(centred.T @ centred + best * 600 * np.eye(8), centred.T @ (target - target.mean()))
+    assert rough_ridge_of(moments(X, target)).coefficients == pytest.approx(expected, abs=1e-8)
 
 
 def test_logistic_solves_its_score_equations() -> None:
@@ -61,6 +75,14 @@ def test_sparse_regressions_keep_what_matters_and_drop_the_rest() -> None:
     assert set(np.flatnonzero(sparse_logistic(X, label, price=3.2).coefficients)) == {0, 1}
 
 
+def test_sparse_logistic_solves_the_score_equations_of_its_own_penalty() -> None:
+    label = (RNG.random(600) < sigmoid(2 * SCORE)).astype(float)
+    fit = sparse_logistic(X, label, price=3.2)
+    kept = np.flatnonzero(fit.coefficients)
+    beta = fit.coefficients[kept]
+    assert X[:, kept].T @ (label - fit.predict(X)) == pytest.approx(2 * 3.2 * beta / (beta**2 + 1e-6), rel=0.06)
+
+
 def test_sparse_regressions_on_pure_noise_predict_the_mean() -> None:
     noise = RNG.normal(size=600)
     assert sparse_linear(X, noise, price=20.0).predict(X) == pytest.approx(np.full(600, noise.mean()), abs=1e-9)
@@ -85,6 +107,21 @@ def test_predictions_never_use_the_rows_own_fold() -> None:
     after = out_of_fold(features, changed, folds=folds, candidates=candidates)[0]
     assert np.array_equal(before[folds == 2], after[folds == 2])
     assert not np.array_equal(before[folds == 1], after[folds == 1])
+
+
+@pytest.mark.parametrize("kind", ["binary", "continuous"])
+def test_boosting_tells_its_stages_as_lightgbm_does_whether_bins_are_shared_or_not(kind: Kind) -> None:
+    label = (RNG.random(600) < sigmoid(SCORE)).astype(float)
+    features, train, rows = make_features(X), np.arange(500), np.arange(500, 600)
+    learner = boosting_learner(kind, 0)
+    alone = learner(features, train, label[train])(features, rows)
+    shared = learner(replace(features, memo={}, binned={}), train, label[train])(features, rows)
+    assert alone.shape == (100, 3)
+    errors = np.mean((alone - label[rows][:, None]) ** 2, axis=0)
+    assert (errors < 0.95 * label[rows].var()).all()
+    assert np.abs(alone - shared).mean() < 0.05
+    if kind == "binary":
+        assert ((alone > 0) & (alone < 1)).all()
 
 
 def test_the_stack_is_convex_and_puts_its_weight_on_the_better_predictions() -> None:
@@ -114,6 +151,36 @@ def test_views_under_an_arm_differ_only_in_what_depends_on_treatment() -> None:
     assert np.array_equal(observed.basis[rows], treated.basis[rows])
     assert np.array_equal(observed.basis[:, : features.basis.shape[1]], treated.basis[:, : features.basis.shape[1]])
     assert not np.array_equal(observed.raw[~rows], treated.raw[~rows])
+
+
+@pytest.mark.parametrize("space", ["raw", "plain", "basis", "steps"])
+@pytest.mark.parametrize("arm", [None, 1.0])
+@pytest.mark.parametrize("rows", [600, 25_000])
+def test_products_with_coefficients_are_those_of_the_matrix(space: Space, arm: float | None, rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    covariates = np.column_stack([rng.normal(size=(rows, 3)), np.exp(2.0 * rng.normal(size=rows))])
+    views = make_features(covariates)
+    if arm is not None:
+        views = under(views, (rng.random(rows) < 0.3).astype(float), arm=arm)
+    some, columns = rng.choice(rows, 50, replace=False), np.array([0, 3])
+    matrix = views.matrix(space, some)
+    coefficients = rng.normal(size=(matrix.shape[1],))
+    assert views.products(space, some, coefficients) == pytest.approx(matrix @ coefficients, abs=1e-4)
+    assert np.array_equal(views.matrix(space, some, columns), matrix[:, columns])
+    last = np.array([matrix.shape[1] - 1])
+    assert np.array_equal(views.matrix(space, some, last), matrix[:, last])
+
+
+def test_single_precision_above_20_000_rows_and_views_in_parts_above_100_000_say_the_same() -> None:
+    covariates = np.random.default_rng(3).normal(size=(100_001, 2)).round(1)
+    many = make_features(covariates)
+    exact = many.recipe.build(covariates, "steps")
+    rows = np.arange(0, 100_001, 1000)
+    assert np.array_equal(many.steps[rows], exact[rows])
+    assert not many.kept
+    fewer = many.part(np.arange(25_000))
+    assert fewer.steps == pytest.approx(exact[:25_000], abs=1e-6)
+    assert fewer.kept["steps"].dtype == np.float32
 
 
 def test_long_tails_are_shortened() -> None:

@@ -59,7 +59,6 @@ def test_without_earlier_outcomes_or_controls_the_verdict_is_at_most_review(desi
         "negative_exposure:other",
         "pre_period_placebo:before",
         "pre_period_trend:a to b",
-        "placebo_treatment",
     ],
 )
 def test_what_shows_a_wrong_effect_blocks(test: str) -> None:

@@ -7,9 +7,10 @@ import pytest
 from scipy.optimize import linprog
 from scipy.stats import norm
 
-from e2i.causal.panel.honest import EventStudy, as_refutation, largest_bend, relative_magnitudes, smoothness
+from e2i.causal.panel.honest import EventStudy, as_refutation, drift_robustness, largest_bend, relative_magnitudes, smoothness
 from e2i.causal.panel.honest_relative import RelativeTest
 from e2i.causal.panel.honest_smooth import SmoothFrontier, folded_quantile
+from e2i.domain.evidence import Refutation
 from e2i.errors import DataError, NotIdentified
 
 BENZARTI = np.array([0.006696351804, 0.02934503369, -0.006472972222, 0.0730149895, 0.1959611177, 0.3120639026, 0.2395415455, 0.1260425001])
@@ -201,3 +202,28 @@ def test_wrong_weights_and_bounds_are_refused() -> None:
         smoothness(benzarti(), weights=[1.0])
     with pytest.raises(DataError, match="negative"):
         relative_magnitudes(benzarti(), grid=[-1.0])
+
+
+def drifting(slope: float, effect: float, *, error: float = 0.05, pre: int = 6, post: int = 4) -> EventStudy:
+    periods = (*range(-pre - 1, -1), *range(post))
+    estimates = np.array([slope * (period + 1) + (effect if period >= 0 else 0.0) for period in periods])
+    return EventStudy(periods=periods, estimates=estimates, covariance=error**2 * (0.5 * np.eye(len(periods)) + 0.5))
+
+
+def robustness(study: EventStudy) -> Refutation:
+    found = smoothness(study, grid=(0.0,))
+    return drift_robustness(found, found.original)
+
+
+def test_an_effect_beyond_any_straight_drift_stands_and_one_that_a_drift_explains_does_not() -> None:
+    assert robustness(drifting(0.0, 1.0)).passed
+    explained = robustness(drifting(0.05, 0.0))
+    assert not explained.passed
+    assert "could explain it" in explained.detail
+
+
+def test_no_effect_is_only_told_when_a_drift_could_not_hide_one() -> None:
+    short = robustness(drifting(0.0, 0.0, pre=2, post=8))
+    assert not short.passed
+    assert "a drift could hide an effect" in short.detail
+    assert robustness(drifting(0.0, 0.0, pre=16, post=1)).passed

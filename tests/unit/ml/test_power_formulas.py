@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,3 +153,12 @@ def test_the_covariance_over_time_is_found_again() -> None:
     assert fit.serial == pytest.approx(1.0, rel=0.15)
     assert fit.rho == pytest.approx(0.7, abs=0.06)
     assert fit.noise == pytest.approx(0.25, abs=0.1)
+
+
+def test_the_example_of_the_page_runs_and_prints_what_the_page_says() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "experiments.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    printed = StringIO()
+    with redirect_stdout(printed):
+        exec(compile(code, "docs/experiments.md", "exec"), {})
+    assert printed.getvalue() == re.findall(r"```text\n(.*?)```", page, re.DOTALL)[0]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
+import section_samples
 
 from e2i.domain.evidence import BalanceRow, CausalFinding, Effect, Overlap, Refutation, Verdict
 from e2i.domain.experiments import (
@@ -378,4 +379,5 @@ def states(folder) -> dict[str, tuple[StudyReport, ReportEvidence]]:
         "regression": (replace(report, effect=None, model=regression), ReportEvidence(shap_ref=evidence.shap_ref)),
         "failed": (replace(report, status="failed", error=error, **{**empty, "data": None, "qc": None}, timings_s={}), nothing),
         "failed_late": (replace(report, status="failed", error=error, explanation=None, effect=None), replace(evidence, shap_ref=None)),
+        **section_samples.states(report, evidence, blocked=effect("block"), reviewed=effect("review")),
     }

@@ -33,6 +33,11 @@ STATES = (
     "failed",
     "failed_late",
     "refused_only",
+    "planned",
+    "impossible_plan",
+    "effect_alone",
+    "effect_alone_blocked",
+    "effect_alone_review",
 )
 write_report = HtmlReportWriter().write_report
 NAMES = ("study", "status", "experiment_id", "trace_id", "synthetic", "data", "qc", "splits", "model", "explanation", "effect", "timings_s")
@@ -131,7 +136,7 @@ def test_every_number_on_the_page_is_the_one_in_the_json(written, state):
     for path, told in page.numbers.items():
         for value, text in told:
             assert float(value) == at(content, path), path
-            styles = ("number", "signed", "percent", "count", "seconds")
+            styles = ("number", "signed", "percent", "count", "seconds", "dollars", "short_dollars")
             assert text in {format_number(float(value), style) for style in styles}, path
 
 

@@ -75,6 +75,8 @@ async def build_graph(state: State, deps: Deps) -> State:
 
     Raises ConfigError when the study asks for no effect, DataError and its kin when a named column is not in the table.
     """
+    if state.finding is not None:  # answered from the file itself, because it is too large to be held
+        return state
     effect = state.study.effect
     if effect is None:
         raise ConfigError("the study has no `effect`.", where=f"study {state.study.name}", advice="Add `effect` with its roles.")

@@ -19,13 +19,14 @@ from e2i.ml.power import cautions, documents, market_plan, monitoring, planning
 from e2i.ml.power.assignment import assign
 from e2i.ml.power.planning import Draft
 from e2i.ml.power.sample import read_sample
-from e2i.ml.power.simulation import Trial, simulate_power
+from e2i.ml.power.simulation import simulate_power
 from e2i.ml.power.threats import find_threats, judge
 from e2i.ports.compute import Executor
 from e2i.ports.data import FrameSource, FrameStore
 from e2i.ports.language import LanguageModel
 
 T = TypeVar("T")
+ASSIGNED = "experiment_assignment"
 _LEAST_UNITS = 20
 """units that a resample of the own table needs to say anything"""
 
@@ -53,8 +54,9 @@ class State:
     redesigns: tuple[RedesignStep, ...] = ()
     is_final: bool = False
     """no further redesign is due or helps"""
-    simulated: SimulatedPower | None = None
     assignment: Assignment | None = None
+    assigned: FrameRef | None = None
+    """the list: unit, arm, block, cluster"""
     threats: tuple[ValidityThreat, ...] = ()
     claim: str | None = None
     removed_sentences: int = 0
@@ -86,9 +88,11 @@ async def redesign(state: State, deps: Deps) -> State:
 async def simulate(state: State, deps: Deps) -> State:
     """Try the plan on resamples of the own table, and draw the assignment."""
     frame, current = _frame(state, deps), _known(state.draft)
-    simulated, assignment = await deps.compute.run(_try_out, frame, deps.source, current, base=state.base, seed=state.seed)
-    power = replace(current.power, simulated=simulated)
-    return replace(state, simulated=simulated, assignment=assignment, draft=replace(current, power=power))
+    simulated, drawn = await deps.compute.run(_try_out, frame, deps.source, current, base=state.base, seed=state.seed)
+    state = replace(state, draft=replace(current, power=replace(current.power, simulated=simulated)))
+    if drawn is None:
+        return state
+    return replace(state, assignment=drawn[0], assigned=deps.frames.save(ASSIGNED, drawn[1]))
 
 
 async def audit(state: State, deps: Deps) -> State:  # noqa: ARG001 - every step has this signature
@@ -200,7 +204,7 @@ def _redesign(
 
 def _try_out(
     frame: pl.DataFrame | None, source: FrameSource, current: Draft, *, base: str, seed: int
-) -> tuple[SimulatedPower | None, Assignment | None]:
+) -> tuple[SimulatedPower | None, tuple[Assignment, pl.DataFrame] | None]:
     """In the worker."""
     table = _loaded(frame, source, current.spec, base=base)
     if table is None or current.design == "geo":
@@ -209,18 +213,10 @@ def _try_out(
     n = min(current.power.planned_n, sample.n)
     can_assign = current.design != "cluster_rct" or sample.cluster is not None
     drawn = assign(sample, current.design, treated=current.spec.treated_share, n=n, seed=seed) if can_assign else None
-    effect = current.power.target_effect if current.power.target_effect is not None else current.power.mde
-    nominal = planning.nominal_on(current, sample)
-    if nominal is None or effect is None or sample.n < _LEAST_UNITS:
+    planned = planning.trial_on(current, sample) if sample.n >= _LEAST_UNITS else None
+    if planned is None:
         return None, drawn
-    trial = Trial(
-        n=current.power.analysed_n,
-        effect=effect,
-        analysis=current.analysis,
-        alpha=current.spec.alpha,
-        treated=current.spec.treated_share,
-        is_clustered=current.design == "cluster_rct",
-    )
+    trial, nominal = planned
     return simulate_power(sample, trial, nominal=nominal, simulations=current.spec.simulations, seed=seed), drawn
 
 

@@ -53,12 +53,13 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
     main = _main(sample, identification, ours, nuisances, seed=seed)
     others, missed = _others(sample, identification, (ours, main), nuisances, seed=seed)
     notes = tuple(Concern(severity="review", text=note) for note in sample.covariates.notes if "rare levels" in note)
+    told = tuple(note for note in sample.covariates.notes if "rare levels" not in note)
     return Estimation(
         effect=_effect(sample, main, (fit, propensity), identification, effective_share=overlap.effective_share),
         overlap=overlap,
         balance=table,
         reasons=told_reasons(identification),
-        hazards=(*hazards, *as_warnings((*main.notes, *missed))),
+        hazards=(*hazards, *as_warnings((*main.notes, *missed, *told))),
         alternatives=others,
         specifications=specification_curve(sample, fit, propensity),
         concerns=(*concerns_about_rows(sample), *notes),
@@ -101,7 +102,8 @@ def _others(
     found, missed = [], []
     for name, fit in candidates.items():
         try:
-            found.append(as_effect(fit(), identification))
+            # Pairs of nearest neighbours keep a bias of their own (Abadie and Imbens 2006), so they are beside it for the field's formula.
+            found.append(as_effect(fit(), identification, must_agree=name != "matching"))
         except (CausalError, DataError) as error:  # the comparison is not to be had; the main estimate stands on its own
             missed.append(f"{name} beside it is not to be had: {error}")
     return tuple(found), tuple(missed)

@@ -7,7 +7,7 @@ import numpy as np
 from e2i.causal.design import Identification, Sample
 from e2i.causal.designs.controls import placebo_outcomes
 from e2i.causal.estimate import Estimate
-from e2i.causal.estimation import Estimation, as_effect, as_warnings, told_reasons
+from e2i.causal.estimation import Estimation, as_effect, as_warnings, certificate_of_sample, told_reasons
 from e2i.causal.estimators.unadjusted import DifferenceInMeans, RegressionAdjusted
 from e2i.causal.hazards import concerns_about_rows
 from e2i.causal.overlap import balance
@@ -29,10 +29,11 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
             outcome_mean_untreated=float(
                 np.average(sample.outcome[untreated], weights=None if sample.weights is None else sample.weights[untreated])
             ),
+            certificate=certificate_of_sample(main, sample),
         ),
         balance=balance(sample.covariates, sample.treatment, np.full(len(sample.treatment), share), "ATE") if has_covariates else (),
         reasons=told_reasons(identification),
-        hazards=(*hazards, *as_warnings(main.notes)),
+        hazards=(*hazards, *as_warnings((*main.notes, *sample.covariates.notes))),
         alternatives=(as_effect(plain, identification),) if has_covariates else (),
         concerns=concerns_about_rows(sample) if has_covariates else (),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from e2i.causal.design import Identification, Sample, prepare
-from e2i.causal.designs import adjusted, assigned, dosed
+from e2i.causal.designs import adjusted, assigned, dosed, front_door
 from e2i.causal.estimation import Estimation, refused_by
 from e2i.causal.hazards import validate
 from e2i.domain.evidence import CausalFinding, Refutation
@@ -17,6 +17,8 @@ def estimate(frame: pl.DataFrame, *, effect: EffectSpec, identification: Identif
     hazards = validate(frame, effect, unit=identification.unit)
     if (refusal := refused_by(hazards, identification)) is not None:
         return refusal
+    if identification.mediators:
+        return front_door.estimate(front_door.mediated(frame, identification), identification, hazards, seed=seed)
     sample = prepare(frame, identification)
     if identification.treatment_kind in ("continuous", "multi_level"):
         return dosed.estimate(sample, identification, hazards, seed=seed)
@@ -27,6 +29,8 @@ def estimate(frame: pl.DataFrame, *, effect: EffectSpec, identification: Identif
 
 def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Identification, seed: int) -> tuple[Refutation, ...]:
     """Every test that this kind of estimate can fail."""
+    if identification.mediators:
+        return front_door.refute(front_door.mediated(frame, identification), identification, seed=seed)
     sample: Sample = prepare(frame, identification)
     if identification.treatment_kind in ("continuous", "multi_level"):
         return dosed.refute(sample, identification, seed=seed)

@@ -9,9 +9,10 @@ import numpy as np
 from e2i.causal.design import Identification, Sample
 from e2i.causal.designs.controls import placebo_outcomes
 from e2i.causal.estimate import Estimate
-from e2i.causal.estimation import Estimation, as_effect, as_warnings, told_reasons
+from e2i.causal.estimation import Estimation, as_effect, as_warnings, certificate_of_sample, told_reasons
 from e2i.causal.estimators.multi_level import MultiLevel
 from e2i.causal.estimators.partially_linear import PartiallyLinear
+from e2i.causal.estimators.random_dose import plain_contrasts, slope
 from e2i.causal.hazards import concerns_about_rows, refuse_hopeless
 from e2i.domain.evidence import Hazard, Refutation
 
@@ -21,10 +22,10 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
     refuse_hopeless(sample)
     found = _fit(sample, identification, seed=seed)
     main = found[0]
-    effect = as_effect(main, identification)
+    effect = as_effect(main, identification, certificate=certificate_of_sample(main, sample))
     if identification.treatment_kind == "multi_level":
         effect = replace(effect, outcome_mean_untreated=float(sample.outcome[sample.treatment == 0].mean()))
-        others = tuple(as_effect(other, identification) for other in found[1:])
+        others = tuple(as_effect(other, identification, must_agree=False) for other in found[1:])
     else:
         others = ()
     return Estimation(
@@ -43,8 +44,9 @@ def refute(sample: Sample, identification: Identification, *, seed: int) -> tupl
 
 def _fit(sample: Sample, identification: Identification, *, seed: int) -> tuple[Estimate, ...]:
     """For levels first the contrast that stands out most, then the others; their intervals hold jointly."""
+    is_plain = identification.is_randomised and sample.covariates.matrix.shape[1] == 0
     if identification.treatment_kind == "continuous":
-        return (PartiallyLinear().fit(sample, identification, seed=seed),)
-    found = MultiLevel().fit_many(sample, identification, seed=seed)
+        return (slope(sample) if is_plain else PartiallyLinear().fit(sample, identification, seed=seed),)
+    found = plain_contrasts(sample, identification, seed=seed) if is_plain else MultiLevel().fit_many(sample, identification, seed=seed)
     order = np.argsort([-abs(each.estimate) / each.standard_error for each in found], kind="stable")
     return tuple(found[place] for place in order)

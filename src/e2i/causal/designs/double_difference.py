@@ -10,15 +10,15 @@ import polars as pl
 
 from e2i.causal.arrays import FloatArray
 from e2i.causal.design import Identification
-from e2i.causal.designs.controls import told_placebo
+from e2i.causal.designs.controls import told_placebo, untested
 from e2i.causal.estimate import Estimate
-from e2i.causal.estimation import Estimation, as_effect, as_warnings, refused_by, told_reasons
+from e2i.causal.estimation import Estimation, as_effect, as_warnings, certificate_of_panel, refused_by, told_reasons
 from e2i.causal.panel import few_treated, on_off
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.event_study import EventTimes, event_times
 from e2i.causal.panel.group_time import GroupTime
 from e2i.causal.panel.hazards import panel_hazards
-from e2i.causal.panel.honest import as_refutation, relative_magnitudes, smoothness
+from e2i.causal.panel.honest import as_refutation, drift_robustness, relative_magnitudes, smoothness
 from e2i.causal.panel.imputation import Imputation
 from e2i.causal.panel.pre_trend import placebo_in_time, pre_trend_tests
 from e2i.causal.panel.prepare import make_panel
@@ -27,12 +27,16 @@ from e2i.causal.panel.two_way import TwoWayFixedEffects
 from e2i.causal.panel.wild import as_estimate, wild_two_way
 from e2i.domain.evidence import CausalFinding, Effect, PeriodEffect, Refutation
 from e2i.domain.study import EffectSpec
-from e2i.errors import CausalError, TooFewRows
+from e2i.errors import CausalError, DataError, TooFewRows
 
 Fitter = Callable[[Panel], Estimate]
 _FEW_CLUSTERS = 40
 _LAGS = 2
 _LEVEL = 0.05
+_SOUND = ("group-time", "imputation")
+"""estimators that must agree with the chosen one also where effects differ between starts, or carry over; the others show what would not"""
+_FEWEST_UNITS = 10
+"""with a negative control, below which its clustered error says nothing"""
 _MOST_UNITS_IMPUTED = 200_000
 
 
@@ -54,7 +58,13 @@ def estimate(
     others, missed = _others(panel, identification, seed=seed)
     naive, untreated = _raw(panel, identification)
     return Estimation(
-        effect=as_effect(main, identification, naive_difference=naive, outcome_mean_untreated=untreated),
+        effect=as_effect(
+            main,
+            identification,
+            naive_difference=naive,
+            outcome_mean_untreated=untreated,
+            certificate=certificate_of_panel(main, panel),
+        ),
         reasons=told_reasons(identification),
         hazards=(*hazards, *as_warnings((*main.notes, *missed))),
         alternatives=others,
@@ -64,13 +74,13 @@ def estimate(
 
 def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Identification, seed: int) -> tuple[Refutation, ...]:
     """What parallel trends, no carry-over and negative controls must show."""
-    del estimation
+    assert estimation.effect is not None
     panel = make_panel(frame, identification)
     kind = identification.treatment_kind
     if kind in ("on_off", "continuous"):
         found = _tests_of_changing_treatment(panel, identification)
     else:
-        found = _tests_before(panel, identification, seed=seed)
+        found = _tests_before(panel, identification, estimation.effect.interval(), seed=seed)
     return (*found, *_negative_controls(panel, identification, seed=seed))
 
 
@@ -104,7 +114,7 @@ def _others(panel: Panel, identification: Identification, *, seed: int) -> tuple
     found, missed = [], []
     for name, fit in candidates.items():
         try:
-            found.append(as_effect(fit(), identification))
+            found.append(as_effect(fit(), identification, must_agree=kind == "binary" or name in _SOUND))
         except (CausalError, TooFewRows) as error:  # the comparison is not to be had; the main estimate stands on its own
             missed.append(f"{name} beside it is not to be had: {error}")
     return tuple(found), tuple(missed)
@@ -141,11 +151,12 @@ def _periods(panel: Panel, identification: Identification, *, seed: int) -> tupl
 
 def _events(panel: Panel, identification: Identification) -> EventTimes:
     has_never = bool((panel.cohort == NEVER).any())
-    by_regression = identification.treatment_kind == "binary" and has_never
+    starts = len(np.unique(panel.cohort[panel.cohort != NEVER]))
+    by_regression = identification.treatment_kind == "binary" and has_never and starts == 1
     return event_times(panel, identification, source="two_way" if by_regression else "group_time")
 
 
-def _tests_before(panel: Panel, identification: Identification, *, seed: int) -> list[Refutation]:
+def _tests_before(panel: Panel, identification: Identification, told: tuple[float, float], *, seed: int) -> list[Refutation]:
     if few_treated.has_few_treated(panel):
         found_earlier = few_treated.placebo_in_time(panel, identification)
         return [] if found_earlier is None else [found_earlier]
@@ -154,7 +165,11 @@ def _tests_before(panel: Panel, identification: Identification, *, seed: int) ->
     found = [*pre_trend_tests(events), *(() if earlier is None else (earlier,))]
     if len(events.before):
         study = events.for_bounds()
-        found += [as_refutation(relative_magnitudes(study)), as_refutation(smoothness(study))]
+        found += [
+            as_refutation(relative_magnitudes(study)),
+            as_refutation(smoothness(study)),
+            drift_robustness(smoothness(study, grid=(0.0,)), told),
+        ]
     return found
 
 
@@ -183,14 +198,16 @@ def _negative_controls(panel: Panel, identification: Identification, *, seed: in
         return few_treated.with_honest_interval(found, part, identification) if few else found
 
     level = _LEVEL / max(len(panel.negative_controls), 1)
-    return [
-        _control(name, values, panel, fit, level=level)
-        for name, values in panel.negative_controls.items()
-        if len(np.unique(values[~np.isnan(values)])) > 1
-    ]
+    return [_control(name, values, panel, fit, level=level) for name, values in panel.negative_controls.items()]
 
 
 def _control(name: str, values: FloatArray, panel: Panel, fit: Fitter, *, level: float) -> Refutation:
-    known = ~np.isnan(values)
-    found = fit(replace(panel, outcome=np.where(known, values, 0.0)).of_rows(known))
-    return told_placebo(f"negative_control:{name}", found, level=level)
+    test, known = f"negative_control:{name}", ~np.isnan(values)
+    seen = np.unique(panel.unit[known])
+    if len(np.unique(values[known])) < 2 or len(seen) < min(_FEWEST_UNITS, panel.n_units):
+        return untested(test, "it hardly varies or is known for hardly any units.")
+    try:
+        found = fit(replace(panel, outcome=np.where(known, values, 0.0)).of_rows(known))
+    except (CausalError, DataError) as error:
+        return untested(test, str(error))
+    return told_placebo(test, found, level=level)

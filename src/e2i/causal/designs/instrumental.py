@@ -9,7 +9,8 @@ import polars as pl
 from e2i.causal.design import Identification, Sample, prepare
 from e2i.causal.designs.controls import placebo_outcomes
 from e2i.causal.estimate import Estimate
-from e2i.causal.estimation import Estimation, as_effect, as_warnings, told_reasons
+from e2i.causal.estimation import Estimation, as_effect, as_warnings, certificate_of_sample, refused_by, told_reasons
+from e2i.causal.hazards import validate
 from e2i.causal.iv.checks import estimate_hazards, instrument_hazards, raise_refused
 from e2i.causal.iv.dml_iv import DMLIV
 from e2i.causal.iv.two_stage import TwoStageLeastSquares
@@ -18,19 +19,24 @@ from e2i.domain.study import EffectSpec
 from e2i.errors import CausalError, DataError
 
 _OVERIDENTIFICATION = 0.01
+_ORDER = frozenset(("dates_as_text", "outcome_before_treatment", "entry_after_treatment"))
+"""checks of the table that instruments do not make themselves"""
 _MOST_ROWS_CROSS_FITTED = 200_000
 
 
 def estimate(
     frame: pl.DataFrame,
     *,
-    effect: EffectSpec,  # noqa: ARG001 - cross-sections check the table by it
+    effect: EffectSpec,
     identification: Identification,
     seed: int,
 ) -> Estimation | CausalFinding:
     """The effect that the instruments identify. Raises CausalError, and DataError when the table is unfit."""
+    earlier = tuple(hazard for hazard in validate(frame, effect, unit=identification.unit) if hazard.code in _ORDER)
+    if (refusal := refused_by(earlier, identification)) is not None:
+        return refusal
     sample = prepare(frame, identification)
-    hazards = instrument_hazards(sample)
+    hazards = (*earlier, *instrument_hazards(sample))
     raise_refused(hazards, override=identification.override)
     main = TwoStageLeastSquares().fit(sample, identification, seed=seed)
     others, notes = _others(sample, identification, main, seed=seed)
@@ -38,7 +44,13 @@ def estimate(
     untreated = float(sample.outcome[sample.treatment == 0].mean()) if is_binary else None
     naive = float(sample.outcome[sample.treatment == 1].mean()) - untreated if untreated is not None else None
     return Estimation(
-        effect=as_effect(main, identification, naive_difference=naive, outcome_mean_untreated=untreated),
+        effect=as_effect(
+            main,
+            identification,
+            naive_difference=naive,
+            outcome_mean_untreated=untreated,
+            certificate=certificate_of_sample(main, sample),
+        ),
         reasons=told_reasons(identification),
         hazards=(*hazards, *estimate_hazards(main), *as_warnings((*main.notes, *notes, *sample.covariates.notes))),
         alternatives=others,
@@ -75,7 +87,7 @@ def _others(sample: Sample, identification: Identification, main: Estimate, *, s
             p_value=None,
             diagnostics={},
         )
-        found.append(as_effect(plain, identification))
+        found.append(as_effect(plain, identification, must_agree=False))
     return tuple(found), tuple(notes)
 
 

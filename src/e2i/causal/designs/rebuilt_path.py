@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from e2i.causal.design import Identification
-from e2i.causal.estimation import Estimation, as_effect, as_warnings, refused_by, told_reasons
+from e2i.causal.estimation import Estimation, as_effect, as_warnings, certificate_of_panel, refused_by, told_reasons
 from e2i.causal.panel.data import Panel
 from e2i.causal.panel.hazards import panel_hazards
 from e2i.causal.panel.interrupted import InterruptedFit, InterruptedSeries
@@ -43,7 +43,13 @@ def estimate(
     untreated = float(panel.outcome[~treated].mean())
     naive = float(panel.outcome[treated].mean()) - untreated
     return Estimation(
-        effect=as_effect(found.estimate, identification, naive_difference=naive, outcome_mean_untreated=untreated),
+        effect=as_effect(
+            found.estimate,
+            identification,
+            naive_difference=naive,
+            outcome_mean_untreated=untreated,
+            certificate=certificate_of_panel(found.estimate, panel),
+        ),
         reasons=told_reasons(identification),
         hazards=(*hazards, *found.hazards, *as_warnings((*found.estimate.notes, *missed))),
         alternatives=others,

@@ -116,7 +116,9 @@ def raise_refused(hazards: Iterable[Hazard], *, override: tuple[str, ...] = ()) 
 
 
 def _presence(sample: Sample) -> list[Hazard]:
-    if sample.instruments is None or sample.instruments.shape[1] == 0:
+    if sample.instruments is not None and sample.instruments.shape[1] == 0:
+        return [_refuse("constant_instrument", "no instrument varies.", "Name what moves the treatment in these rows.")]
+    if sample.instruments is None:
         return [
             _refuse("no_instrument", "no instrument is named.", "Name what moves the treatment and touches the outcome only through it.")
         ]

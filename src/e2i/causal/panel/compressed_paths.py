@@ -40,6 +40,7 @@ class Profile:
     periods: int
     combinations: float
     """at most about so many different rows of treatment and the other columns; infinite with dates among them"""
+    is_synthetic: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,6 @@ class EventPath:
         from scipy.stats import t
 
         half = float(t.ppf(1 - (1 - LEVEL) / 2 / len(self.estimate), self.clusters - 1)) * self.standard_error
-        size = self.n_treated
         found = [
             PeriodEffect(
                 period=int(time), estimate=float(value), low=float(value - width), high=float(value + width), n_treated=self.n_treated

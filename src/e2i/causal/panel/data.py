@@ -8,19 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from e2i.causal.arrays import BoolArray, FloatArray, IntArray
-from e2i.domain.disclosure import visible
 
 NEVER = -1
 """cohort of a unit that is not treated within the panel"""
-
-
-def counted(count: int, what: str) -> str:
-    """A count in words that hide a small cell.
-
-    >>> counted(3, "units"), counted(40, "units")
-    ('fewer than 11 units', '40 units')
-    """
-    return f"{count} {what}" if visible(count) is not None else f"fewer than 11 {what}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +58,19 @@ class Panel:
 
     @cached_property
     def cohort(self) -> IntArray:
-        """First period with treatment per unit, shape (N,); NEVER where there is none."""
+        """First period with treatment per unit, shape (N,); NEVER where there is none.
+
+        Where all units can have started in one period, they did: a unit whose row is missing then did not start later.
+        """
         if self.cohort_given is not None:
             return self.cohort_given
         first = np.full(self.n_units, NEVER, dtype=np.int64)
         rows = np.flatnonzero(self.treatment > 0)[::-1]  # backwards, so that the earliest row of a unit is written last
         first[self.unit[rows]] = self.time[rows]
+        begun = first != NEVER
+        untreated_before = self.time[(self.treatment <= 0) & begun[self.unit]]
+        if len(untreated_before) and untreated_before.max() < first[begun].min():
+            first[begun] = first[begun].min()
         return first
 
     @cached_property

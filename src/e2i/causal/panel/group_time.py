@@ -15,7 +15,8 @@ from e2i.causal.estimate import Estimate
 from e2i.causal.panel.cells import Base, Control, Grid, make_grid, make_means, member_of
 from e2i.causal.panel.clusters import cluster_influence, clustered_estimate
 from e2i.causal.panel.conditional import Method, conditional_difference
-from e2i.causal.panel.data import NEVER, Panel, counted
+from e2i.causal.panel.data import NEVER, Panel
+from e2i.domain.disclosure import counted
 from e2i.errors import NotIdentified
 
 Summary = Literal["simple", "dynamic", "group", "calendar"]

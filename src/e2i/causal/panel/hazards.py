@@ -10,10 +10,12 @@ import numpy as np
 from e2i.causal.arrays import FloatArray
 from e2i.causal.design import Identification
 from e2i.causal.hazard_checks import extreme_outcome, mixed_units
+from e2i.causal.late_reports import late_reports
 from e2i.causal.panel.absorb import TwoWay
-from e2i.causal.panel.data import NEVER, Panel, counted
+from e2i.causal.panel.data import NEVER, Panel
+from e2i.causal.panel.few_treated import has_few_treated
 from e2i.causal.panel.on_off import fixed_effects
-from e2i.domain.disclosure import visible
+from e2i.domain.disclosure import counted, visible
 from e2i.domain.evidence import Hazard
 from e2i.errors import NoVariation, TooFewRows
 
@@ -23,6 +25,7 @@ _LONG_STEP = 1.75
 """of the usual distance of periods; months and quarters differ by less"""
 _MOVES_WITH_TREATMENT = 4.0
 _COPY = 0.999
+_ROWS_FOR_MEDIAN = 4
 _LASTING = ("did", "matched", "synthetic_control", "synthetic_did")
 _COMPARED = ("did", "matched")
 """designs whose intervals come from many treated and untreated units"""
@@ -50,7 +53,8 @@ def _outcome(panel: Panel, spec: Identification) -> Iterator[Hazard]:
         yield Hazard(code="extreme_outcome", action="refuse", text=text, remedy="Correct it or set it to missing.", measured=times)
         return
     inside = panel.outcome - _unit_medians(panel)[panel.unit]
-    share = mixed_units(inside) if np.ptp(inside) > 0 else None
+    rows_per_unit = len(panel.unit) / panel.n_units  # of two or three rows the median says nothing about what is usual
+    share = mixed_units(inside) if rows_per_unit >= _ROWS_FOR_MEDIAN and np.ptp(inside) > 0 else None
     if share is not None:
         text = f"{share:.1%} of outcomes lie 100 times the usual distance or more from their unit's median, with a gap before them."
         yield Hazard(code="units_mixed", action="refuse", text=text, remedy="Bring all rows to one unit of measure.", measured=share)
@@ -102,8 +106,9 @@ def _start(panel: Panel, spec: Identification) -> Iterator[Hazard]:
     first = panel.observed.argmax(axis=1)
     entered_late = always & (first > 0) & (panel.cohort != NEVER)
     if entered_late.any():
-        text = f"{int(entered_late.sum())} units enter the data after their treatment began."
-        yield Hazard(code="treated_before_entry", action="warn", text=text, remedy="They are left out.", measured=float(entered_late.sum()))
+        count = int(entered_late.sum())
+        text = f"{counted(count, 'units')} enter the data after their treatment began."
+        yield Hazard(code="treated_before_entry", action="warn", text=text, remedy="They are left out.", measured=_measured(count))
     if (always & ~entered_late).any() and spec.treatment_kind != "on_off":
         count = int((always & ~entered_late).sum())
         text = f"{counted(count, 'units')} of {panel.n_units} are treated from their first period on: nothing shows them before."
@@ -122,7 +127,8 @@ def _arms(panel: Panel, spec: Identification) -> Iterator[Hazard]:
             text = "every unit is treated in the end; late cohorts are the only controls, and the last has none."
             yield Hazard(code="all_treated_in_the_end", action="warn", text=text, remedy="Add units that are never treated.", measured=0.0)
         elif count < _FEW_TREATED:
-            text = f"fewer than {_FEW_TREATED} {who} clusters: the interval cannot learn from so few how they vary, and is too narrow."
+            ending = "its width comes from the untreated ones." if has_few_treated(panel) else "it is too narrow."
+            text = f"fewer than {_FEW_TREATED} {who} clusters: the interval cannot learn from so few how they vary; {ending}"
             remedy = "Read it beside a synthetic control with placebos in space."
             yield Hazard(code=code, action="review", text=text, remedy=remedy, measured=_measured(count), threshold=float(_FEW_TREATED))
 
@@ -212,6 +218,21 @@ def _confounders(panel: Panel, spec: Identification) -> Iterator[Hazard]:
             yield _found("confounder_after_treatment", "review", text, remedy, (abs(found.coefficients[0]) / error, _MOVES_WITH_TREATMENT))
 
 
+def _late(panel: Panel, spec: Identification) -> Iterator[Hazard]:
+    """Judged by units that treatment cannot have lowered; by all where treatment comes and goes, or is a dose."""
+    del spec
+    if panel.outcome.min() < 0:  # a volume that is not fully reported is too small; a change or a logarithm has no such mark
+        return
+    rows = panel.cohort[panel.unit] == NEVER
+    if not rows.any():
+        if panel.is_absorbing:
+            return
+        rows = np.ones(len(panel.unit), dtype=np.bool_)
+    found = late_reports(panel.time[rows], panel.outcome[rows])
+    if found is not None:
+        yield found
+
+
 def _left_out(panel: Panel, spec: Identification) -> Iterator[Hazard]:
     lost = panel.rows_given - len(panel.unit)
     share = lost / panel.rows_given if panel.rows_given else 0.0
@@ -240,5 +261,6 @@ _CHECKS: tuple[Callable[[Panel, Identification], Iterator[Hazard]], ...] = (
     _missing_cells,
     _gaps,
     _confounders,
+    _late,
     _left_out,
 )

@@ -11,8 +11,9 @@ from e2i.causal.design import Identification
 from e2i.causal.estimate import Estimate
 from e2i.causal.panel.absorb import TwoWay
 from e2i.causal.panel.clusters import clustered_estimate
-from e2i.causal.panel.data import NEVER, Panel, counted
+from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.group_time import Aggregation, absorbing
+from e2i.domain.disclosure import counted
 from e2i.errors import NotIdentified, NoVariation
 
 

@@ -12,6 +12,7 @@ from e2i.causal.design import Identification
 from e2i.causal.encoding import encode, numeric
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.periods import Moments, distinct, read_moments, without_never
+from e2i.domain.disclosure import counted
 from e2i.errors import DataError, NotIdentified, NoVariation, SchemaMismatch, TooFewRows
 
 _ALONE = ("interrupted_time_series",)
@@ -105,7 +106,7 @@ def _require_present(frame: pl.DataFrame, unit: str, moments: Moments, time: str
     for column, count in ((unit, no_unit), (time, int(np.isnan(moments.values).sum()))):
         if count:
             raise SchemaMismatch(
-                f"missing {'unit' if column == unit else 'time'}: {count} of {frame.height} rows have no `{column}`.",
+                f"missing {'unit' if column == unit else 'time'}: {counted(count, 'rows')} have no `{column}`.",
                 where=f"column {column}",
                 advice="Fill it or remove these rows: it is not known whose they are, or when.",
             )
@@ -148,7 +149,7 @@ def _refuse_duplicates(codes: IntArray, periods: IntArray, rows: pl.DataFrame, c
         example = rows.row(int(twice[0]), named=True)
         unit, time = columns
         raise SchemaMismatch(
-            f"duplicate unit-time: {len(twice)} rows repeat a `{unit}` and `{time}` that has a row already, "
+            f"duplicate unit-time: {counted(len(twice), 'rows')} repeat a `{unit}` and `{time}` that has a row already, "
             f"for instance {example[unit]} in {example[time]}.",
             where=f"columns {unit}, {time}",
             advice="Sum or average them to one row per unit and period, or remove the copies.",
@@ -174,7 +175,7 @@ def _cohort(rows: pl.DataFrame, codes: IntArray, *, moments: Moments, periods: F
     zero = first == 0
     if zero.any() and periods[0] < 0 < periods[-1] and not np.isnan(first).any():
         raise SchemaMismatch(
-            f"cohort `{name}` is 0 for {int(zero.sum())} units, and 0 is also a period.",
+            f"cohort `{name}` is 0 for {counted(int(zero.sum()), 'units')}, and 0 is also a period.",
             where=f"column {name}",
             advice="Leave the cohort of never treated units empty, or count periods from 1.",
         )

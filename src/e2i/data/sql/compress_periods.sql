@@ -18,7 +18,7 @@ base AS (
 )
 SELECT complete.period AS period,
        arms.is_treated AS is_treated,
-       {group} AS cluster,
+       complete.cluster AS cluster,
        count(*)::DOUBLE AS count,
        avg(complete.outcome - base.outcome) AS mean,
        var_pop(complete.outcome - base.outcome) * count(*) AS spread,
@@ -27,5 +27,5 @@ FROM complete
 JOIN arms ON complete.unit = arms.unit
 JOIN base ON complete.unit = base.unit
 CROSS JOIN start
-GROUP BY complete.period, arms.is_treated, {group}
+GROUP BY complete.period, arms.is_treated, complete.cluster
 ORDER BY complete.period

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
-from e2i.domain.trials import Assigned, Assignment, BalanceRow
+from e2i.domain.trials import Assignment, BalanceRow
 from e2i.errors import ConfigError
 from e2i.ml.power.sample import pairs_order
 from e2i.ml.power.simulation import assigned
@@ -20,9 +21,10 @@ SAMPLE_RATIO_ALPHA = 0.001
 """below this p the arms did not come from the planned shares (Fabijan et al. 2019)"""
 
 
-def assign(sample: Sample, design: TrialDesign, *, treated: float, n: int | None = None, seed: int) -> Assignment:
+def assign(sample: Sample, design: TrialDesign, *, treated: float, n: int | None = None, seed: int) -> tuple[Assignment, pl.DataFrame]:
     """Random arms for the sample's units (n of them, drawn by chance; all by default).
 
+    Returns the record and the list: unit, arm, block, and cluster where those are assigned.
     Clusters are assigned whole; matched pairs are neighbours in the predicted outcome, one of each treated; strata split evenly.
 
     Raises
@@ -46,26 +48,22 @@ def assign(sample: Sample, design: TrialDesign, *, treated: float, n: int | None
     else:
         arm = assigned(blocks[None, :], treated, rng=rng)[0]
     counts = {"treatment": int(arm.sum()), "control": int((1 - arm).sum())}
-    return Assignment(
+    drawn = Assignment(
         method={
             "rct": "complete randomisation",
             "stratified": "randomisation within strata",
             "cluster_rct": "clusters randomised whole",
         }.get(design, "one of each matched pair"),
         seed=seed,
-        units=tuple(
-            Assigned(
-                unit=sample.names[place],
-                arm="treatment" if arm[row] else "control",
-                block=str(int(blocks[row])),
-                cluster=sample.cluster_names[cluster[place]] if cluster is not None and sample.cluster_names is not None else None,
-            )
-            for row, place in enumerate(who)
-        ),
         balance=balance(sample, who, arm),
         counts=counts,
         sample_ratio_p=sample_ratio(counts, {"treatment": treated, "control": 1.0 - treated}) if cluster is None else None,
     )
+    names = pl.Series("unit", sample.names)[who.tolist()]
+    columns = {"unit": names, "arm": np.where(arm == 1, "treatment", "control"), "block": blocks}
+    if cluster is not None and sample.cluster_names is not None:
+        columns["cluster"] = pl.Series(sample.cluster_names)[cluster[who].tolist()]
+    return drawn, pl.DataFrame(columns)
 
 
 def balance(sample: Sample, who: IntArray, arm: FloatArray) -> tuple[BalanceRow, ...]:

@@ -106,7 +106,7 @@ def _design(draft: Draft, claim: str) -> str:
     if draft.markets is None:
         return text
     best = draft.markets.recommended
-    controls = ", ".join(f"{name} ({weight:.2f})" for name, weight in sorted(best.controls.items(), key=lambda item: -item[1]))
+    controls = ", ".join(f"{name} ({weight:.2f})" for name, weight in sorted(best.controls.items(), key=lambda item: (-item[1], item[0])))
     return f"{text}\n\nTest regions: {', '.join(best.test)}. Controls with weights before the test: {controls}."
 
 
@@ -144,7 +144,13 @@ def _analysis(draft: Draft) -> str:
 
 def _power(draft: Draft) -> str:
     power = draft.power
-    rows = [f"Method: {power.method}.", "", "| Input | Value |", "| --- | --- |", *(f"| {k} | {v:.4g} |" for k, v in power.inputs.items())]
+    rows = [
+        f"Method: {power.method}.",
+        "",
+        "| Input | Value |",
+        "| --- | --- |",
+        *(f"| {k} | {v:.4g} |" for k, v in sorted(power.inputs.items())),
+    ]
     if power.curve:
         rows += ["", "| n | Power |", "| --- | --- |", *(f"| {point.n} | {point.power:.3f} |" for point in power.curve)]
     if power.simulated is not None:
@@ -175,7 +181,7 @@ def _monitoring(plan: MonitoringPlan) -> str:
 
 
 def _sensitivity(draft: Draft) -> str:
-    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in draft.power.sensitivity.items())
+    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in sorted(draft.power.sensitivity.items()))
     return f"## Sensitivity of power\n\n| If | Power |\n| --- | --- |\n{rows}" if rows else ""
 
 

@@ -79,6 +79,7 @@ def measure(sample: Sample, spec: ExperimentSpec, *, analysis: Analysis) -> Fact
         units=sample.n,
         missing_outcome=sample.missing_outcome,
         missing_covariates=sample.missing_covariates,
+        lost_units=sample.lost_units,
         zero_share=float((sample.y == 0).mean()),
         shared=sample.shared,
         windows=sample.window,
@@ -202,12 +203,10 @@ def _over_time(sample: Sample) -> dict[str, float | None]:
     known = np.asarray(np.isfinite(wide), dtype=np.bool_)
     periods = sample.wide.shape[1]
     edge = max(1, periods // 4)
-    early, late = known[:, :edge].any(axis=1), known[:, -edge:].any(axis=1)
-    lost = float(1.0 - late[early].mean()) if early.any() else None
     use = known.any(axis=0)
     means = np.where(known, sample.wide, 0.0).sum(axis=0)[use] / known.sum(axis=0)[use]
     if len(means) < 6 or float(sample.y.std()) == 0:
-        return {"lost_units": lost}
+        return {}
     when = np.arange(len(means), dtype=np.float64)
     slope = float(np.polyfit(when, means, 1)[0])
     before = slice(0, len(means) - edge)
@@ -215,4 +214,4 @@ def _over_time(sample: Sample) -> dict[str, float | None]:
     noise = float(np.std(means[before] - np.polyval(line, when[before]), ddof=2)) if len(means) - edge > 3 else 0.0
     gap = float(np.mean(means[-edge:] - np.polyval(line, when[-edge:])))
     jump = gap / (noise / edge**0.5) if noise > 0 else None
-    return {"lost_units": lost, "trend": slope * len(means) / float(sample.y.std(ddof=1)), "last_jump": jump}
+    return {"trend": slope * len(means) / float(sample.y.std(ddof=1)), "last_jump": jump}

@@ -10,7 +10,9 @@ from e2i.domain.trials import Analysis, BaselineSpec, ExperimentSpec, MarketSele
 from e2i.errors import ConfigError
 from e2i.ml.power.facts import Facts, given_facts, measure
 from e2i.ml.power.formulas import Clusters, Comparison, Means, Pairs, Proportions, Rates, Survival, require_spread
+from e2i.ml.power.geo import placebo_windows
 from e2i.ml.power.sample import WHERE, read_sample
+from e2i.ml.power.simulation import Trial
 from e2i.ml.power.solve import curve, detectable, required_n
 from e2i.ml.power.spending import boundaries, inflation
 
@@ -25,6 +27,9 @@ _LEAK = 0.05
 """share of units that share a practice or territory, above which those are assigned whole"""
 _FEWEST_CLUSTERS = 8
 _FEWEST_SIMULATED = 4
+_FEWEST_DRAWS = 300
+_SIMULATED_CELLS = 1e7
+"""simulations x units x squared columns: seconds"""
 _GAIN = 0.005
 _SIZES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
@@ -48,10 +53,10 @@ def choose(spec: ExperimentSpec, sample: Sample | None) -> tuple[ExperimentSpec,
         return spec, spec.design, f"Design `{spec.design}` was asked for."
     if spec.cluster is not None or (sample is None and spec.baseline.cluster_size is not None):
         return spec, "cluster_rct", f"Units of one `{spec.cluster or 'cluster'}` are treated together, so clusters are assigned whole."
-    if sample is not None and sample.wide is not None and sample.n < _FEW_UNITS:
+    if sample is not None and sample.wide is not None and sample.n < _FEW_UNITS and placebo_windows(sample.wide.shape[1], spec.geo.weeks):
         return spec, "geo", f"The panel follows {sample.n} units over time: too few for chance to balance, so markets are chosen by fit."
     shared = {} if sample is None else sample.shared
-    leaky = max(shared, key=lambda name: shared[name], default=None)
+    leaky = max(sorted(shared), key=lambda name: shared[name], default=None)
     if leaky is not None and shared[leaky] > _LEAK:
         why = f"{shared[leaky]:.0%} of units share their `{leaky}` with another unit: treatment would leak, so it is assigned whole."
         return spec.model_copy(update={"cluster": leaky}), "cluster_rct", why
@@ -264,7 +269,7 @@ def _sensitivity(formula: Comparison, effect: float, n: float, *, alpha: float) 
         scaled = formula.null + (effect - formula.null) * (1.0 + change)
         out[f"effect {change:+.0%}"] = formula.power(scaled, n, alpha=alpha)
         out[f"sd {change:+.0%}"] = formula.power(effect, n / (1.0 + change) ** 2, alpha=alpha)
-    return out
+    return dict(sorted(out.items()))
 
 
 def _inputs(facts: Facts, design: TrialDesign) -> dict[str, float]:
@@ -280,7 +285,7 @@ def _inputs(facts: Facts, design: TrialDesign) -> dict[str, float]:
     if design == "matched_pairs":
         named["pair_correlation"] = facts.pair_correlation
     named["pre_post_correlation"] = facts.pre_post_correlation
-    return {name: float(value) for name, value in (*named.items(), *facts.serial.items()) if value is not None}
+    return {name: float(value) for name, value in sorted((*named.items(), *facts.serial.items())) if value is not None}
 
 
 def _need(value: float | None, name: str) -> float:
@@ -298,18 +303,30 @@ _METHODS = {
 }
 
 
-def nominal_on(current: Draft, sample: Sample) -> float | None:
-    """The formula's power for a fixed-size test on the table's own windows, as a simulation of it runs; None where none can be simulated.
+def trial_on(current: Draft, sample: Sample) -> tuple[Trial, float] | None:
+    """What to simulate on the own table, and the formula's power for just that; None where it cannot be simulated.
 
-    Overruled baselines and windows longer than the panel are left out on purpose: the table cannot show them.
+    Overruled baselines and windows longer than the panel are left out on purpose: the table cannot show them. A plan with more units
+    than can be simulated in seconds is tried with fewer and an effect that these find as often.
     """
-    power = current.power
+    power, alpha = current.power, current.spec.alpha
     effect = power.target_effect if power.target_effect is not None else power.mde
-    if effect is None or current.analysis == "log_rank" or (current.design == "cluster_rct" and sample.cluster is None):
+    is_clustered = current.design == "cluster_rct"
+    if effect is None or current.analysis == "log_rank" or (is_clustered and sample.cluster is None):
         return None
     window = {} if sample.window is None else {"pre_periods": sample.window[0], "follow_up": sample.window[1]}
     spec = current.spec.model_copy(update={**window, "baseline": BaselineSpec(), "design": current.design})
-    formula = comparison(spec, measure(sample, spec, analysis=current.analysis), current.design)
-    if current.design == "cluster_rct" and power.analysed_n < _FEWEST_SIMULATED * formula.clusters.size:  # type: ignore[attr-defined]
+    facts = measure(sample, spec, analysis=current.analysis)
+    formula, size = comparison(spec, facts, current.design), (facts.cluster_size or 1.0) if is_clustered else 1.0
+    if not formula.is_possible(effect) or power.analysed_n < _FEWEST_SIMULATED * size:
         return None
-    return formula.power(effect, power.analysed_n, alpha=spec.alpha) if formula.is_possible(effect) else None
+    most = int(max(_FEWEST_DRAWS, _SIMULATED_CELLS / spec.simulations / (facts.adjusters + 1) ** 2) * size)
+    n, nominal = power.analysed_n, formula.power(effect, power.analysed_n, alpha=alpha)
+    if n > most:
+        reached = min(nominal, 1.0 - 1e-3)
+        smaller = detectable(formula, most, alpha=alpha, power=reached, up=effect > formula.null) if reached > alpha else None
+        if smaller is None:
+            return None
+        n, effect, nominal = most, smaller, formula.power(smaller, most, alpha=alpha)
+    trial = Trial(n=n, effect=effect, analysis=current.analysis, alpha=alpha, treated=spec.treated_share, is_clustered=is_clustered)
+    return trial, nominal

@@ -44,6 +44,8 @@ class Sample:
     missing_outcome: float
     missing_covariates: float
     period_weeks: float | None
+    lost_units: float | None
+    """panel: share of units seen early and not in the last periods"""
     shared: dict[str, float]
     """column -> share of units that share its value with another unit"""
 
@@ -106,7 +108,7 @@ def wide_panel(frame: pl.DataFrame, *, unit: str, time: str, values: FloatArray)
             raise SchemaMismatch(f"{frame[name].null_count()} rows lack `{name}`.", where=WHERE, advice="Remove these rows.")
     who, n = level_codes(frame[unit])
     when, periods = level_codes(frame[time])
-    if len(np.unique(who * periods + when)) < len(who):
+    if np.bincount(who * periods + when).max() > 1:
         raise SchemaMismatch("a unit has two rows in one period.", where=f"{WHERE}, `{unit}` and `{time}`", advice="Keep one row of each.")
     if periods < 2:
         raise TooFewRows(f"the panel has {periods} period.", where=WHERE, advice="Load at least two periods.")
@@ -191,18 +193,36 @@ def _finish(
         x=x[whole],
         x_names=spec.covariates,
         pre=None if pre is None else pre[whole],
-        strata=None
-        if not spec.strata
-        else level_codes(units.select(pl.struct(spec.strata).alias("s").hash())["s"].filter(pl.Series(whole)))[0],
+        strata=_strata(units, spec.strata, whole),
         cluster=cluster,
         cluster_names=cluster_names,
         event=None if event is None else event[whole],
         wide=None if wide is None else wide[whole],
+        lost_units=None if wide is None else _lost(wide),
         missing_outcome=float(1.0 - known.mean()),
         missing_covariates=float(1.0 - whole.sum() / max(known.sum(), 1)),
         shared={column: _share_shared(units[column].filter(pl.Series(whole))) for column in spec.shared},
         **rest,  # type: ignore[arg-type]
     )
+
+
+def _strata(units: pl.DataFrame, columns: tuple[str, ...], keep: BoolArray) -> IntArray | None:
+    """Codes of the crossed levels, missing a level of its own."""
+    if not columns:
+        return None
+    crossed = np.zeros(int(keep.sum()), dtype=np.int64)
+    for column in columns:
+        codes, levels = level_codes(units[column].filter(pl.Series(keep)))
+        crossed = crossed * levels + codes
+    return np.unique(crossed, return_inverse=True)[1].astype(np.int64)
+
+
+def _lost(wide: FloatArray) -> float:
+    """Share of units seen in the first quarter of the panel and not in the last."""
+    known = np.isfinite(wide)
+    edge = max(1, wide.shape[1] // 4)
+    early = known[:, :edge].any(axis=1)
+    return float(1.0 - known[early][:, -edge:].any(axis=1).mean()) if early.any() else 0.0
 
 
 def _labels(units: pl.DataFrame, column: str | None, keep: BoolArray) -> tuple[IntArray | None, tuple[str, ...] | None]:

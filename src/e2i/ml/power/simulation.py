@@ -93,8 +93,7 @@ def wilson(successes: int, trials: int, *, level: float = 0.95) -> tuple[float, 
 
 
 def planted(y: FloatArray, effect: float, *, kind: str, rng: np.random.Generator) -> FloatArray:
-    """The outcome under treatment: shifted; 0/1 values turned at the rate that moves the share; counts thinned, or topped up
-    in proportion to the unit's own rate.
+    """The outcome under treatment: shifted; 0/1 values turned at the rate that moves the share; counts thinned or topped up.
 
     Raises ConfigError when a share would leave [0, 1].
     """

@@ -180,7 +180,7 @@ def _contamination(draft: Draft) -> ValidityThreat:
             "no column was named over which treatment could leak",
             None,
         )
-    worst = max(leaks, key=lambda name: leaks[name])
+    worst = max(sorted(leaks), key=lambda name: leaks[name])
     share = leaks[worst]
     return _threat(
         "contamination",
