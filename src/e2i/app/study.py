@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from e2i.agents.causal_analytics import causal_impact, gap_analyzer, heterogeneous_optimizer
+from e2i.agents.causal_analytics import causal_impact, heterogeneous_optimizer
 from e2i.agents.ml_foundation import (
     data_preparer,
     feature_analyzer,
@@ -23,48 +22,20 @@ from e2i.agents.ml_foundation import (
     scope_definer,
 )
 from e2i.agents.ml_foundation.model_trainer.nodes.mlflow_logger import run_key
-from e2i.agents.ml_predictions import resource_optimizer
-from e2i.agents.monitoring import experiment_designer
 from e2i.app.large_effect import large_effect
+from e2i.app.study_plans import make_plans
 from e2i.app.study_progress import Progress, Table, make_report, status_of, table_of
-from e2i.domain.allocation import SegmentResponse
+from e2i.app.study_steps import StudyPorts, run_agent
 from e2i.domain.evidence import CausalFinding
 from e2i.domain.experiments import FrameRef
 from e2i.domain.report import ReportEvidence, StudyReport
 from e2i.domain.runs import AuditEntry, StudyRun
 from e2i.domain.study import Study
-from e2i.engine.graph import Engine
-from e2i.engine.spec import AgentSpec
 from e2i.errors import BackendUnavailable, BudgetExceeded, ConfigError, E2IError, NotFound, SpecError
 from e2i.observability import attributes as names
 from e2i.observability.spans import current_context, current_trace_id, new_trace_id, span, trace_of
-from e2i.ports.compute import Executor
-from e2i.ports.data import FrameSource, FrameStore, LargeTable
-from e2i.ports.records import AuditTrail, EvidenceRecords, RunRecords, TrainingRunRecords
-from e2i.ports.reporting import ReportWriter
 
 ACTOR = "e2i run"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyPorts:
-    """What the use case needs. `fill` builds an agent's Deps from its types, with the run's own frames."""
-
-    engine: Engine
-    source: FrameSource
-    runs: RunRecords
-    training_runs: TrainingRunRecords
-    evidence: EvidenceRecords
-    audit: AuditTrail
-    reports: ReportWriter
-    frames: Callable[[str], FrameStore]
-    fill: Callable[[type[Any], FrameStore], Any]
-    causal_fill: Callable[[type[Any], FrameStore], Any]
-    """as `fill`, with a worker of its own: the effect is estimated beside the model"""
-    large: Callable[..., LargeTable | None]
-    """the study's data as a table that is never held in memory, when they are large"""
-    compute: Executor
-    reports_folder: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +83,7 @@ async def run_study(study: Study, *, base: Path, ports: StudyPorts, effect_alone
         started_at=now,
     )
     run = await ports.runs.claim(wanted if effect_alone else replace(wanted, experiment_id=_experiment_id(study, wanted.run_id)))
-    progress = Progress(run=run, study=study, frames=ports.frames(run.run_id), base=base)
+    progress = Progress(run=run, study=study, frames=ports.frames(run.run_id), base=base, effect_alone=effect_alone)
     resumed = run.run_id != wanted.run_id
     try:
         caller = current_context()
@@ -122,7 +93,7 @@ async def run_study(study: Study, *, base: Path, ports: StudyPorts, effect_alone
         ):
             if is_root and caller is not None:
                 root.link(caller)  # a resumed run stays in the trace in which it began
-            await (_effect_alone if effect_alone else _chain)(progress, ports)
+            await _course(progress)(progress, ports)
             root.set("e2i.run.status", status_of(progress))
     except (BackendUnavailable, BudgetExceeded):
         raise
@@ -147,13 +118,13 @@ def _span_attributes(run: StudyRun, study: Study) -> dict[str, str | int | float
 async def _chain(progress: Progress, ports: StudyPorts) -> None:
     study, run = progress.study, progress.run
     columns = ports.source.columns(study.data, base=progress.base)
-    progress.scoped = await _run(
+    progress.scoped = await run_agent(
         progress,
         ports,
         scope_definer.SPEC,
         scope_definer.State(study=study, columns=columns, experiment_id=run.experiment_id or run.run_id, base=str(progress.base)),
     )
-    prepared = await _run(
+    prepared = await run_agent(
         progress, ports, data_preparer.SPEC, data_preparer.State(study=study, scope=_scope(progress), base=str(progress.base))
     )
     progress.prepared = prepared
@@ -166,8 +137,8 @@ async def _chain(progress: Progress, ports: StudyPorts) -> None:
                     tasks.create_task(_effect(progress, ports))
         except ExceptionGroup as group:
             raise group.exceptions[0] from group
-        await _plans(progress, ports)
-    progress.observed = await _run(progress, ports, observability_connector.SPEC, observability_connector.State(run_id=run.run_id))
+        await make_plans(progress, ports)
+    progress.observed = await run_agent(progress, ports, observability_connector.SPEC, observability_connector.State(run_id=run.run_id))
 
 
 async def _model(progress: Progress, ports: StudyPorts) -> None:
@@ -179,8 +150,8 @@ async def _model(progress: Progress, ports: StudyPorts) -> None:
     base_state = feature_analyzer.State(
         run_id=run.run_id, scope=prepared.scope, unit=study.unit, time=study.time, event_time=prediction.event_time, seed=study.seed
     )
-    analyzed = await _run(progress, ports, feature_analyzer.SPEC, base_state, part="select")
-    selected = await _run(
+    analyzed = await run_agent(progress, ports, feature_analyzer.SPEC, base_state, part="select")
+    selected = await run_agent(
         progress,
         ports,
         model_selector.SPEC,
@@ -195,7 +166,7 @@ async def _model(progress: Progress, ports: StudyPorts) -> None:
             seed=study.seed,
         ),
     )
-    trained = await _run(
+    trained = await run_agent(
         progress,
         ports,
         model_trainer.SPEC,
@@ -217,14 +188,14 @@ async def _model(progress: Progress, ports: StudyPorts) -> None:
         ),
     )
     progress.trained = trained
-    progress.explained = await _run(
+    progress.explained = await run_agent(
         progress,
         ports,
         feature_analyzer.SPEC,
         replace(base_state, plan=analyzed.plan, trained=trained.trained, version=trained.candidate),
         part="explain",
     )
-    progress.deployed = await _run(
+    progress.deployed = await run_agent(
         progress,
         ports,
         model_deployer.SPEC,
@@ -245,10 +216,27 @@ async def _effect_alone(progress: Progress, ports: StudyPorts) -> None:
         progress.table = Table(ref=ref, sha256=sha, is_synthetic=answer.is_synthetic)
         await _effect(progress, ports, finding=answer.finding)
         return
+    await _load(progress, ports)
+    await _effect(progress, ports)
+
+
+async def _plans_alone(progress: Progress, ports: StudyPorts) -> None:
+    """Gaps, allocation or an experiment without a model or an effect: nothing is trained, so nothing is gated."""
+    await _load(progress, ports)
+    await make_plans(progress, ports)
+
+
+async def _load(progress: Progress, ports: StudyPorts) -> None:
     snapshot = await asyncio.to_thread(ports.source.load, progress.study.data, base=progress.base)
     ref = await asyncio.to_thread(progress.frames.save, data_preparer.TABLE, snapshot.frame)
     progress.table = Table(ref=ref, sha256=snapshot.sha256, is_synthetic=snapshot.is_synthetic)
-    await _effect(progress, ports)
+
+
+def _course(progress: Progress) -> Callable[[Progress, StudyPorts], Awaitable[None]]:
+    """What the study asks for."""
+    if progress.effect_alone:
+        return _effect_alone
+    return _plans_alone if progress.study.effect is None and progress.study.prediction is None else _chain
 
 
 async def _effect(progress: Progress, ports: StudyPorts, *, finding: CausalFinding | None = None) -> None:
@@ -263,7 +251,7 @@ async def _effect(progress: Progress, ports: StudyPorts, *, finding: CausalFindi
         data_sha256=table.sha256,
         seed=progress.study.seed,
     )
-    progress.caused = await _run(progress, ports, causal_impact.SPEC, state, fill=ports.causal_fill)
+    progress.caused = await run_agent(progress, ports, causal_impact.SPEC, state, fill=ports.causal_fill)
     await _divide(progress, ports)
 
 
@@ -280,67 +268,7 @@ async def _divide(progress: Progress, ports: StudyPorts) -> None:
         identification=caused.identification,
         nuisances_sha256=caused.nuisances_sha256,
     )
-    progress.divided = await _run(progress, ports, heterogeneous_optimizer.SPEC, state, fill=ports.causal_fill)
-
-
-async def _plans(progress: Progress, ports: StudyPorts) -> None:
-    """Gaps and what closing them is worth, then who gets how much; both use the effect only where it passed the gate."""
-    study, base, table = progress.study, str(progress.base), table_of(progress)
-    ref = table.ref if table is not None else None
-    if study.gaps is not None:
-        findings = await _findings(progress, ports)
-        compared = gap_analyzer.State(spec=study.gaps, seed=study.seed, base=base, table=ref, findings=findings)
-        progress.compared = await _run(progress, ports, gap_analyzer.SPEC, compared)
-    if study.allocation is not None:
-        allocated = resource_optimizer.State(spec=study.allocation, seed=study.seed, base=base, table=ref, responses=_responses(progress))
-        progress.allocated = await _run(progress, ports, resource_optimizer.SPEC, allocated)
-    if study.experiment is not None:
-        designed = experiment_designer.State(spec=study.experiment, name=study.name, seed=study.seed, base=base, table=ref)
-        progress.designed = await _run(progress, ports, experiment_designer.SPEC, designed)
-
-
-async def _findings(progress: Progress, ports: StudyPorts) -> dict[str, CausalFinding]:
-    """The study's own finding as `effect`, and under a treatment's name what an earlier study proved of it on the metric."""
-    own = progress.caused.finding if progress.caused is not None else None
-    found = {} if own is None else {"effect": own}
-    gaps = progress.study.gaps
-    for proven in gaps.proven if gaps is not None else ():
-        if proven.finding not in found:
-            earlier = await ports.evidence.proven(proven.metric, brand=progress.study.brand)
-            found |= {one.treatment: one.as_finding() for one in earlier if one.treatment == proven.finding}
-    return found
-
-
-def _responses(progress: Progress) -> tuple[SegmentResponse, ...]:
-    """Measured effects of the segments that the allocation names, when the average effect passed the gate."""
-    allocation, divided = progress.study.allocation, progress.divided
-    by = allocation.response.effect_by if allocation is not None else None
-    report = divided.report if divided is not None else None
-    passed = progress.caused is not None and progress.caused.finding is not None and progress.caused.finding.verdict.name == "proceed"
-    if by is None or report is None or not passed:
-        return ()
-    return tuple(
-        SegmentResponse(segment=found.segment_value, estimate=found.estimate, low=found.low, high=found.high)
-        for found in report.cate_by_segment.get(by, ())
-        if found.estimate is not None and found.low is not None and found.high is not None
-    )
-
-
-async def _run(
-    progress: Progress,
-    ports: StudyPorts,
-    spec: AgentSpec,
-    state: Any,
-    *,
-    part: str | None = None,
-    fill: Callable[[type[Any], FrameStore], Any] | None = None,
-) -> Any:
-    started = time.perf_counter()
-    deps = (fill or ports.fill)(spec.deps_type, progress.frames)
-    done = await ports.engine.run(spec, state, deps, run_id=progress.run.run_id, part=part)
-    name = spec.name if part is None else f"{spec.name}.{part}"
-    progress.timings[name] = round(time.perf_counter() - started, 3)
-    return done
+    progress.divided = await run_agent(progress, ports, heterogeneous_optimizer.SPEC, state, fill=ports.causal_fill)
 
 
 async def _fail_training(progress: Progress, ports: StudyPorts, error: E2IError) -> None:

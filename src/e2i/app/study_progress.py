@@ -53,8 +53,9 @@ class Progress:
     timings: dict[str, float] = field(default_factory=dict)
     scoped: scope_definer.State | None = None
     prepared: data_preparer.State | None = None
+    effect_alone: bool = False
     table: Table | None = None
-    """of a run that asks for the effect alone"""
+    """of a run without quality gate: for the effect alone, or for plans alone"""
     trained: model_trainer.State | None = None
     explained: feature_analyzer.State | None = None
     deployed: model_deployer.State | None = None
@@ -91,7 +92,7 @@ def make_report(progress: Progress, *, status: Any, error: E2IError | None) -> S
         experiment=progress.designed.plan if progress.designed is not None else None,
         timings_s=dict(progress.timings),
         asked=("effect",)
-        if progress.table is not None
+        if progress.effect_alone
         else tuple(name for name in ("effect", "prediction", "gaps", "allocation", "experiment") if getattr(study, name) is not None),
         error=dict(error.to_dict()) if error is not None else None,
         warnings=_warnings(progress),
@@ -149,10 +150,10 @@ def _warnings(progress: Progress) -> tuple[str, ...]:
 
 def status_of(progress: Progress) -> str:
     """Blocked when the quality gate is closed, or when the effect is the whole question and was refused."""
-    prepared, is_effect_alone = progress.prepared, progress.table is not None
-    if not is_effect_alone and (prepared is None or prepared.qc is None or not prepared.qc.gate_passed):
+    prepared = progress.prepared
+    if progress.table is None and (prepared is None or prepared.qc is None or not prepared.qc.gate_passed):
         return "blocked"
     finding = progress.caused.finding if progress.caused is not None else None
-    if (is_effect_alone or progress.study.prediction is None) and finding is not None and finding.verdict.name == "block":
+    if (progress.effect_alone or progress.study.prediction is None) and finding is not None and finding.verdict.name == "block":
         return "blocked"
     return "completed"

@@ -16,7 +16,8 @@ from e2i.bootstrap.observing import breaker, observing, pipeline_settings
 from e2i.bootstrap.platform import Platform, check_disk
 
 if TYPE_CHECKING:
-    from e2i.app.study import StudyPorts, StudyResult
+    from e2i.app.study import StudyResult
+    from e2i.app.study_steps import StudyPorts
     from e2i.config import Settings
     from e2i.engine.hooks import Signal
     from e2i.ports.compute import Progress
@@ -83,7 +84,7 @@ async def study_ports(
     stack: AsyncExitStack, platform: Platform, workers: tuple[Any, Any], *, on_step: Callable[[Signal], None], progress: Progress
 ) -> StudyPorts:
     """What the use case needs, wired; `workers` are the model's and the effect's."""
-    from e2i.app.study import StudyPorts
+    from e2i.app.study_steps import StudyPorts
     from e2i.data.frame_store import RunFrames
     from e2i.engine.checkpoint import postgres_checkpoints
     from e2i.engine.graph import Engine

@@ -101,6 +101,10 @@ def _module(identification: Identification) -> _Design:
         from e2i.causal.designs import instrumental
 
         return instrumental
+    if identification.is_repeated_cross_section:
+        from e2i.causal.designs import repeated_groups
+
+        return repeated_groups
     if identification.design == "did":
         from e2i.causal.designs import double_difference
 

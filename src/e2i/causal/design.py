@@ -56,6 +56,8 @@ class Identification:
     reference: str | None = None
     anticipation: int = 0
     is_randomised: bool = False
+    is_repeated_cross_section: bool = False
+    """rows are different people in groups (`unit`) and periods, several in each"""
     override: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     """why this design"""

@@ -64,10 +64,11 @@ def identify(effect: EffectSpec, frame: pl.DataFrame, *, unit: str | None = None
         reference=effect.reference,
         anticipation=effect.anticipation,
         is_randomised=effect.randomised,
+        is_repeated_cross_section=shape.is_repeated and design == "did",
         override=effect.override,
         reasons=reasons,
         refused=refused,
-        notes=_notes(effect, design, time),
+        notes=(*_notes(effect, design, time), *_notes_on_groups(shape, unit)),
     )
     found = _with_graph(found, effect, frame)
     if design in ("cross_section", "matched") and not found.adjustment and not effect.randomised and not effect.edges:
@@ -138,6 +139,8 @@ def _panel_objection(design: str, shape: Shape, *, unit: str | None, time: str |
     rebuilt = design in ("synthetic_control", "synthetic_did")
     alone = design == "interrupted_time_series"
     found = (
+        (shape.is_repeated and design != "did", "rows are different people; it takes one row per unit and period."),
+        (shape.is_repeated and shape.treatment_kind == "continuous", "groups of different people need a 0/1 treatment per group and period."),
         (alone and shape.units > 1 and shape.never_treated > 0, "there are untreated units to compare with."),
         (not alone and shape.units == 1, "there is one series only."),
         (changes and design != "did", "treatment is a dose or switches off again."),
@@ -181,6 +184,12 @@ def _notes(effect: EffectSpec, design: str, time: str | None) -> tuple[str, ...]
     if effect.pre_outcomes and design in _PANEL:
         notes.append("`pre_outcomes` is not used: a panel has its own past")
     return tuple(notes)
+
+
+def _notes_on_groups(shape: Shape, unit: str | None) -> tuple[str, ...]:
+    if not shape.is_repeated:
+        return ()
+    return (f"rows are taken as different people in {shape.units} groups of `{unit}` and {shape.periods} periods",)
 
 
 def _with_graph(found: Identification, effect: EffectSpec, frame: pl.DataFrame) -> Identification:

@@ -13,6 +13,8 @@ from e2i.domain.study import EffectSpec
 from e2i.errors import NotIdentified, NoVariation, SchemaMismatch
 
 _MAXIMUM_LEVELS = 12
+_COPIES = 0.05
+"""share of groups and periods with differing outcomes up to which several rows are copies of one"""
 _ZEROS = 0.05
 """share of zeros from which whole numbers are a count with many zeros"""
 
@@ -33,6 +35,8 @@ class Shape:
     """periods before the first treatment"""
     starts: int = 0
     """distinct first treated periods"""
+    is_repeated: bool = False
+    """rows are different people in groups and periods, several in most of them"""
 
 
 def measure_shape(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, time: str | None) -> Shape:
@@ -47,8 +51,16 @@ def measure_shape(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, 
         single: TreatmentKind = "staggered" if by_cohort else _cross_kind(frame, effect)
         return Shape(is_panel=False, treatment_kind=single, outcome_kind=outcome_kind, units=units, periods=periods)
     begun = _begun(frame, effect, unit=unit, time=cast("str", time))
+    is_repeated = unit is not None and effect.design in ("auto", "did") and _has_several(frame, effect.outcome, (unit, cast("str", time)))
     if begun is None:
-        return Shape(is_panel=True, treatment_kind="continuous", outcome_kind=outcome_kind, units=units, periods=periods)
+        return Shape(
+            is_panel=True,
+            treatment_kind="continuous",
+            outcome_kind=outcome_kind,
+            units=units,
+            periods=periods,
+            is_repeated=is_repeated,
+        )
     times = _periods(frame[cast("str", time)])
     first = begun["start"].drop_nulls()
     if first.is_empty():
@@ -70,7 +82,18 @@ def measure_shape(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, 
         never_treated=int(begun["start"].null_count()),
         pre_periods=int((times < first.min()).sum()),
         starts=first.n_unique(),
+        is_repeated=is_repeated,
     )
+
+
+def _has_several(frame: pl.DataFrame, outcome: str, cell: tuple[str, str]) -> bool:
+    """Most groups and periods have two rows or more, and these are not copies of one: accidental duplicates are no cross-sections."""
+    rows = frame.select(*cell, outcome).drop_nulls()
+    cells = rows.group_by(cell).agg(pl.len().alias("rows"), pl.col(outcome).n_unique().alias("values"))
+    several = cells.filter(pl.col("rows") >= 2)
+    if several.height < 0.5 * cells.height or several.height == 0:
+        return False
+    return int((several["values"] >= 2).sum()) > _COPIES * several.height
 
 
 def _begun(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, time: str) -> pl.DataFrame | None:

@@ -25,6 +25,20 @@ def effect_lines(report: StudyReport) -> list[str]:
     return [f"Effect    {question}: {finding.effect.estimand} {_with_interval(finding.effect)}{beside}; proceed"]
 
 
+def plan_lines(report: StudyReport) -> list[str]:
+    """Segments, gaps, allocation and experiment, a line each."""
+    lines = []
+    if report.segments is not None:
+        lines.append(f"Segments  {report.segments.summary()}")
+    if report.gaps is not None:
+        lines.append(f"Gaps      {report.gaps.executive_summary}")
+    if report.allocation is not None:
+        lines.append(f"Plan      {report.allocation.summary_text}")
+    if report.experiment is not None:
+        lines.append(f"Experiment {report.experiment.summary()}")
+    return lines
+
+
 def effect_table(report: StudyReport) -> list[str]:
     """Design, tests and, for an effect that may be told, other estimators and periods."""
     if report.effect is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from e2i.cli.effect import effect_lines, effect_table
+from e2i.cli.effect import effect_lines, effect_table, plan_lines
 from e2i.cli.options import AsJson, Home, settings
 from e2i.cli.output import print_json, print_line
 from e2i.errors import ConfigError
@@ -104,7 +104,7 @@ def _summarise(result: StudyResult) -> None:
         print_line("SYNTHETIC DATA: nothing here is about real people.")
     resumed = " (resumed)" if result.resumed else ""
     print_line(f"{report.study}: {report.status}{resumed}, run {report.run_id}")
-    for line in (*_data_lines(report), *_model_lines(report), *effect_lines(report), *report.warnings):
+    for line in (*_data_lines(report), *_model_lines(report), *effect_lines(report), *plan_lines(report), *report.warnings):
         print_line(f"  {line}")
     print_line(f"  Report: {result.html}")
 

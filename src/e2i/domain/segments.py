@@ -238,6 +238,17 @@ class HeterogeneityReport:
         """By segment."""
         return self.policy.recommendations if self.policy is not None else ()
 
+    def summary(self) -> str:
+        """One line: who responds most and least, or why nobody is told apart."""
+        if self.refusal is not None:
+            return f"not told: {self.refusal}"
+        told = [
+            f"{kind}: {', '.join(f'{one.segment_id} {one.effect.estimate:.3g}' for one in found[:3])}"
+            for kind, found in (("high responders", self.high_responders), ("low responders", self.low_responders))
+            if found
+        ]
+        return "; ".join(told) if told else "no segment stands out from the average effect."
+
     def to_dict(self) -> dict[str, Any]:
         """As in report.json: numbers that are not finite are None."""
         lift = self.expected_total_lift

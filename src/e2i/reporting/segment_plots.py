@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2i.reporting.marks import evenly, lying, span, standing, words
 from e2i.reporting.numbers import POLICIES, format_number, plain_name
-from e2i.reporting.svg import Plot, Scale, shorten
+from e2i.reporting.svg import Plot, Scale, shorten, text_width
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +31,8 @@ def modifier(name: str, rows: Sequence[Row], *, overall: float | None, outcome: 
     shown = [known[place] for place in evenly(len(known), _MOST_SEGMENTS)]
     ends = ("estimate", "low", "high", "simultaneous_low", "simultaneous_high")
     low, high = span([*(row[end] for row in shown for end in ends), overall])
-    x = Scale(low=low, high=high, start=226, end=560)
+    labels = [shorten(row["segment_value"], 32) for row in shown]
+    x = Scale(low=low, high=high, start=min(226, 24 + max(map(text_width, labels))), end=560)
     bottom = 26 + _HEIGHT * len(shown)
     plot = Plot(width=780, height=bottom + 46, x=x, y=Scale(low=0, high=1, start=bottom, end=26))
     plot.horizontal_axis(f"Effect on {shorten(plain_name(outcome), 40)}")

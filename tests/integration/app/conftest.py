@@ -12,7 +12,7 @@ import pytest
 
 from doubles import Counter, Inline
 from e2i import bootstrap, config
-from e2i.app.study import StudyPorts
+from e2i.app.study_steps import StudyPorts
 from e2i.bootstrap import Platform
 from e2i.engine.graph import Engine, RetryPolicy
 from tracking import new_store

@@ -71,8 +71,9 @@ def test_a_cohort_in_another_form_than_time_is_refused_and_one_in_the_same_form_
     cohort = pl.when(pl.col("u") % 2 == 0).then(pl.lit("2023-08")).otherwise(pl.lit(""))
     spec = PANEL.model_copy(update={"treatment": "promotion", "cohort": "g"})
     assert identify(spec, frame.with_columns(g=cohort), unit="u", time="month").treatment_kind == "binary"
+    dated = pl.when(pl.col("u") % 2 == 0).then(pl.lit("2023-08-01")).otherwise(pl.lit(""))
     with pytest.raises(SchemaMismatch, match="same form"):
-        identify(spec, frame.with_columns(g=cohort + "-01"), unit="u", time="month")
+        identify(spec, frame.with_columns(g=dated), unit="u", time="month")
 
 
 def test_missing_rows_do_not_make_a_common_start_staggered() -> None:
@@ -94,7 +95,8 @@ def test_a_negative_control_of_a_panel_that_cannot_be_tested_is_named_and_proves
 
 
 def test_a_last_period_that_falls_for_all_units_asks_whether_it_is_complete() -> None:
-    late = long().with_columns(y=pl.when(pl.col("t") == 11).then(pl.col("y") * 0.4).otherwise(pl.col("y") + 0.0))
+    late = long().with_columns(y=pl.when(pl.col("t") == 11).then(pl.col("y") * 0.1).otherwise(pl.col("y")))
+    late = late.with_columns(y=pl.col("y") - late["y"].min())
     finding = analyse(late, effect=PANEL, unit="u", time="t", seed=1)
     assert "last_periods_incomplete" in {hazard.code for hazard in finding.hazards}
     assert finding.verdict.name != "proceed"
@@ -126,7 +128,8 @@ def test_levels_that_chance_assigned_are_compared_with_the_reference_without_a_c
 
 def test_a_lottery_with_chance_imbalance_is_not_blocked_for_it() -> None:
     frame = rows(120, seed=3)
-    chance = pl.Series((frame["x"].to_numpy() + 2.5 * np.random.default_rng(3).normal(size=120) > 0).astype(int))
+    by_luck = frame["x"].to_numpy() + 6.0 * np.random.default_rng(7).normal(size=120)
+    chance = pl.Series((by_luck > np.median(by_luck)).astype(int))
     spec = EffectSpec(treatment="t", outcome="by_dose", confounders=("x",), randomised=True)
     finding = analyse(frame.with_columns(t=chance), effect=spec, seed=1)
     assert max(abs(row.smd_before) for row in finding.balance) > 0.25
@@ -252,3 +255,30 @@ def test_the_answer_stays_the_same_when_the_rows_come_in_another_order() -> None
     one = told(analyse(long(), effect=PANEL, unit="u", time="t", seed=1))
     other = told(analyse(long().sample(fraction=1.0, shuffle=True, seed=3), effect=PANEL, unit="u", time="t", seed=1))
     assert replace(one, diagnostics={}) == replace(other, diagnostics={})
+
+
+def lone_confounder(seed: int, *, after: bool = False) -> CausalFinding:
+    """One strong covariate: a confounder, or something that treatment brings about; `nc` shares the confounder only."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=1500)
+    t = (rng.random(1500) < 1 / (1 + np.exp(-z))).astype(float)
+    m = 1.2 * t + rng.normal(size=1500)
+    frame = pl.DataFrame({"t": t, "z": z, "m": m, "y": m + z + rng.normal(size=1500), "nc": z + rng.normal(size=1500)})
+    spec = EffectSpec(treatment="t", outcome="y", confounders=("z", "m") if after else ("z",), negative_controls=("nc",))
+    return analyse(frame, effect=spec, seed=seed)
+
+
+def test_a_strong_confounder_that_a_negative_control_shares_is_not_taken_for_a_consequence_and_a_mediator_is() -> None:
+    timing = {refutation.test: refutation.passed for refutation in lone_confounder(1).refutations}["covariate_timing"]
+    assert timing
+    late = {refutation.test: refutation for refutation in lone_confounder(1, after=True).refutations}["covariate_timing"]
+    assert not late.passed
+    assert "`m`" in late.detail
+
+
+def test_a_treatment_that_goes_on_and_off_needs_no_never_treated_units() -> None:
+    rng = np.random.default_rng(4)
+    frame = long().with_columns(d=pl.Series((rng.random(60 * 12) < 0.3).astype(int)))
+    frame = frame.with_columns(d=pl.when(pl.col("u") < 2).then(0).otherwise(pl.col("d")))
+    finding = analyse(frame, effect=PANEL, unit="u", time="t", seed=1)
+    assert "few_controls" not in {hazard.code for hazard in finding.hazards}

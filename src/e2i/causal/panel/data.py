@@ -39,6 +39,8 @@ class Panel:
     """shape (n,), positive"""
     negative_controls: dict[str, FloatArray] = field(default_factory=dict)
     """name -> shape (n,), NaN where missing"""
+    row_cluster: IntArray | None = None
+    """shape (n,): in repeated cross-sections, whose rows are different people, the rows that are not independent; else None"""
     cohort_given: IntArray | None = None
     """shape (N,): the first treated period where the study names it; it may lie in a gap of the unit's rows"""
     rows_given: int = 0
@@ -55,6 +57,11 @@ class Panel:
     def n_periods(self) -> int:
         """T."""
         return len(self.period_names)
+
+    @cached_property
+    def cluster_of_rows(self) -> IntArray:
+        """Shape (n,): equal for rows that are not independent."""
+        return self.cluster[self.unit] if self.row_cluster is None else self.row_cluster
 
     @cached_property
     def cohort(self) -> IntArray:
@@ -121,6 +128,7 @@ class Panel:
             treatment=self.treatment[rows],
             covariates=self.covariates[rows],
             weights=None if self.weights is None else self.weights[rows],
+            row_cluster=None if self.row_cluster is None else self.row_cluster[rows],
             negative_controls={name: values[rows] for name, values in self.negative_controls.items()},
         )
 

@@ -151,4 +151,6 @@ def _clusters_by_arm(panel: Panel) -> tuple[int, int]:
     treated = panel.cohort != NEVER
     begun = int(panel.cohort[treated].min())
     control = ~treated | (panel.cohort > begun)
+    if panel.row_cluster is not None:
+        return len(np.unique(panel.row_cluster[treated[panel.unit]])), len(np.unique(panel.row_cluster[control[panel.unit]]))
     return len(np.unique(panel.cluster[treated])), len(np.unique(panel.cluster[control]))

@@ -123,6 +123,8 @@ def _arms(panel: Panel, spec: Identification) -> Iterator[Hazard]:
     never = panel.cohort == NEVER
     for code, members, who in (("few_treated", treated, "treated"), ("few_controls", never, "never-treated")):
         count = len(np.unique(panel.cluster[members]))
+        if code == "few_controls" and spec.treatment_kind == "on_off":  # units that do not switch just then are the controls
+            continue
         if code == "few_controls" and count == 0:
             text = "every unit is treated in the end; late cohorts are the only controls, and the last has none."
             yield Hazard(code="all_treated_in_the_end", action="warn", text=text, remedy="Add units that are never treated.", measured=0.0)

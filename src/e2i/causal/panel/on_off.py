@@ -32,6 +32,8 @@ class FixedEffectsFit:
     """shape (G, k): influence of each cluster, sum zero, in units of the coefficients"""
     clusters: int
     rows: int
+    conventional: FloatArray
+    """shape (k,): standard errors if all rows were independent and equally noisy"""
 
     @property
     def degrees(self) -> int:
@@ -51,8 +53,8 @@ class FixedEffectsFit:
 def fixed_effects(panel: Panel, columns: FloatArray, names: tuple[str, ...], *, rows: IntArray | None = None) -> FixedEffectsFit:
     """Least squares with unit and period effects and the panel's covariates; variance clustered as the panel says.
 
-    Small-sample factor G / (G - 1) times (n - 1) / (n - parameters); unit effects lie inside clusters and are not counted
-    (Cameron & Miller 2015).
+    Small-sample factor G / (G - 1) times (n - 1) / (n - parameters); unit effects that lie inside clusters are not counted
+    (Cameron & Miller 2015). Where every row is a cluster this is HC1 (MacKinnon & White 1985).
 
     Parameters
     ----------
@@ -76,9 +78,11 @@ def fixed_effects(panel: Panel, columns: FloatArray, names: tuple[str, ...], *, 
     inverse = np.linalg.inv(design.T @ (weights[:, None] * design))
     coefficients = inverse @ (design.T @ (weights * outcome))
     error = weights * (outcome - design @ coefficients)
-    cluster = np.unique(panel.cluster[panel.unit[used]], return_inverse=True)[1]
+    cluster = np.unique(panel.cluster_of_rows[used], return_inverse=True)[1]
     groups = int(cluster.max()) + 1
-    parameters = design.shape[1] + effects.period_rank + 1
+    units = int(np.count_nonzero(np.bincount(panel.unit[used])))
+    nested = panel.row_cluster is None or _is_nested(panel.unit[used], cluster)
+    parameters = design.shape[1] + effects.period_rank + (1 if nested else units)
     if groups < 2 or len(used) <= parameters:
         raise TooFewRows(
             f"{groups} clusters and {len(used)} rows for {parameters} parameters.",
@@ -88,6 +92,8 @@ def fixed_effects(panel: Panel, columns: FloatArray, names: tuple[str, ...], *, 
     own = len(names)
     scores = sum_by(cluster, design * error[:, None], groups) @ inverse[:, :own]
     factor = groups / (groups - 1) * (len(used) - 1) / (len(used) - parameters)
+    free = max(len(used) - design.shape[1] - effects.period_rank - units, 1)
+    noise = float(np.sum(error**2 / weights)) / free
     return FixedEffectsFit(
         names=names,
         coefficients=coefficients[:own],
@@ -95,7 +101,13 @@ def fixed_effects(panel: Panel, columns: FloatArray, names: tuple[str, ...], *, 
         scores=scores,
         clusters=groups,
         rows=len(used),
+        conventional=np.sqrt(noise * np.diag(inverse)[:own]),
     )
+
+
+def _is_nested(unit: IntArray, cluster: IntArray) -> bool:
+    """Every unit lies in one cluster."""
+    return bool(np.all(cluster == cluster[np.unique(unit, return_index=True)[1]][np.unique(unit, return_inverse=True)[1]]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ _ALONE = ("interrupted_time_series",)
 
 
 def make_panel(frame: pl.DataFrame, spec: Identification) -> Panel:
-    """Rows with outcome and treatment, in the order of unit and period.
+    """Rows with outcome and treatment, in the order of unit and period; in repeated cross-sections several per unit (group) and period.
 
     A cohort is the first treated period: empty, 0, infinite or after the last period means never treated; one between two
     periods means the later. Rows may come in any order.
@@ -51,13 +51,16 @@ def make_panel(frame: pl.DataFrame, spec: Identification) -> Panel:
     rows = frame.select(list(dict.fromkeys(_named(spec))))[order]
     codes, unit_names = _codes(rows[unit])
     periods = period_of_row[order]
-    _refuse_duplicates(codes, periods, rows, (unit, time))
+    if not spec.is_repeated_cross_section:
+        _refuse_duplicates(codes, periods, rows, (unit, time))
     names = _period_names(rows[time], periods)
     if len(period_values) < 2:
         raise TooFewRows(f"one period only ({names[0]}).", where=f"column {time}", advice="Add periods before and after treatment.")
     cohort = None if spec.cohort is None else _cohort(rows, codes, moments=moments, periods=period_values, spec=spec)
     treatment = dose[order] if dose is not None else _treated(cohort, codes, periods)
     covariates = encode(rows, tuple(name for name in spec.adjustment if name not in (unit, time)))
+    if spec.is_repeated_cross_section:
+        _require_one_treatment(treatment, codes, periods, spec)
     panel = Panel(
         unit=codes,
         time=periods.astype(np.int64),
@@ -66,11 +69,12 @@ def make_panel(frame: pl.DataFrame, spec: Identification) -> Panel:
         unit_names=unit_names,
         period_names=names,
         period_values=period_values,
-        cluster=_clusters(rows, codes, spec.cluster, unit=unit),
+        cluster=_clusters(rows, codes, None if spec.is_repeated_cross_section else spec.cluster, unit=unit),
         covariates=covariates.matrix,
         covariate_names=covariates.names,
         weights=_weights(rows, spec.weights),
         negative_controls={name: numeric(rows[name]) for name in spec.negative_controls},
+        row_cluster=_row_clusters(rows, spec.cluster) if spec.is_repeated_cross_section else None,
         cohort_given=cohort,
         rows_given=frame.height,
         notes=(*_left_out(frame.height, len(order)), *covariates.notes),
@@ -156,6 +160,24 @@ def _refuse_duplicates(codes: IntArray, periods: IntArray, rows: pl.DataFrame, c
         )
 
 
+def _require_one_treatment(treatment: FloatArray, codes: IntArray, periods: IntArray, spec: Identification) -> None:
+    same_cell = (np.diff(codes) == 0) & (np.diff(periods) == 0)
+    if (same_cell & (np.diff(treatment) != 0)).any():
+        raise SchemaMismatch(
+            f"`{spec.treatment}` differs between rows of one `{spec.unit}` and `{spec.time}`.",
+            where=f"column {spec.treatment}",
+            advice=f"Name as `unit` the group that is treated as a whole, or, if `{spec.unit}` is a person, keep one row per person and period.",
+        )
+
+
+def _row_clusters(rows: pl.DataFrame, column: str | None) -> IntArray | None:
+    """Of repeated cross-sections, shape (n,): the clusters that the study names."""
+    if column is None:
+        return None
+    _require_no_gap(rows, column)
+    return rows[column].cast(pl.String).rank("dense").to_numpy().astype(np.int64) - 1
+
+
 def _period_names(times: pl.Series, periods: IntArray) -> tuple[str, ...]:
     first = np.empty(int(periods.max()) + 1, dtype=np.int64)
     first[periods] = np.arange(len(periods))
@@ -227,13 +249,16 @@ def _clusters(rows: pl.DataFrame, codes: IntArray, column: str | None, *, unit: 
     start = np.flatnonzero(np.diff(codes, prepend=-1))
     if column is None or column == unit:
         return np.arange(len(start), dtype=np.int64)
-    if rows[column].null_count():
-        raise SchemaMismatch(
-            f"missing cluster: {rows[column].null_count()} rows have no `{column}`.", where=f"column {column}", advice="Fill it."
-        )
+    _require_no_gap(rows, column)
     ranks = rows[column].cast(pl.String).rank("dense").to_numpy().astype(np.float64)
     _require_constant(ranks, codes, what="cluster", column=column)
     return np.unique(ranks[start], return_inverse=True)[1].astype(np.int64)
+
+
+def _require_no_gap(rows: pl.DataFrame, column: str) -> None:
+    count = rows[column].null_count()
+    if count:
+        raise SchemaMismatch(f"missing cluster: {counted(count, 'rows')} have no `{column}`.", where=f"column {column}", advice="Fill it.")
 
 
 def _weights(rows: pl.DataFrame, column: str | None) -> FloatArray | None:

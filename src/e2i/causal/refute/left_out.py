@@ -113,7 +113,8 @@ def covariates_after_treatment(ground: Ground, left: tuple[LeftOut, ...]) -> Ref
 
     A confounder that moves the outcome moves earlier outcomes too. One that carries much of the estimate and says much about the
     outcome but next to nothing about the outcomes before treatment is a mediator or a collider. Without earlier outcomes only
-    a covariate that dominates treatment (partial R² of 0.15 and more) is suspected.
+    a covariate that dominates treatment (partial R² of 0.15 and more) is suspected, unless it goes with a negative control: what
+    treatment brings about does not.
     """
     moved = [one for one in left if abs(one.estimate - ground.fit.estimate) > _SUSPECT_MOVE * ground.fit.standard_error]
     suspects = [one.source for one in moved if one.of_outcome > _SUSPECT_OUTCOME and _is_new(ground, one)]
@@ -122,7 +123,7 @@ def covariates_after_treatment(ground: Ground, left: tuple[LeftOut, ...]) -> Ref
         passed=not suspects,
         detail=(
             f"`{'`, `'.join(suspects)}` moves the outcome and carries much of the estimate, "
-            "but does not go with the outcome before treatment as a confounder would: was it measured after treatment?"
+            f"but {_as_seen_in(ground)} as a confounder would: was it measured after treatment?"
             if suspects
             else "No covariate looks as if it were measured after treatment."
         ),
@@ -130,14 +131,25 @@ def covariates_after_treatment(ground: Ground, left: tuple[LeftOut, ...]) -> Ref
     )
 
 
+def _as_seen_in(ground: Ground) -> str:
+    if ground.sample.pre_outcomes:
+        return "does not go with the outcome before treatment"
+    if ground.sample.negative_controls:
+        return "does not go with what treatment cannot move"
+    return "decides much of treatment without showing in an earlier outcome"
+
+
 def _is_new(ground: Ground, one: LeftOut) -> bool:
     sample = ground.sample
     if one.source in sample.pre_outcomes:
         return False
     sources = np.array(sample.covariates.sources)
-    earlier = {name: values for name, values in sample.pre_outcomes.items() if name != one.source and (~np.isnan(values)).sum() >= 200}
+    unmoved = sample.pre_outcomes or sample.negative_controls
+    if not sample.pre_outcomes and one.of_treatment <= _DOMINANT:
+        return False
+    earlier = {name: values for name, values in unmoved.items() if name != one.source and (~np.isnan(values)).sum() >= 200}
     if not earlier:
-        return not sample.pre_outcomes and one.of_treatment > _DOMINANT
+        return not sample.pre_outcomes
     for name, values in earlier.items():
         known = ~np.isnan(values)
         kept = sources != name
