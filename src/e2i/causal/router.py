@@ -140,7 +140,7 @@ def _panel_objection(design: str, shape: Shape, *, unit: str | None, time: str |
     alone = design == "interrupted_time_series"
     found = (
         (shape.is_repeated and design != "did", "rows are different people; it takes one row per unit and period."),
-        (shape.is_repeated and shape.treatment_kind == "continuous", "groups of different people need a 0/1 treatment per group and period."),
+        (shape.is_repeated and shape.treatment_kind == "continuous", "groups of people need a 0/1 treatment per group and period."),
         (alone and shape.units > 1 and shape.never_treated > 0, "there are untreated units to compare with."),
         (not alone and shape.units == 1, "there is one series only."),
         (changes and design != "did", "treatment is a dose or switches off again."),

@@ -129,7 +129,8 @@ def path(rows: Sequence[Row], *, outcome: str) -> Markup | None:
     y = Scale(low=low, high=high, start=250, end=48)
     plot = Plot(width=730, height=284, x=x, y=y)
     longest = min(max(len(str(row["period"])) for row in shown), 18)
-    for place in evenly(len(shown), max(2, min(9, int((x.end - x.start) / (longest * _LETTER + 14))))):
+    most = max(2, min(9, int((x.end - x.start) / (longest * _LETTER + 14))))
+    for place in range(0, len(shown), -(-(len(shown) - 1) // (most - 1))):
         plot.text((x(place), 268), fitted(str(shown[place]["period"]), 125), "tick", anchor="middle")
     plot.vertical_axis(shorten(plain_name(outcome), 60))
     begins = next((place for place, row in enumerate(shown) if row["is_treated"]), None)

@@ -19,7 +19,6 @@ from e2i.reporting.numbers import (
     DIAGNOSTICS,
     GAP_REFERENCES,
     METRICS,
-    POINT_ESTIMATES,
     POLICIES,
     SCENARIOS,
     Style,
@@ -27,6 +26,7 @@ from e2i.reporting.numbers import (
     diagnostic_label,
     format_number,
     in_order,
+    is_harmless,
     metric_label,
     plain_name,
     readable,
@@ -100,7 +100,7 @@ def render(content: dict[str, Any], evidence: ReportEvidence) -> str:
     environment.filters["prose"] = _prose
     environment.globals["num"] = _Numbers(content).markup
     drawn, missing = figures(content, evidence)
-    withheld = POINT_ESTIMATES if _verdict(content) == "block" else frozenset()
+    diagnostics = in_order((content["effect"] or {}).get("diagnostics"), DIAGNOSTICS)
     return environment.get_template("report.html.j2").render(
         report=content,
         figures=drawn,
@@ -112,7 +112,7 @@ def render(content: dict[str, Any], evidence: ReportEvidence) -> str:
         criterion_label=criterion_label,
         count_diagnostics=COUNTS,
         metric_names=in_order((content["model"] or {}).get("metrics"), METRICS),
-        diagnostic_names=[name for name in in_order((content["effect"] or {}).get("diagnostics"), DIAGNOSTICS) if name not in withheld],
+        diagnostic_names=[name for name in diagnostics if _verdict(content) != "block" or is_harmless(name)],
         beats_baseline=_beats_baseline(content["model"]),
         split_total=sum(value or 0 for value in (content["splits"] or {}).values()),
         groups={name: fairness_groups(values) for name, values in ((content["model"] or {}).get("fairness") or {}).items() if values},

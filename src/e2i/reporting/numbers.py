@@ -57,11 +57,50 @@ DIAGNOSTICS = {
     "weighting_gap": ("Weighting against doubly robust", "in standard errors"),
     "robustness_value_rough": ("Robustness value, rough", "strength that a hidden confounder needs"),
     "e_value": ("E-value", "reported, never a criterion"),
+    "rows": ("Rows", ""),
+    "treated_rows": ("Treated rows", ""),
+    "clusters": ("Clusters", ""),
+    "effective_clusters": ("Effective clusters", "as many equal ones would tell as much"),
+    "cells": ("Cells of group and period", ""),
+    "starts": ("Starts of treatment", ""),
+    "pairs": ("Matched pairs", ""),
+    "pre_periods": ("Periods before treatment", ""),
+    "post_periods": ("Periods of treatment", ""),
+    "effective_periods": ("Effective periods", "as many equal weights would tell as much"),
+    "effective_donors": ("Effective donors", "as many equal weights would tell as much"),
+    "effective_controls": ("Effective controls", "as many equal weights would tell as much"),
+    "pre_rmspe": ("Misfit before treatment", "root of the mean squared prediction error"),
+    "post_rmspe": ("Distance after treatment", "root of the mean squared prediction error"),
+    "rmspe_ratio": ("Distance over misfit", "after treatment over before"),
+    "placebos": ("Placebos", "untreated units that were compared in the same way"),
+    "placebos_dropped": ("Placebos left out", "they fit badly before treatment"),
+    "placebo_p_value": ("p-value among placebos", ""),
+    "leave_one_donor_out_low": ("Without one donor, lowest", ""),
+    "leave_one_donor_out_high": ("Without one donor, highest", ""),
+    "first_stage_f": ("First-stage F", ""),
+    "first_stage_p": ("First-stage p-value", ""),
+    "effective_f": ("Effective F of the instruments", ""),
+    "effective_f_critical": ("Effective F that is needed", ""),
+    "partial_r2": ("Partial R² of the instruments", ""),
+    "anderson_rubin_low": ("Anderson-Rubin interval, low", "valid with weak instruments"),
+    "anderson_rubin_high": ("Anderson-Rubin interval, high", "valid with weak instruments"),
+    "wald_low": ("Usual interval, low", ""),
+    "wald_high": ("Usual interval, high", ""),
+    "least_squares": ("Least squares", "without instruments"),
+    "least_squares_se": ("Least squares, standard error", ""),
+    "conventional_se": ("Conventional standard error", ""),
+    "autocorrelation": ("Autocorrelation", "of neighbouring periods"),
+    "share_of_zeros": ("Share of zeros in the outcome", ""),
+    "share_of_treated_matched": ("Share of the treated with a match", ""),
 }
-COUNTS = frozenset({"rows_given", "rows_used", "missing_treatment", "missing_outcome", "adjusted_columns"})
-POINT_ESTIMATES = frozenset({"weighting_estimate", "bias_adjusted_estimate", "unadjusted_estimate"})
-"""diagnostics that tell the effect itself; withheld with it"""
-
+COUNTS = frozenset(
+    {"rows_given", "rows_used", "missing_treatment", "missing_outcome", "adjusted_columns", "rows", "treated_rows", "clusters", "cells"}
+    | {"starts", "pairs", "pre_periods", "post_periods", "placebos", "placebos_dropped"}
+)
+_TELLS_THE_EFFECT = frozenset(
+    {"weighting_estimate", "e_value", "post_rmspe", "rmspe_ratio", "leave_one_donor_out_low", "leave_one_donor_out_high"}
+    | {"anderson_rubin_low", "anderson_rubin_high", "wald_low", "wald_high", "least_squares", "least_squares_se", "conventional_se"}
+)
 POLICIES = {"learned": "Learned rules", "everybody": "Treat everybody", "nobody": "Treat nobody", "current": "Present practice"}
 GAP_REFERENCES = {
     "vs_target": "its target",
@@ -141,6 +180,15 @@ def diagnostic_label(name: str) -> tuple[str, str]:
         if name.startswith(f"{part}_") and name not in DIAGNOSTICS:
             return f"Weight of {readable(name.removeprefix(f'{part}_')).lower()}", f"in the {part} model"
     return DIAGNOSTICS.get(name, (readable(name), ""))
+
+
+def is_harmless(name: str) -> bool:
+    """Whether a diagnostic may be shown beside a withheld estimate: it is known, and tells of the data and not of the effect.
+
+    >>> is_harmless("effective_share"), is_harmless("wald_low"), is_harmless("effect_joiners")
+    (True, False, False)
+    """
+    return (name in DIAGNOSTICS and name not in _TELLS_THE_EFFECT) or name.startswith(("propensity_", "outcome_"))
 
 
 def readable(name: str) -> str:

@@ -315,3 +315,23 @@ def test_every_plot_of_a_panel_finding_reaches_the_page(tmp_path):
     blocked = replace(panel, verdict=report_samples.effect("block").finding.verdict)
     html, _ = written((replace(report, effect=replace(report.effect, finding=blocked)), evidence), tmp_path / "blocked")
     assert not {"forest", "event-study", "specifications", "path", "effect"} & drawn(html)
+
+
+def test_a_diagnostic_that_tells_a_blocked_effect_is_withheld_and_so_is_an_unknown_one(tmp_path):
+    report, evidence = report_samples.complete(tmp_path)
+    names = {"wald_low": 1.731, "least_squares": 1.732, "effect_joiners": 1.733, "leave_one_donor_out_high": 1.734, "pre_periods": 8.0}
+    for verdict, shown in (("block", {"pre_periods"}), ("review", set(names))):
+        summary = report_samples.effect(verdict)
+        finding = replace(summary.finding, effect=replace(summary.finding.effect, diagnostics=names))
+        html, _ = written((replace(report, effect=replace(summary, finding=finding)), evidence), tmp_path / verdict)
+        told = {path.split("/")[2] for path in Page(html).numbers if path.startswith("effect/diagnostics/")}
+        assert told & set(names) == shown
+        assert ("1.73" in html) == (verdict == "review")
+
+
+def test_periods_on_the_time_axis_are_evenly_spaced():
+    rows = [{"period": str(year), "observed": float(year), "counterfactual": 1.0, "is_treated": False} for year in range(1985, 2001)]
+    found, _ = texts(str(causal_plots.path(rows, outcome="nrx")))
+    years = [int(words) for _, _, words in found if re.fullmatch(r"(19|20)\d\d", words)]
+    assert len({b - a for a, b in pairwise(years)}) == 1
+    assert len(years) >= 5

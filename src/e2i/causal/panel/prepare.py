@@ -166,7 +166,7 @@ def _require_one_treatment(treatment: FloatArray, codes: IntArray, periods: IntA
         raise SchemaMismatch(
             f"`{spec.treatment}` differs between rows of one `{spec.unit}` and `{spec.time}`.",
             where=f"column {spec.treatment}",
-            advice=f"Name as `unit` the group that is treated as a whole, or, if `{spec.unit}` is a person, keep one row per person and period.",
+            advice=f"Name as `unit` the group that is treated as a whole; if `{spec.unit}` is one person, keep one row per period.",
         )
 
 
