@@ -15,7 +15,7 @@ from e2i.domain.evidence import Hazard
 _FEWEST_PER_ARM = 30
 _YES_NO = frozenset(("0", "1", "0.0", "1.0", "yes", "no", "true", "false", "y", "n", "t", "f", "treated", "control", "untreated"))
 _COPY_R2, _NEAR_COPY_R2 = 0.999, 0.98
-_MISSING_REVIEW = 0.5
+_MISSING_REVIEW = 0.2
 _SEPARATION_AUC = 0.99
 _EXPECTED = 10.0
 _LATE_NAME = re.compile(r"(^|_)(post(?!_?(code|al))|after|followup|follow_up|discharge|subsequent)(_|$)", re.IGNORECASE)
@@ -106,7 +106,7 @@ def missing(table: Table) -> Iterator[Hazard]:
         if share == 1.0 or table.frame.height == 0:
             yield refuse("confounder_without_values", f"confounder `{name}` has no values.", "Fill it or take it out.", 1.0, 1.0)
         elif share > _MISSING_REVIEW:
-            text = f"confounder `{name}` is missing in {share:.0%} of rows."
+            text = f"confounder `{name}` is missing in {share:.0%} of rows, which are compared without it."
             yield found(
                 "confounder_mostly_missing", "review", text, "Adjust for something better measured.", measure=(share, _MISSING_REVIEW)
             )

@@ -34,7 +34,7 @@ def narrate(finding: CausalFinding, *, treatment: str, outcome: str) -> Told:
         *_naive(effect),
         f"Method: {effect.estimator}; interval: {effect.interval_method}.",
         *finding.verdict.reasons,
-        *([f"{effect.certificate}."] if effect.certificate else []),
+        *([effect.certificate] if effect.certificate else []),
     ]
     text = " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
     return Told(text=text, names=(treatment, outcome), numbers=frozenset(numbers_in(text)))

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from e2i.domain.allocation import AllocationPlan
 from e2i.domain.disclosure import SMALL_CELL, number, numbers, visible, visible_counts
 from e2i.domain.effect_report import EffectSummary
 from e2i.domain.evidence import Overlap
@@ -26,10 +25,13 @@ from e2i.domain.experiments import (
     SplitPlan,
     TrainedModel,
 )
-from e2i.domain.gaps import GapReport
 from e2i.domain.quality import QCIssue, QCReport, QCStatus
-from e2i.domain.segments import HeterogeneityReport
-from e2i.domain.trials import ExperimentPlan
+
+if TYPE_CHECKING:
+    from e2i.domain.allocation import AllocationPlan
+    from e2i.domain.gaps import GapReport
+    from e2i.domain.segments import HeterogeneityReport
+    from e2i.domain.trials import ExperimentPlan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,8 @@ class HtmlReportWriter:
         """Write `report.html` and `report.json` into `folder`, both whole or not at all.
 
         The page draws on the report alone; evidence adds files beside the run (curves, SHAP values) and the propensity's
-        distribution. A plot whose file is gone is named as missing on the page. Estimates with the verdict `block` or `review`
+        distribution. A planned experiment leaves its pre-registration and its analysis beside the page. A plot whose file is gone is
+        named as missing on the page. Estimates with the verdict `block` or `review`
         are not told in words, and with `block` not shown at all.
 
         Returns
@@ -64,6 +65,9 @@ class HtmlReportWriter:
         data = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if report.experiment is not None:
+                (folder / "preregistration.md").write_text(report.experiment.preregistration_doc, encoding="utf-8")
+                (folder / "analysis_study.yaml").write_text(report.experiment.analysis_study, encoding="utf-8")
             return _write_both(folder / "report.html", page, folder / "report.json", data + "\n")
         except OSError as error:
             raise StorageError(

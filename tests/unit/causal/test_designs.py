@@ -282,3 +282,45 @@ def test_a_treatment_that_goes_on_and_off_needs_no_never_treated_units() -> None
     frame = frame.with_columns(d=pl.when(pl.col("u") < 2).then(0).otherwise(pl.col("d")))
     finding = analyse(frame, effect=PANEL, unit="u", time="t", seed=1)
     assert "few_controls" not in {hazard.code for hazard in finding.hazards}
+
+
+def test_confounders_that_do_not_vary_are_refused_in_words() -> None:
+    frame = rows().with_columns(t=pl.col("chance"), x=pl.lit(3.0))
+    finding = analyse(frame, effect=EffectSpec(treatment="t", outcome="by_dose", confounders=("x",)), seed=1)
+    assert "no covariate is left" in (finding.refusal or "")
+
+
+def test_a_graph_without_an_open_back_door_needs_no_adjustment() -> None:
+    frame = rows().with_columns(t=pl.col("chance"), y=pl.col("x") + 2.0 * pl.col("chance"))
+    spec = EffectSpec(treatment="t", outcome="y", edges=("t -> y", "x -> y"), negative_controls=("nc",))
+    finding = analyse(frame, effect=spec, seed=1)
+    assert covers(told(finding), 2.0)
+    assert told(finding).estimator == "difference in means"
+
+
+def test_a_panel_of_few_clusters_keeps_its_effect_though_its_past_cannot_be_tested_jointly() -> None:
+    spec = PANEL.model_copy(update={"cluster": "c"})
+    finding = analyse(long().with_columns(c=pl.col("u") % 8), effect=spec, unit="u", time="t", seed=1)
+    assert covers(told(finding), 1.0)
+    tests = {refutation.test.split(":")[0]: refutation for refutation in finding.refutations}
+    assert tests["untested_drift_robustness"].is_reported_only
+    assert finding.verdict.name == "review"
+
+
+def test_placebos_that_fit_perfectly_leave_the_interval_without_an_end() -> None:
+    frame = long(units=99, periods=12).with_columns(d=((pl.col("u") < 2) & (pl.col("t") >= 7)).cast(pl.Int64))
+    finding = analyse(frame, effect=PANEL, unit="u", time="t", seed=1)
+    width = np.diff(told(finding).interval())[0]
+    assert told(finding).design == "synthetic_control"
+    assert np.isinf(width) or width < 1e3
+    assert finding.verdict.name != "proceed"
+
+
+def test_matched_units_that_stay_unlike_ask_for_a_person() -> None:
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=900)
+    t = (rng.random(900) < 1 / (1 + np.exp(-0.9 * x))).astype(int)
+    frame = pl.DataFrame({"x": x, "t": t, "y": x + t + rng.normal(size=900), "nc": x + rng.normal(size=900)})
+    spec = EffectSpec(treatment="t", outcome="y", confounders=("x",), negative_controls=("nc",), design="matched")
+    finding = analyse(frame, effect=spec, seed=1)
+    assert any("still differs" in reason for reason in finding.verdict.reasons)

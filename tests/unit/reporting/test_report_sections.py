@@ -335,3 +335,15 @@ def test_periods_on_the_time_axis_are_evenly_spaced():
     years = [int(words) for _, _, words in found if re.fullmatch(r"(19|20)\d\d", words)]
     assert len({b - a for a, b in pairwise(years)}) == 1
     assert len(years) >= 5
+
+
+def test_a_run_of_plans_alone_names_no_quality_gate(tmp_path):
+    report, _ = report_samples.states(tmp_path)["planned"]
+    plans = replace(
+        report, asked=("gaps", "allocation"), qc=None, splits=None, model=None, explanation=None, effect=None, segments=None, timings_s={}
+    )
+    text = Page(written((plans, report_samples.ReportEvidence()), tmp_path / "out")[0]).text
+    assert "uality gate" not in text
+    assert "ot reached" not in text
+    assert "Where is most to gain?" in text
+    assert "Who gets how much?" in text

@@ -13,7 +13,7 @@ from e2i.causal.design import Average, Identification, Sample
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, refused, told_reasons
 from e2i.causal.estimators.aipw import AIPW
-from e2i.causal.estimators.cross_fit import Nuisances, fold_groups
+from e2i.causal.estimators.cross_fit import Nuisances, fold_groups, require_covariates
 from e2i.causal.estimators.doubly_robust import Fit, Propensity, doubly_robust, fit_propensity, repetitions_for
 from e2i.causal.estimators.features import make_features
 from e2i.causal.estimators.matched import Matched
@@ -33,6 +33,7 @@ _MOST_ROWS_MATCHED = 50_000
 
 def estimate(sample: Sample, identification: Identification, hazards: tuple[Hazard, ...], *, seed: int) -> Estimation | CausalFinding:
     """The effect with overlap, balance, specification curve and other estimators. Raises CausalError and DataError."""
+    require_covariates(sample)
     refuse_hopeless(sample)
     estimand = identification.average
     require_both_arms_in_levels(sample.covariates, sample.treatment, estimand)
@@ -53,6 +54,7 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
     main = _main(sample, identification, ours, nuisances, seed=seed)
     others, missed = _others(sample, identification, (ours, main), nuisances, seed=seed)
     notes = tuple(Concern(severity="review", text=note) for note in sample.covariates.notes if "rare levels" in note)
+    notes += tuple(Concern(severity="review", text=note) for note in main.notes if "still differs" in note)
     told = tuple(note for note in sample.covariates.notes if "rare levels" not in note)
     return Estimation(
         effect=_effect(sample, main, (fit, propensity), identification, effective_share=overlap.effective_share),

@@ -13,7 +13,10 @@ from e2i.domain.study import EffectSpec
 
 
 def estimate(frame: pl.DataFrame, *, effect: EffectSpec, identification: Identification, seed: int) -> Estimation | CausalFinding:
-    """The effect with its diagnostics. Raises CausalError, and DataError when the table is unfit."""
+    """The effect with its diagnostics. Raises CausalError, and DataError when the table is unfit.
+
+    Where a graph has no open back door nothing is adjusted for, as after a lottery.
+    """
     hazards = validate(frame, effect, unit=identification.unit)
     if (refusal := refused_by(hazards, identification)) is not None:
         return refusal
@@ -22,7 +25,7 @@ def estimate(frame: pl.DataFrame, *, effect: EffectSpec, identification: Identif
     sample = prepare(frame, identification)
     if identification.treatment_kind in ("continuous", "multi_level"):
         return dosed.estimate(sample, identification, hazards, seed=seed)
-    if identification.is_randomised:
+    if identification.is_randomised or not identification.adjustment:
         return assigned.estimate(sample, identification, hazards, seed=seed)
     return adjusted.estimate(sample, identification, hazards, seed=seed)
 
@@ -34,6 +37,6 @@ def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Ident
     sample: Sample = prepare(frame, identification)
     if identification.treatment_kind in ("continuous", "multi_level"):
         return dosed.refute(sample, identification, seed=seed)
-    if identification.is_randomised:
+    if identification.is_randomised or not identification.adjustment:
         return assigned.refute(sample, identification, seed=seed)
     return adjusted.refute(sample, estimation, seed=seed)

@@ -10,6 +10,7 @@ import numpy as np
 from e2i.causal.arrays import BoolArray, FloatArray
 from e2i.causal.estimate import LEVEL
 
+_PERFECT = 1e6
 ALPHA = 1.0 - LEVEL
 _GRID = 33
 _WIDENINGS = 12
@@ -120,6 +121,8 @@ def placebo_interval(effect: float, pre_rmspe: float, placebos: Placebos) -> Inf
     p_value = float((1 + np.sum(statistics >= own * (1.0 - _TIE))) / (1 + count))
     needed = int(np.floor(ALPHA * (count + 1) + _TIE))
     half = float(statistics[needed - 1]) * pre_rmspe if needed >= 1 else np.inf
+    if half > _PERFECT * float(np.abs(placebos.effect).max(initial=abs(effect))):  # placebos that fit perfectly bound nothing
+        half = np.inf
     return Inference(interval=(effect - half, effect + half), p_value=p_value, method=f"placebo in space, rank among {count + 1} units")
 
 

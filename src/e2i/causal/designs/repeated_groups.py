@@ -1,0 +1,209 @@
+"""Groups over time, other people in each period: changes of treated groups against changes of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from e2i.causal.arrays import FloatArray
+from e2i.causal.certificate import Shape, certify
+from e2i.causal.design import Identification
+from e2i.causal.designs.controls import told_placebo, untested
+from e2i.causal.estimate import Estimate
+from e2i.causal.estimation import Estimation, as_effect, as_warnings, refused_by, told_reasons
+from e2i.causal.panel.data import NEVER, Panel
+from e2i.causal.panel.group_time import GroupTime
+from e2i.causal.panel.hazards import panel_hazards
+from e2i.causal.panel.honest import as_refutation, drift_robustness, relative_magnitudes, smoothness
+from e2i.causal.panel.pre_trend import pre_trend_tests
+from e2i.causal.panel.prepare import make_panel
+from e2i.causal.panel.repeated import (
+    MANY_GROUPS,
+    RepeatedCrossSections,
+    before_treatment,
+    cell_means,
+    composition,
+    with_clusters_of_rows,
+)
+from e2i.causal.panel.wild import as_estimate, wild_two_way
+from e2i.domain.evidence import CausalFinding, Effect, Hazard, PeriodEffect, Refutation
+from e2i.domain.study import EffectSpec
+from e2i.errors import CausalError, DataError, TooFewRows
+
+_FEW_GROUPS, _FEW_TREATED, _FEW_CLUSTERS = 4, 5, 40
+_FEWEST_ROWS = 60
+_LEVEL = 0.05
+_OF_GROUPS = frozenset(
+    (
+        "outcome_constant",
+        "extreme_outcome",
+        "treatment_switched_off",
+        "always_treated",
+        "treated_before_entry",
+        "no_pre_period",
+        "short_pre_period",
+        "unbalanced_panel",
+        "gaps",
+        "copies_treatment",
+        "copies_outcome",
+        "missing_outcome",
+    )
+)
+"""checks of a panel that hold for groups too; the others are about units that are followed, or are made anew here"""
+
+
+def estimate(
+    frame: pl.DataFrame,
+    *,
+    effect: EffectSpec,  # noqa: ARG001 - cross-sections check the table by it
+    identification: Identification,
+    seed: int,
+) -> Estimation | CausalFinding:
+    """The effect with its event study. Raises CausalError, and DataError when the table is unfit."""
+    panel = make_panel(frame, identification)
+    hazards = (*(hazard for hazard in panel_hazards(panel, identification) if hazard.code in _OF_GROUPS), *_hazards(panel, identification))
+    if (refusal := refused_by(hazards, identification)) is not None:
+        return refusal
+    main = RepeatedCrossSections().fit(panel, identification, seed=seed)
+    others, missed = _others(panel, identification, seed=seed)
+    on = panel.treatment > 0
+    untreated = float(np.average(panel.outcome[~on], weights=None if panel.weights is None else panel.weights[~on]))
+    treated = float(np.average(panel.outcome[on], weights=None if panel.weights is None else panel.weights[on]))
+    return Estimation(
+        effect=as_effect(
+            main,
+            identification,
+            naive_difference=treated - untreated,
+            outcome_mean_untreated=untreated,
+            certificate=_certificate(main, panel),
+        ),
+        reasons=told_reasons(identification),
+        hazards=(*hazards, *as_warnings((*main.notes, *missed))),
+        alternatives=others,
+        event_study=_periods(panel, identification, seed=seed),
+    )
+
+
+def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Identification, seed: int) -> tuple[Refutation, ...]:
+    """What parallel trends, an unchanged mix of people and negative controls must show."""
+    assert estimation.effect is not None
+    panel = make_panel(frame, identification)
+    mix = composition(panel, identification)
+    return (
+        *_tests_before(panel, identification, estimation.effect.interval()),
+        *(() if mix is None else (mix,)),
+        *_negative_controls(panel, identification, seed=seed),
+    )
+
+
+def _hazards(panel: Panel, spec: Identification) -> Iterator[Hazard]:
+    treated = panel.cohort != NEVER
+    if panel.n_units < _FEW_GROUPS:
+        text = f"few groups: of {panel.n_units} groups of `{spec.unit}`, group-time shocks cannot be told from the effect."
+        remedy = "Add groups, or name a negative control outcome that such a shock would move too."
+        yield Hazard(
+            code="few_groups", action="review", text=text, remedy=remedy, measured=float(panel.n_units), threshold=float(_FEW_GROUPS)
+        )
+    elif (fewer := int(min(treated.sum(), (~treated).sum()))) < _FEW_TREATED:
+        who = "treated" if treated.sum() <= (~treated).sum() else "never-treated"
+        text = f"fewer than {_FEW_TREATED} {who} groups: the interval cannot learn from so few how groups vary; it is too narrow."
+        if fewer:
+            remedy = "Add groups, or read it beside a synthetic control of group means."
+            yield Hazard(code="few_treated", action="review", text=text, remedy=remedy, threshold=float(_FEW_TREATED))
+    if _FEW_GROUPS <= panel.n_units < MANY_GROUPS and spec.cluster is None:
+        text = f"{panel.n_units} groups of `{spec.unit}` are too few to be clusters: people are taken as independent within them."
+        remedy = "Where a group has shocks of its own in a period, the interval is too narrow; add groups."
+        yield Hazard(code="few_clusters", action="review", text=text, remedy=remedy, threshold=float(MANY_GROUPS))
+    if panel.row_cluster is not None and (count := len(np.unique(panel.row_cluster))) < MANY_GROUPS:
+        text = f"{count} clusters of `{spec.cluster}`: intervals from so few are rough."
+        yield Hazard(code="few_clusters", action="review", text=text, remedy="Name finer clusters.", threshold=float(MANY_GROUPS))
+    if spec.treatment_kind == "staggered":
+        text = "groups start at different times: later ones are compared with earlier ones, wrongly where effects grow or differ."
+        remedy = "Read the group-time estimate from group means beside it."
+        yield Hazard(code="staggered_groups", action="review", text=text, remedy=remedy)
+
+
+def _others(panel: Panel, identification: Identification, *, seed: int) -> tuple[tuple[Effect, ...], tuple[str, ...]]:
+    """Estimators on group means beside it, where groups are many; those that these data do not allow are named."""
+    if panel.n_units < MANY_GROUPS or panel.row_cluster is not None:
+        return (), ()
+    means = cell_means(panel)
+    candidates: dict[str, Callable[[], Estimate]] = {}
+    if identification.treatment_kind == "staggered":
+        candidates["group-time from group means"] = lambda: GroupTime().fit(means, identification, seed=seed)
+    if panel.n_units <= _FEW_CLUSTERS:
+        candidates["wild bootstrap"] = lambda: _by_bootstrap(means, seed=seed)
+    found, missed = [], []
+    for name, fit in candidates.items():
+        try:
+            other = fit()
+        except (CausalError, TooFewRows) as error:  # the comparison is not to be had; the main estimate stands on its own
+            missed.append(f"{name} beside it is not to be had: {error}")
+            continue
+        found.append(as_effect(replace(other, notes=()), identification, must_agree=name.startswith("group-time")))
+    return tuple(found), tuple(missed)
+
+
+def _by_bootstrap(means: Panel, *, seed: int) -> Estimate:
+    treated = means.cohort != NEVER
+    return as_estimate(
+        wild_two_way(means, seed=seed),
+        estimator="group means, wild cluster bootstrap",
+        estimand="ATT",
+        n_treated=int(treated.sum()),
+        n_untreated=int((~treated).sum()),
+    )
+
+
+def _certificate(estimate: Estimate, panel: Panel) -> str:
+    shape = Shape(
+        rows=len(panel.unit),
+        zero_share=float((panel.outcome == 0).mean()),
+        clusters=int(estimate.diagnostics["clusters"]),
+        is_staggered=len(np.unique(panel.cohort[panel.cohort != NEVER])) > 1,
+    )
+    return certify(estimate.estimator, shape)
+
+
+def _periods(panel: Panel, identification: Identification, *, seed: int) -> tuple[PeriodEffect, ...]:
+    """The path of one common start; with several starts a regression would mix effects of different age."""
+    if identification.treatment_kind != "binary" or (events := before_treatment(panel, identification)) is None:
+        return ()
+    return events.points(seed=seed)
+
+
+def _tests_before(panel: Panel, identification: Identification, told: tuple[float, float]) -> list[Refutation]:
+    events = before_treatment(panel, identification)
+    if events is None or len(events.before) == 0:
+        return []
+    found = list(pre_trend_tests(events))
+    if identification.treatment_kind == "binary":
+        study = events.for_bounds()
+        found += [
+            as_refutation(relative_magnitudes(study)),
+            as_refutation(smoothness(study)),
+            drift_robustness(smoothness(study, grid=(0.0,)), told),
+        ]
+    return found
+
+
+def _negative_controls(panel: Panel, identification: Identification, *, seed: int) -> list[Refutation]:
+    """The same estimator on outcomes that treatment cannot move."""
+    clustered = with_clusters_of_rows(panel)
+    level = _LEVEL / max(len(panel.negative_controls), 1)
+    return [_control(name, values, clustered, identification, level=level, seed=seed) for name, values in panel.negative_controls.items()]
+
+
+def _control(name: str, values: FloatArray, panel: Panel, identification: Identification, *, level: float, seed: int) -> Refutation:
+    test, known = f"negative_control:{name}", ~np.isnan(values)
+    if known.sum() < _FEWEST_ROWS or len(np.unique(values[known])) < 2:
+        return untested(test, "it hardly varies or has hardly any values.")
+    try:
+        part = replace(panel, outcome=np.where(known, values, 0.0)).of_rows(known)
+        found = RepeatedCrossSections().fit(part, identification, seed=seed)
+    except (CausalError, DataError) as error:
+        return untested(test, str(error))
+    return told_placebo(test, found, level=level)
