@@ -183,6 +183,10 @@ def _notes(effect: EffectSpec, design: str, time: str | None) -> tuple[str, ...]
         notes.append(f"`{time}` is not used by design {design}")
     if effect.pre_outcomes and design in _PANEL:
         notes.append("`pre_outcomes` is not used: a panel has its own past")
+    days = (effect.treated_at, effect.measured_at, effect.entered_at) if design in _PANEL else ()
+    notes += [f"`{name}` is not used: a panel has its own clock" for name in days if name is not None]
+    if design not in ("cross_section", "matched") or effect.randomised:
+        notes += [f"`{name}` is not tested: negative exposures need a treatment that people chose" for name in effect.negative_exposures]
     return tuple(notes)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
-from repeated_worlds import EFFECT, people
 
 from e2i.causal.design import Identification
 from e2i.causal.panel.pre_trend import pre_trend_tests
 from e2i.causal.panel.prepare import make_panel
 from e2i.causal.panel.repeated import RepeatedCrossSections, before_treatment, composition
+from repeated_worlds import EFFECT, people
 
 SEEDS = 400
 SPEC = Identification(
@@ -45,7 +45,6 @@ def test_the_interval_covers_the_planted_effect(world: str) -> None:
         frame = thinned(people(seed=seed, **WORLDS[world]), seed)  # type: ignore[arg-type]
         low, high = RepeatedCrossSections().fit(make_panel(frame, SPEC), SPEC, seed=seed).interval
         covered.append(low <= EFFECT <= high)
-    print(world, np.mean(covered))
     assert 0.915 <= np.mean(covered) <= 0.985
 
 
@@ -69,6 +68,5 @@ def test_sound_studies_fail_a_test_before_treatment_or_of_the_mix_in_one_of_twen
         assert change is not None
         before.append(not all(test.passed for test in pre_trend_tests(events)))
         mix.append(not change.passed)
-    print(world, np.mean(before), np.mean(mix))
     assert np.mean(before) <= 0.0875
     assert np.mean(mix) <= 0.0875

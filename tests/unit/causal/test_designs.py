@@ -324,3 +324,10 @@ def test_matched_units_that_stay_unlike_ask_for_a_person() -> None:
     spec = EffectSpec(treatment="t", outcome="y", confounders=("x",), negative_controls=("nc",), design="matched")
     finding = analyse(frame, effect=spec, seed=1)
     assert any("still differs" in reason for reason in finding.verdict.reasons)
+
+
+def test_a_role_that_the_design_leaves_alone_is_named() -> None:
+    effect = PANEL.model_copy(update={"treated_at": "t", "negative_exposures": ("nc",)})
+    notes = identify(effect, long(), unit="u", time="t").notes
+    assert "`t` is not used: a panel has its own clock" in notes
+    assert any(note.startswith("`nc` is not tested") for note in notes)

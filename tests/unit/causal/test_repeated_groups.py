@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 import pytest
 import statsmodels.formula.api as smf
-from repeated_worlds import people
 
 from e2i.causal.analysis import analyse
 from e2i.causal.panel.prepare import make_panel
@@ -18,6 +17,7 @@ from e2i.causal.router import identify
 from e2i.domain.evidence import CausalFinding, Effect, Refutation
 from e2i.domain.study import EffectSpec
 from e2i.errors import NotIdentified, SchemaMismatch, TooFewRows
+from repeated_worlds import people
 
 EFFECT = EffectSpec(treatment="d", outcome="y")
 
@@ -147,6 +147,14 @@ def test_a_cohort_column_says_when_groups_start() -> None:
     assert by_cohort.estimate == pytest.approx(effect_of(ask(frame)).estimate)
 
 
+def test_periods_of_anticipation_are_left_out_of_the_treated_groups() -> None:
+    frame = people(groups=24, periods=6)
+    ahead = frame.with_columns(y=pl.col("y") + 5.0 * ((pl.col("g") % 2 == 1) & (pl.col("t") == 2)))
+    found = effect_of(ask(ahead, anticipation=1))
+    assert found.estimate == pytest.approx(effect_of(ask(frame.filter(ahead["y"] == frame["y"]))).estimate)
+    assert abs(effect_of(ask(ahead)).estimate - 1.0) > 1.0
+
+
 def test_people_without_outcome_are_left_out_and_told() -> None:
     frame = people(groups=6).with_columns(y=pl.when(pl.int_range(pl.len()) % 4 > 0).then(pl.col("y")))
     found = ask(frame)
@@ -160,6 +168,16 @@ def test_equal_trends_pass_and_a_drift_of_the_treated_is_found() -> None:
     assert not named(drifting, "pre_period_trend").passed
     assert drifting.verdict.name == "block"
     assert [point.period for point in sound.event_study] == [-3, -2, -1, 0, 1, 2]
+
+
+@pytest.mark.parametrize("cluster", [None, "c"])
+def test_fewer_clusters_than_periods_keep_the_effect_though_bounds_are_not_to_be_had(cluster: str | None) -> None:
+    frame = people(groups=12, periods=20, rows=10).with_columns(c=pl.int_range(pl.len()) % 7)
+    found = ask(frame, cluster=cluster)
+    low, high = effect_of(found).interval()
+    assert np.isfinite([low, high]).all()
+    assert effect_of(found).estimate == pytest.approx(1.0, abs=0.3)
+    assert named(found, "untested_drift_robustness:a drift before treatment").is_reported_only
 
 
 def test_a_drift_before_different_starts_is_found_although_effects_differ() -> None:

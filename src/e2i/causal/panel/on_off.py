@@ -17,6 +17,7 @@ from e2i.domain.evidence import PeriodEffect, Refutation
 from e2i.errors import NoVariation, TooFewRows
 
 _LEVEL = 0.05
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,16 +247,18 @@ def _independent(design: FloatArray, columns: FloatArray, weights: FloatArray, n
     """Columns of the residual design that add something; the asked ones must, covariates may be repeats of the effects."""
     kept: list[int] = []
     scale = np.sqrt(np.maximum((weights[:, None] * columns**2).sum(axis=0), 1e-300))
+    gram = design.T @ (weights[:, None] * design)
     for place in range(design.shape[1]):
-        column = design[:, place]
-        size = float(weights @ column**2)
-        left = column
+        size = left = float(gram[place, place])
         if kept:
-            basis = design[:, kept]
-            left = column - basis @ np.linalg.lstsq(basis.T @ (weights[:, None] * basis), basis.T @ (weights * column), rcond=None)[0]
+            shared = gram[kept, place]
+            slopes = np.linalg.lstsq(gram[np.ix_(kept, kept)], shared, rcond=None)[0]
+            left = size - float(shared @ slopes)
+            if left < _ROUNDING * size:  # a difference of sums is too rough here; the rows tell
+                left = float(weights @ (design[:, place] - design[:, kept] @ slopes) ** 2)
         asked = place < len(names)
         floor = 1e-16 * float(scale[place]) ** 2 if asked else 1e-300
-        if size > floor and float(weights @ left**2) > 1e-10 * size:
+        if size > floor and left > 1e-10 * size:
             kept.append(place)
         elif asked:
             raise NoVariation(

@@ -40,7 +40,7 @@ class RepeatedCrossSections:
         Clustered by group, t(G - 1), from 10 groups on or as the study names clusters; else heteroskedasticity-robust (HC1,
         MacKinnon & White 1985), which takes people as independent and knows no shock to a group in a period (Donald & Lang 2007).
         `conventional_se` among the diagnostics is the error if people were also equally noisy. `n_treated` and `n_untreated`
-        count rows under treatment and without it.
+        count rows under treatment and without it. Periods of anticipation are left out of the treated groups.
 
         Raises
         ------
@@ -52,7 +52,7 @@ class RepeatedCrossSections:
             Fewer than 30 rows with or without treatment, or one cluster.
         """
         del seed
-        panel = with_clusters_of_rows(panel)
+        panel = with_clusters_of_rows(_without_anticipation(panel, spec.anticipation))
         on = panel.treatment > 0
         _require_rows(on, spec)
         found = fixed_effects(panel, panel.treatment[:, None], ("treatment",))
@@ -87,6 +87,12 @@ def with_clusters_of_rows(panel: Panel) -> Panel:
     if panel.row_cluster is not None or panel.n_units >= MANY_GROUPS:
         return panel
     return replace(panel, row_cluster=np.arange(len(panel.unit), dtype=np.int64))
+
+
+def _without_anticipation(panel: Panel, periods: int) -> Panel:
+    begun = panel.cohort[panel.unit]
+    ahead = (begun != NEVER) & (panel.time < begun) & (panel.time >= begun - periods)
+    return panel.of_rows(~ahead) if periods and panel.is_absorbing else panel
 
 
 def composition(panel: Panel, spec: Identification) -> Refutation | None:
