@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 help:
 	@echo "make run      set up, then run the bundled study (STUDY=path for another)"
 	@echo "make test     set up, then run every test"
-	@echo "make check    ruff, mypy --strict, import-linter, fast tests"
+	@echo "make check    ruff, mypy --strict, import-linter, habits of the code"
 	@echo "make bench    speed and memory, as ratios"
 	@echo "make lock     resolve the dependencies again and export requirements.lock"
 
@@ -35,7 +35,7 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(PYTEST) tests/unit tests/habits -m "not slow"
+	@$(PYTEST) tests/habits
 
 bench: setup
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -70,9 +70,7 @@ def as_effect(
 def certificate_of_sample(estimate: Estimate, sample: Sample) -> str:
     """What is known about an interval on one row per unit of this shape."""
     clusters = 0 if sample.cluster is None else len(np.unique(sample.cluster))
-    return certify(
-        estimate.estimator, Shape(rows=len(sample.outcome), zero_share=float((sample.outcome == 0).mean()), clusters=clusters)
-    )
+    return certify(estimate.estimator, Shape(rows=len(sample.outcome), zero_share=float((sample.outcome == 0).mean()), clusters=clusters))
 
 
 def certificate_of_panel(estimate: Estimate, panel: Panel) -> str:

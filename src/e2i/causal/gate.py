@@ -26,9 +26,7 @@ _LOTTERY_Z = 3.5
 """standard errors of the largest imbalance that chance still explains, raised with the number of covariates"""
 _BEYOND_DOUBT = 0.01
 """a test that blocks does so below this p-value; an alarm above it asks for a person"""
-_BLOCKING = frozenset(
-    ("negative_control", "negative_exposure", "pre_period_placebo", "pre_period_trend", "pre_trend", "placebo_in_time")
-)
+_BLOCKING = frozenset(("negative_control", "negative_exposure", "pre_period_placebo", "pre_period_trend", "pre_trend", "placebo_in_time"))
 _SEES_HIDDEN_BIAS = frozenset(
     (
         "negative_control",
@@ -88,9 +86,7 @@ def weigh(effect: Effect, evidence: Evidence) -> Verdict:
         return Verdict(name="review", reasons=reviewing)
     passed = ", ".join(dict.fromkeys(_title(refutation).lower() for refutation in judged))
     good = "Overlap and balance are good; passed" if evidence.overlap is not None else "Passed"
-    return Verdict(
-        name="proceed", reasons=(f"{good}: {passed}." if passed else "Treatment was assigned by chance.",)
-    )
+    return Verdict(name="proceed", reasons=(f"{good}: {passed}." if passed else "Treatment was assigned by chance.",))
 
 
 def judge(

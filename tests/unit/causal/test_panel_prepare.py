@@ -127,10 +127,16 @@ def test_confounders_weights_clusters_and_negative_controls_follow_their_rows() 
 REFUSED: dict[str, tuple[pl.DataFrame, Identification, type[E2IError], str]] = {
     "duplicates": (pl.concat([long(), long().head(2)]), SPEC, SchemaMismatch, "duplicate unit-time: fewer than 11 rows.*a in 2004"),
     "missing unit": (
-        long().with_columns(u=pl.when(pl.int_range(pl.len()) < 3).then(None).otherwise("u")), SPEC, SchemaMismatch, "missing unit: fewer than 11 rows"
+        long().with_columns(u=pl.when(pl.int_range(pl.len()) < 3).then(None).otherwise("u")),
+        SPEC,
+        SchemaMismatch,
+        "missing unit: fewer than 11 rows",
     ),
     "missing time": (
-        long().with_columns(t=pl.when(pl.int_range(pl.len()) < 3).then(None).otherwise("t")), SPEC, SchemaMismatch, "missing time: fewer than 11 rows"
+        long().with_columns(t=pl.when(pl.int_range(pl.len()) < 3).then(None).otherwise("t")),
+        SPEC,
+        SchemaMismatch,
+        "missing time: fewer than 11 rows",
     ),
     "dose under a 0/1 design": (long().with_columns(d=pl.col("d") * 2.5), SPEC, SchemaMismatch, "not 0/1: it has values 0, 2.5"),
     "text treatment": (long().with_columns(d=pl.lit("yes")), SPEC, SchemaMismatch, "not 0/1"),

@@ -130,9 +130,7 @@ def _paired(data: Sample, pairs: Pairs, differences: FloatArray, change: FloatAr
     error = float(differences.std(ddof=1) / np.sqrt(count))
     influence = np.zeros(n)
     influence[pairs.treated] = n / count * (differences - mean)
-    estimate = from_influence(
-        mean, influence, estimator="", estimand="ATT", n_treated=count, n_untreated=count, clusters=data.cluster
-    )
+    estimate = from_influence(mean, influence, estimator="", estimand="ATT", n_treated=count, n_untreated=count, clusters=data.cluster)
     if data.cluster is None:
         method = f"t with {count - 1} degrees of freedom, paired"
         return replace(with_error(estimate, error, degrees=count - 1), interval_method=method)

@@ -18,6 +18,8 @@ DRAWS = 100
 _LEVEL = 0.01
 _MATERIAL = 0.5
 """of a standard error: a smaller move changes no interval worth the name"""
+_PLACEBO_MATERIAL = 1.0
+"""of a standard error: shrunken propensities leave half of one in sound small samples"""
 _SUBSET_SHARE = 0.8
 _RATIO = 1.35
 """of two standard errors of one estimate; over 100 draws chance alone stays below 1.2"""
@@ -29,7 +31,7 @@ def placebo_treatments(ground: Ground, *, seed: int, draws: int = DRAWS) -> Refu
 
     The placebos keep the association of treatment with the covariates, through a logistic regression that shares nothing with
     the fitted propensity; so nuisances that do not adjust are caught. Fails when zero lies outside the middle 99 % of the
-    draws, or when the average placebo effect is above half a standard error and significant at 1 %.
+    draws, or when the average placebo effect is above a standard error and significant at 1 %.
     """
     chance = ground.reference
     effects = _placebo_effects(ground, chance, draws, seed)
@@ -37,7 +39,7 @@ def placebo_treatments(ground: Ground, *, seed: int, draws: int = DRAWS) -> Refu
     error = ground.fit.standard_error
     tail = float(min((effects >= 0).mean(), (effects <= 0).mean()))
     p_value = two_sided(average / noise) if noise > 0 else 1.0
-    passed = tail >= _LEVEL / 2 and not (abs(average) > _MATERIAL * error and p_value < _LEVEL)
+    passed = tail >= _LEVEL / 2 and not (abs(average) > _PLACEBO_MATERIAL * error and p_value < _LEVEL)
     ending = "zero, as it must be." if passed else "it should be zero: the adjustment fails."
     return Refutation(
         test="placebo_treatment",
