@@ -158,7 +158,7 @@ async def test_the_key_is_in_no_log_at_any_level(vendor: type[Vendor], caplog: p
 )
 async def test_no_answer_or_one_that_is_none_is_followed_by_the_next_model(vendor: type[Vendor], reply: Reply) -> None:
     async with vendor(reply).running() as server, vendor().running() as other:
-        model = gateway(server, entries=[entry(server), entry(other, model=f"{other.model}-b")], timeout_seconds=0.3, max_retries=0)
+        model = gateway(server, entries=[entry(server), entry(other, model=f"{other.model}-b")], timeout_seconds=1.0, max_retries=0)
         done = await model.complete("Hello?", max_tokens=20)
         await model.close()
     assert (done.text, done.fallback_chain) == ("Hello there", (server.model, f"{server.model}-b"))
@@ -170,7 +170,7 @@ async def test_no_answer_or_one_that_is_none_is_followed_by_the_next_model(vendo
 )
 async def test_a_stream_that_gives_nothing_is_followed_by_the_next_model(vendor: type[Vendor], reply: Reply) -> None:
     async with vendor(reply).running() as server, vendor().running() as other:
-        model = gateway(server, entries=[entry(server), entry(other)], timeout_seconds=0.3, max_retries=0)
+        model = gateway(server, entries=[entry(server), entry(other)], timeout_seconds=1.0, max_retries=0)
         assert "".join([piece async for piece in model.stream("Hello?", max_tokens=20)]) == "Hello there"
         await model.close()
 
