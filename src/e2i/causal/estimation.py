@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -13,7 +14,7 @@ from e2i.causal.estimators.doubly_robust import Fit, Propensity
 from e2i.causal.hazards import Concern
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.domain.evidence import Answer, CausalFinding, Effect, Hazard, Verdict
-from e2i.errors import CausalError, NotIdentified
+from e2i.errors import CausalError, DataError, NotIdentified
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,25 @@ def certificate_of_panel(estimate: Estimate, panel: Panel) -> str:
         is_staggered=len(np.unique(panel.cohort[panel.cohort != NEVER])) > 1,
     )
     return certify(estimate.estimator, shape)
+
+
+def beside(
+    candidates: Mapping[str, Callable[[], Estimate]], identification: Identification, *, apart: Collection[str] = ()
+) -> tuple[tuple[Effect, ...], tuple[str, ...]]:
+    """Other estimators of the same question, and in words those that these data do not allow: the main estimate stands on its own.
+
+    Parameters
+    ----------
+    candidates : name -> fit
+    apart : names of those that answer a neighbouring question, so that the gate does not ask them to agree
+    """
+    found, missed = [], []
+    for name, fit in candidates.items():
+        try:
+            found.append(as_effect(fit(), identification, must_agree=name not in apart))
+        except (CausalError, DataError) as error:
+            missed.append(f"{name} beside it is not to be had: {error}")
+    return tuple(found), tuple(missed)
 
 
 def as_warnings(notes: tuple[str, ...]) -> tuple[Hazard, ...]:

@@ -11,7 +11,7 @@ from e2i.causal.arrays import FloatArray
 from e2i.causal.certificate import Shape, certify
 from e2i.causal.design import Average, Identification, Sample
 from e2i.causal.estimate import Estimate
-from e2i.causal.estimation import Estimation, as_effect, as_warnings, refused, told_reasons
+from e2i.causal.estimation import Estimation, as_effect, as_warnings, beside, refused, told_reasons
 from e2i.causal.estimators.aipw import AIPW
 from e2i.causal.estimators.cross_fit import Nuisances, fold_groups, require_covariates
 from e2i.causal.estimators.doubly_robust import Fit, Propensity, doubly_robust, fit_propensity, repetitions_for
@@ -26,7 +26,7 @@ from e2i.causal.refute.suite import refute_all
 from e2i.causal.sensitivity import e_value
 from e2i.causal.specification import specification_curve
 from e2i.domain.evidence import CausalFinding, Effect, Hazard, Refutation
-from e2i.errors import CausalError, DataError, PositivityViolated
+from e2i.errors import PositivityViolated
 
 _MOST_ROWS_MATCHED = 50_000
 
@@ -101,14 +101,8 @@ def _others(
         candidates["matching"] = lambda: Matched().fit(sample, spec, seed=seed)
     if identification.outcome_kind in ("binary", "count") and identification.average == "ATE":
         candidates["the ratio"] = lambda: RateRatio().estimate(sample, spec, nuisances)
-    found, missed = [], []
-    for name, fit in candidates.items():
-        try:
-            # Pairs of nearest neighbours keep a bias of their own (Abadie and Imbens 2006), so they are beside it for the field's formula.
-            found.append(as_effect(fit(), identification, must_agree=name != "matching"))
-        except (CausalError, DataError) as error:  # the comparison is not to be had; the main estimate stands on its own
-            missed.append(f"{name} beside it is not to be had: {error}")
-    return tuple(found), tuple(missed)
+    # Pairs of nearest neighbours keep a bias of their own (Abadie and Imbens 2006): they stand beside it for the field's formula.
+    return beside(candidates, identification, apart=("matching",))
 
 
 def _effect(

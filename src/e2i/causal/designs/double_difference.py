@@ -12,7 +12,7 @@ from e2i.causal.arrays import FloatArray
 from e2i.causal.design import Identification
 from e2i.causal.designs.controls import told_placebo, untested
 from e2i.causal.estimate import Estimate
-from e2i.causal.estimation import Estimation, as_effect, as_warnings, certificate_of_panel, refused_by, told_reasons
+from e2i.causal.estimation import Estimation, as_effect, as_warnings, beside, certificate_of_panel, refused_by, told_reasons
 from e2i.causal.panel import few_treated, on_off
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.event_study import EventTimes, event_times
@@ -111,13 +111,7 @@ def _others(panel: Panel, identification: Identification, *, seed: int) -> tuple
         candidates["two-way fixed effects"] = lambda: TwoWayFixedEffects().fit(panel, identification, seed=seed)
     if kind in ("staggered", "binary") and int(panel.cluster.max()) + 1 <= _FEW_CLUSTERS:
         candidates["wild bootstrap"] = lambda: _by_bootstrap(panel, seed=seed)
-    found, missed = [], []
-    for name, fit in candidates.items():
-        try:
-            found.append(as_effect(fit(), identification, must_agree=kind == "binary" or name in _SOUND))
-        except (CausalError, TooFewRows) as error:  # the comparison is not to be had; the main estimate stands on its own
-            missed.append(f"{name} beside it is not to be had: {error}")
-    return tuple(found), tuple(missed)
+    return beside(candidates, identification, apart=() if kind == "binary" else tuple(set(candidates) - set(_SOUND)))
 
 
 def _by_bootstrap(panel: Panel, *, seed: int) -> Estimate:

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 
 from e2i.causal.design import Identification
-from e2i.causal.estimation import Estimation, as_effect, as_warnings, certificate_of_panel, refused_by, told_reasons
+from e2i.causal.estimate import Estimate
+from e2i.causal.estimation import Estimation, as_effect, as_warnings, beside, certificate_of_panel, refused_by, told_reasons
 from e2i.causal.panel.data import Panel
 from e2i.causal.panel.hazards import panel_hazards
 from e2i.causal.panel.interrupted import InterruptedFit, InterruptedSeries
@@ -86,22 +87,16 @@ def _others(panel: Panel, identification: Identification, *, seed: int) -> tuple
     """The neighbouring methods; those that these data do not allow are named."""
     if identification.design == "interrupted_time_series":
         return (), ()
-    candidates: dict[str, Callable[[], SyntheticFit]] = {
-        "ridge augmented synthetic control": lambda: SyntheticControl(augmented=True).study(panel, identification, seed=seed)
+    candidates: dict[str, Callable[[], Estimate]] = {
+        "ridge augmented synthetic control": lambda: SyntheticControl(augmented=True).fit(panel, identification, seed=seed)
     }
     if identification.design == "synthetic_did":
-        candidates["synthetic control"] = lambda: SyntheticControl().study(panel, identification, seed=seed)
+        candidates["synthetic control"] = lambda: SyntheticControl().fit(panel, identification, seed=seed)
     else:
-        candidates["synthetic difference in differences"] = lambda: SyntheticDiD().study(panel, identification, seed=seed)
+        candidates["synthetic difference in differences"] = lambda: SyntheticDiD().fit(panel, identification, seed=seed)
         if panel.covariates.shape[1]:
-            candidates["outcomes alone"] = lambda: SyntheticControl(predictors=()).study(panel, identification, seed=seed)
-    found, missed = [], []
-    for name, fit in candidates.items():
-        try:
-            found.append(as_effect(fit().estimate, identification))
-        except (CausalError, DataError) as error:  # the comparison is not to be had; the main estimate stands on its own
-            missed.append(f"{name} beside it is not to be had: {error}")
-    return tuple(found), tuple(missed)
+            candidates["outcomes alone"] = lambda: SyntheticControl(predictors=()).fit(panel, identification, seed=seed)
+    return beside(candidates, identification)
 
 
 def _negative_controls(panel: Panel, identification: Identification, *, seed: int) -> list[Refutation]:

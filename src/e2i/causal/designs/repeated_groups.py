@@ -13,7 +13,7 @@ from e2i.causal.certificate import Shape, certify
 from e2i.causal.design import Identification
 from e2i.causal.designs.controls import told_placebo, untested
 from e2i.causal.estimate import Estimate
-from e2i.causal.estimation import Estimation, as_effect, as_warnings, refused_by, told_reasons
+from e2i.causal.estimation import Estimation, as_effect, as_warnings, beside, refused_by, told_reasons
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.group_time import GroupTime
 from e2i.causal.panel.hazards import panel_hazards
@@ -31,7 +31,7 @@ from e2i.causal.panel.repeated import (
 from e2i.causal.panel.wild import as_estimate, wild_two_way
 from e2i.domain.evidence import CausalFinding, Effect, Hazard, PeriodEffect, Refutation
 from e2i.domain.study import EffectSpec
-from e2i.errors import CausalError, DataError, TooFewRows
+from e2i.errors import CausalError, DataError
 
 _FEW_GROUPS, _FEW_TREATED, _FEW_CLUSTERS = 4, 5, 40
 _FEWEST_ROWS = 60
@@ -136,15 +136,7 @@ def _others(panel: Panel, identification: Identification, *, seed: int) -> tuple
         candidates["group-time from group means"] = lambda: GroupTime().fit(means, identification, seed=seed)
     if panel.n_units <= _FEW_CLUSTERS:
         candidates["wild bootstrap"] = lambda: _by_bootstrap(means, seed=seed)
-    found, missed = [], []
-    for name, fit in candidates.items():
-        try:
-            other = fit()
-        except (CausalError, TooFewRows) as error:  # the comparison is not to be had; the main estimate stands on its own
-            missed.append(f"{name} beside it is not to be had: {error}")
-            continue
-        found.append(as_effect(replace(other, notes=()), identification, must_agree=name.startswith("group-time")))
-    return tuple(found), tuple(missed)
+    return beside(candidates, identification, apart=("wild bootstrap",))
 
 
 def _by_bootstrap(means: Panel, *, seed: int) -> Estimate:
