@@ -115,7 +115,7 @@ def test_no_overlap_is_a_result_that_refuses_the_effect(tmp_path: Path, home: Pa
     assert result.code == 3, result.err
     assert result.json["effect"]["verdict"] == "block"
     assert result.json["effect"]["estimate"] is None
-    assert "propensity" in result.json["effect"]["refusal"]
+    assert result.json["effect"]["refusal"].startswith("perfect_separation: ")
 
 
 def test_a_fixed_port_that_is_taken_is_told(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ VOLATILE = (
     "model_uri",
     "training_run_id",
     "study_name",
+    "path_id",
 )
 
 
