@@ -63,7 +63,6 @@ def e2i(x: np.ndarray, t: np.ndarray, y: np.ndarray, seed: int) -> Answer:
         rows_given=len(y),
         missing_treatment=0,
         missing_outcome=0,
-        missing_outcome_by_arm=(0.0, 0.0),
     )
     spec = Identification(design="cross_section", estimand="ATE", treatment="t", outcome="y")
     found = AIPW().fit(data, spec, seed=seed)

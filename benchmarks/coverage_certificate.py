@@ -1,10 +1,12 @@
-"""Coverage of 95 % intervals by estimator and data shape; writes the table that `causal.certificate` reads.
+"""Coverage of 95 % intervals by estimator, estimand and data shape; writes the table that `causal.certificate` reads.
 
 python benchmarks/coverage_certificate.py --seeds 400                       every cell, two processes, resumes where it stopped
 python benchmarks/coverage_certificate.py --seeds 400 --worlds linear count --rows 500 1000
+python benchmarks/coverage_certificate.py --fast                            closed forms and panels only: minutes
 python benchmarks/coverage_certificate.py --show
 
-Each batch of seeds that is finished is one line of the table; a run that is stopped loses at most one batch per process.
+Worlds are those of `certificate_cells.STORIES`. A finished batch of seeds is one line per estimator; a run that is stopped loses at
+most one batch per process. After an estimator has changed, delete its lines first: they were measured on another one.
 """
 
 from __future__ import annotations
@@ -12,59 +14,51 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-from e2i.causal.certificate import HIGH, LOW, Shape, read  # noqa: E402 - threads are set first
+from certificate_cells import STORIES, Story, Told  # noqa: E402 - threads are set first
+from e2i.causal.certificate import COLUMNS, HIGH, LOW, SEEDS_NEEDED, SHAPE, read  # noqa: E402
+from e2i.errors import CausalError, DataError  # noqa: E402
 
 TABLE = Path(__file__).parents[1] / "src" / "e2i" / "causal" / "certificates.csv"
-COLUMNS = ("estimator", "world", "rows", "overlap", "zeros", "grouping", "staggering", "first_seed", "seeds", "covered")
-ESTIMATOR = "cross-fitted doubly robust (AIPW), stacked nuisances"
-WORLDS = ("linear", "curved", "heterogeneous", "binary", "count", "rare_treatment", "no_effect", "stepped")
-ROWS = (500, 1_000, 2_000, 5_000)
-BATCH = 20
+_STORIES = {story.world: story for story in STORIES}
+_SLOW = 20
+"""a batch of so few seeds is a slow one"""
 _OFFSET = 50_000
 """seeds of certificates are no seeds of tests or of the gate's grid"""
 
 
-def batch(world: str, rows: int, first: int) -> dict[str, object]:
-    """Cover or not over one batch of seeds."""
-    import numpy as np
+def batch(world: str, rows: int, first: int) -> list[dict[str, object]]:
+    """Cover or not over one batch of seeds, a line per estimator and estimand."""
+    story = _STORIES[world]
+    answered: Counter[tuple[str, str]] = Counter()
+    covered: Counter[tuple[str, str]] = Counter()
+    shapes: dict[tuple[str, str], Counter[tuple[str, ...]]] = {}
+    for seed in range(_OFFSET + first, _OFFSET + first + story.batch):
+        for told, truth, shape in _answers(story, rows, seed):
+            key = (told.estimator, told.estimand)
+            answered[key] += 1
+            covered[key] += told.interval[0] <= truth <= told.interval[1]
+            shapes.setdefault(key, Counter())[tuple(getattr(shape, name) for name in SHAPE)] += 1
+    return [
+        {"estimator": estimator, "estimand": estimand, "world": world, "rows": rows, "first_seed": first}
+        | {"seeds": answered[estimator, estimand], "covered": int(covered[estimator, estimand])}
+        | dict(zip(SHAPE, common.most_common(1)[0][0], strict=True))
+        for (estimator, estimand), common in shapes.items()
+    ]
 
-    from e2i.causal.design import prepare
-    from e2i.causal.estimators.doubly_robust import doubly_robust, fit_propensity, repetitions_for
-    from e2i.causal.estimators.features import make_features
-    from e2i.causal.overlap import measure_overlap
-    from e2i.causal.router import identify
-    from e2i.causal.worlds import WORLDS as ALL
 
-    story = ALL[world]
-    covered, shares, zeros = 0, [], []
-    for seed in range(_OFFSET + first, _OFFSET + first + BATCH):
-        frame = story.draw(rows, seed=seed)
-        sample = prepare(frame, identify(story.effect(), frame))
-        features = make_features(sample.covariates.matrix)
-        propensity = fit_propensity(features, sample.treatment, sample.groups, repetitions=repetitions_for(rows), seed=seed)
-        fit = doubly_robust(features, sample.outcome, sample.treatment, propensity=propensity, estimand="ATE", seed=seed)
-        covered += abs(fit.estimate - story.truth("ATE")) <= 1.96 * fit.standard_error
-        shares.append(measure_overlap(sample.treatment, propensity.mean, "ATE").effective_share)
-        zeros.append(float((sample.outcome == 0).mean()))
-    shape = Shape(rows=rows, effective_share=float(np.median(shares)), zero_share=float(np.median(zeros)))
-    return {
-        "estimator": ESTIMATOR,
-        "world": world,
-        "rows": rows,
-        "overlap": shape.overlap,
-        "zeros": shape.zeros,
-        "grouping": shape.grouping,
-        "staggering": shape.staggering,
-        "first_seed": first,
-        "seeds": BATCH,
-        "covered": int(covered),
-    }
+def _answers(story: Story, rows: int, seed: int) -> list[Told]:
+    """What is told about one draw: nothing where it is refused, so that coverage is that of the intervals that people see."""
+    try:
+        return list(story.fit(rows, seed))
+    except (CausalError, DataError):
+        return []
 
 
 def done() -> set[tuple[str, int, int]]:
@@ -74,35 +68,46 @@ def done() -> set[tuple[str, int, int]]:
         return {(row["world"], int(row["rows"]), int(row["first_seed"])) for row in csv.DictReader(file)}
 
 
-def append(row: dict[str, object]) -> None:
+def append(lines: list[dict[str, object]]) -> None:
     is_new = not TABLE.exists() or TABLE.stat().st_size == 0
     with TABLE.open("a", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if is_new:
             writer.writeheader()
-        writer.writerow(row)
+        writer.writerows(lines)
 
 
 def show() -> None:
     with TABLE.open(encoding="utf-8", newline="") as file:
         for cell in read(csv.DictReader(file)):
-            mark = "certified" if cell.seeds >= 400 and LOW <= cell.coverage <= HIGH else ""
-            print(f"{cell.world:16}{cell.rows:8}{cell.overlap:>6}{cell.zeros:>8}{cell.seeds:6}{cell.coverage:8.3f}  {mark}")
+            mark = "certified" if cell.seeds >= SEEDS_NEEDED and LOW <= cell.coverage <= HIGH else ""
+            shape = " ".join(getattr(cell, name) for name in SHAPE)
+            print(
+                f"{cell.estimator[:42]:43}{cell.estimand:5}{cell.world:24}{cell.rows:6} {shape:34}{cell.seeds:5}{cell.coverage:7.3f} {mark}"
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=400)
-    parser.add_argument("--worlds", nargs="*", default=WORLDS)
-    parser.add_argument("--rows", nargs="*", type=int, default=ROWS)
+    parser.add_argument("--seeds", type=int, default=SEEDS_NEEDED)
+    parser.add_argument("--worlds", nargs="*", choices=tuple(_STORIES), default=tuple(_STORIES))
+    parser.add_argument("--rows", nargs="*", type=int)
+    parser.add_argument("--fast", action="store_true")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--show", action="store_true")
     asked = parser.parse_args()
     if not asked.show:
         finished = done()
-        cells = [(w, n, first) for n in asked.rows for w in asked.worlds for first in range(0, asked.seeds, BATCH)]
+        stories = [_STORIES[world] for world in asked.worlds if not (asked.fast and _STORIES[world].batch == _SLOW)]
+        cells = [
+            (story.world, rows, first)
+            for story in stories
+            for rows in story.rows
+            if asked.rows is None or rows in asked.rows
+            for first in range(0, asked.seeds, story.batch)
+        ]
         open_cells = [cell for cell in cells if cell not in finished]
-        print(f"{len(open_cells)} batches of {BATCH} seeds to run, {len(cells) - len(open_cells)} are there")
+        print(f"{len(open_cells)} batches to run, {len(cells) - len(open_cells)} are there", flush=True)
         with ProcessPoolExecutor(asked.processes) as pool:
             for future in as_completed([pool.submit(batch, *cell) for cell in open_cells]):
                 append(future.result())

@@ -33,7 +33,6 @@ def instrument_rows(
         rows_given=len(y),
         missing_treatment=0,
         missing_outcome=0,
-        missing_outcome_by_arm=(0.0, 0.0),
         cluster=cluster,
         weights=weights,
         instruments=np.asarray(instruments, dtype=np.float64).reshape(len(y), -1),

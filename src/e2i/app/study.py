@@ -267,6 +267,7 @@ async def _divide(progress: Progress, ports: StudyPorts) -> None:
         finding=caused.finding,
         identification=caused.identification,
         nuisances_sha256=caused.nuisances_sha256,
+        forest=effect.unit_effects,
     )
     progress.divided = await run_agent(progress, ports, heterogeneous_optimizer.SPEC, state, fill=ports.causal_fill)
 

@@ -81,6 +81,7 @@ def make_report(progress: Progress, *, status: Any, error: E2IError | None) -> S
         description=study.description,
         brand=study.brand,
         data=_data(table),
+        derived=dict(study.data.derive),
         qc=QCSummary.of(prepared.qc) if prepared is not None and prepared.qc is not None else None,
         splits=prepared.plan if prepared is not None else None,
         model=_model_summary(progress),

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from math import log
 
+import numpy as np
+
+from e2i.causal.arrays import BoolArray, IntArray
+from e2i.causal.design import Sample
+from e2i.causal.panel.data import NEVER, Panel
+
 SEEDS_NEEDED = 400
 LOW, HIGH = 0.93, 0.97
 _FILE = "certificates.csv"
 _SIZE_FACTOR = 2.0
+_FEW_IN_ARM = 20
+_UNEVEN = 0.2
+SHAPE = ("overlap", "zeros", "grouping", "arms", "staggering")
+"""what of a shape is compared, beside its size"""
+COLUMNS = ("estimator", "estimand", "world", "rows", *SHAPE, "first_seed", "seeds", "covered")
+"""of the table"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +40,8 @@ class Shape:
     """share of outcomes that are exactly zero, in 0-1"""
     clusters: int = 0
     """number of clusters of several units; 0 when units are independent"""
+    smaller_arm: int | None = None
+    """independent units (clusters where there are any) in the smaller of the two arms; None for a dose"""
     is_staggered: bool = False
 
     @property
@@ -45,6 +60,15 @@ class Shape:
         return "none" if self.clusters == 0 else "few" if self.clusters < 30 else "many"
 
     @property
+    def arms(self) -> str:
+        """Dose, few (fewer than 20 independent units in the smaller arm), uneven (less than 20 % of them) or even."""
+        if self.smaller_arm is None:
+            return "dose"
+        if self.smaller_arm < _FEW_IN_ARM:
+            return "few"
+        return "uneven" if self.smaller_arm < _UNEVEN * (self.clusters or self.rows) else "even"
+
+    @property
     def staggering(self) -> str:
         """Staggered or single."""
         return "staggered" if self.is_staggered else "single"
@@ -55,11 +79,13 @@ class Certificate:
     """Measured coverage of the 95 % interval in one world; rows of the packaged table."""
 
     estimator: str
+    estimand: str
     world: str
     rows: int
     overlap: str
     zeros: str
     grouping: str
+    arms: str
     staggering: str
     seeds: int
     covered: int
@@ -70,28 +96,73 @@ class Certificate:
         return self.covered / self.seeds
 
 
-def certify(estimator: str, shape: Shape, *, table: Sequence[Certificate] | None = None) -> str:
-    """One sentence: certified with its coverage, or not certified and why.
-
-    Of the cells with the same estimator, overlap, zeros, grouping and staggering, and with at most twice or half as many rows,
-    the worst one counts: all its worlds have this shape. Certified means 400 seeds or more and coverage within 93-97 %.
+def shape_of_sample(sample: Sample, *, effective_share: float = 1.0) -> Shape:
+    """The shape of one row per unit.
 
     Parameters
     ----------
-    estimator : name as in `Effect.estimator`; what stands before the first comma or bracket is compared
+    effective_share : from `measure_overlap`, where rows are weighted by a propensity
+    """
+    levels = np.unique(sample.treatment)
+    return Shape(
+        rows=len(sample.outcome),
+        effective_share=effective_share,
+        zero_share=float((sample.outcome == 0).mean()),
+        clusters=0 if sample.cluster is None else len(np.unique(sample.cluster)),
+        smaller_arm=_smaller_arm(sample.treatment == levels[-1], sample.cluster) if len(levels) == 2 else None,
+    )
+
+
+def shape_of_panel(panel: Panel) -> Shape:
+    """The shape of units over time; a unit is in the treated arm when it is ever treated."""
+    clusters = int(panel.cluster.max()) + 1
+    ever = panel.cohort != NEVER
+    is_dose = len(np.unique(panel.treatment)) > 2
+    return Shape(
+        rows=panel.n_units,
+        zero_share=float((panel.outcome == 0).mean()),
+        clusters=clusters if clusters < panel.n_units else 0,
+        smaller_arm=None if is_dose else _smaller_arm(ever, panel.cluster),
+        is_staggered=len(np.unique(panel.cohort[ever])) > 1,
+    )
+
+
+def _smaller_arm(treated: BoolArray, cluster: IntArray | None) -> int:
+    """Independent units in the smaller arm; a cluster with both counts in both."""
+    if cluster is None:
+        return int(min(treated.sum(), (~treated).sum()))
+    return min(len(np.unique(cluster[treated])), len(np.unique(cluster[~treated])))
+
+
+def certify(estimator: str, shape: Shape, *, estimand: str | None = None, table: Sequence[Certificate] | None = None) -> str:
+    """One sentence: certified with its coverage, or not certified and why.
+
+    Of the cells with the same estimator, estimand, overlap, zeros, grouping, arms and staggering, and with at most twice or half as
+    many rows, the worst one counts: all its worlds have this shape. Certified means 400 seeds or more and coverage within 93-97 %.
+
+    Parameters
+    ----------
+    estimator : as in `Effect.estimator`
+    estimand : as in `Effect.estimand`; None for whichever, the worst of all counts
     table : default: what the package ships
     """
     known = shipped() if table is None else tuple(table)
-    same = [row for row in known if family(row.estimator) == family(estimator)]
+    same = [row for row in known if row.estimator.lower() == estimator.lower()]
     if not same:
         return "not certified: coverage of this estimator has not been measured."
+    same = [row for row in same if estimand in (None, row.estimand)]
+    if not same:
+        return f"not certified: coverage of this estimator has not been measured for the {estimand}."
     alike = [
         row
         for row in same
-        if (row.overlap, row.zeros, row.grouping, row.staggering) == (shape.overlap, shape.zeros, shape.grouping, shape.staggering)
+        if all(getattr(row, name) == getattr(shape, name) for name in SHAPE)
         and abs(log(row.rows / max(shape.rows, 1))) <= log(_SIZE_FACTOR) + 1e-9
     ]
-    told = f"n ≈ {shape.rows:,}, overlap {shape.overlap}, zeros {shape.zeros}, clusters {shape.grouping}, {shape.staggering} start"
+    told = (
+        f"n ≈ {shape.rows:,}, overlap {shape.overlap}, zeros {shape.zeros}, clusters {shape.grouping}, arms {shape.arms}, "
+        f"{shape.staggering} start"
+    )
     if not alike:
         return f"not certified: coverage has not been measured on data of this shape ({told})."
     worst = max(alike, key=lambda row: abs(row.coverage - 0.95))
@@ -104,11 +175,6 @@ def certify(estimator: str, shape: Shape, *, table: Sequence[Certificate] | None
     return f"certified: the 95 % interval covered the truth in {measured}; {told}."
 
 
-def family(estimator: str) -> str:
-    """The estimator's name without its particulars."""
-    return estimator.partition(",")[0].partition("(")[0].strip().lower()
-
-
 @lru_cache(maxsize=1)
 def shipped() -> tuple[Certificate, ...]:
     """The packaged table, made by benchmarks/coverage_certificate.py."""
@@ -117,29 +183,29 @@ def shipped() -> tuple[Certificate, ...]:
 
 
 def read(rows: csv.DictReader[str]) -> list[Certificate]:
-    """Certificates from a table with their fields as columns; batches of one cell are summed.
+    """Certificates from a table with `COLUMNS`; batches of one cell are summed, its shape is that of most of its seeds.
 
     Parameters
     ----------
-    rows : with a column per field of `Certificate`
+    rows : in the order of the table
     """
-    sums: dict[tuple[str, ...], list[int]] = {}
+    sums: dict[tuple[str, str, str, int], list[int]] = {}
+    shapes: dict[tuple[str, str, str, int], Counter[tuple[str, ...]]] = {}
     for row in rows:
-        key = tuple(row[name] for name in ("estimator", "world", "rows", "overlap", "zeros", "grouping", "staggering"))
+        key = (row["estimator"], row["estimand"], row["world"], int(row["rows"]))
         total = sums.setdefault(key, [0, 0])
         total[0] += int(row["seeds"])
         total[1] += int(row["covered"])
+        shapes.setdefault(key, Counter())[tuple(row[name] for name in SHAPE)] += int(row["seeds"])
     return [
         Certificate(
             estimator=key[0],
-            world=key[1],
-            rows=int(key[2]),
-            overlap=key[3],
-            zeros=key[4],
-            grouping=key[5],
-            staggering=key[6],
+            estimand=key[1],
+            world=key[2],
+            rows=key[3],
             seeds=seeds,
             covered=covered,
+            **dict(zip(SHAPE, shapes[key].most_common(1)[0][0], strict=True)),
         )
         for key, (seeds, covered) in sums.items()
     ]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ARROW = re.compile(r"\s*(<->|->|<-|→|←|↔)\s*")
 _PLAIN = {"→": "->", "←": "<-", "↔": "<->"}
 _FORMS = 'Write "cause -> effect", a chain "a -> b -> c", or "a <-> b" for a common cause that was not measured.'
-_FORBIDDEN = re.compile(r"[<>;,{}\[\]]|--|=>|^-|-$")
+_FORBIDDEN = re.compile(r"[<>;,{}\[\]\n]|--|=>|^-|-$")
 _UP, _DOWN = 0, 1
 
 Path = tuple[str, ...]
@@ -148,7 +148,7 @@ def parse_edges(edges: Sequence[str], *, columns: Iterable[str]) -> CausalGraph:
 
     Parameters
     ----------
-    edges : "a -> b", "a <- b", chains of both, "a <-> b" for an unmeasured common cause
+    edges : "a -> b", "a <- b", chains of both, "a <-> b" for an unmeasured common cause; a column alone causes nothing and has no cause
     columns : of the data; a node that is none of them counts as unmeasured
 
     Raises
@@ -160,8 +160,10 @@ def parse_edges(edges: Sequence[str], *, columns: Iterable[str]) -> CausalGraph:
     """
     arrows: dict[tuple[str, str], None] = {}
     latents: dict[str, None] = {}
+    known = tuple(columns)
+    alone = tuple(name for text in edges if (name := _bare(text)) in known and not _ARROW.search(text))
     for text in edges:
-        for left, arrow, right in _links(text):
+        for left, arrow, right in () if _bare(text) in alone else _links(text):
             if arrow == "<->":
                 hidden = f"{min(left, right)} <-> {max(left, right)}"
                 latents[hidden] = None
@@ -170,8 +172,7 @@ def parse_edges(edges: Sequence[str], *, columns: Iterable[str]) -> CausalGraph:
                 arrows[(left, right) if arrow == "->" else (right, left)] = None
     if not arrows:
         raise ConfigError("no edge is given.", where="effect.edges", advice=_FORMS)
-    known = tuple(columns)
-    nodes = tuple(dict.fromkeys(node for pair in arrows for node in pair))
+    nodes = tuple(dict.fromkeys((*(node for pair in arrows for node in pair), *alone)))
     graph = CausalGraph(
         nodes=nodes,
         arrows=tuple(arrows),
@@ -189,7 +190,7 @@ def _links(text: str) -> list[tuple[str, str, str]]:
     parts = _ARROW.split(text.strip())
     if len(parts) < 3:
         raise ConfigError("there is no arrow.", where=where, advice=_FORMS)
-    names = [part.strip().strip("`'\"").strip() for part in parts[::2]]
+    names = [_bare(part) for part in parts[::2]]
     arrows = [_PLAIN.get(part, part) for part in parts[1::2]]
     for name in names:
         if not name:
@@ -203,12 +204,23 @@ def _links(text: str) -> list[tuple[str, str, str]]:
     return links
 
 
+def _bare(name: str) -> str:
+    return name.strip().strip("`'\"").strip()
+
+
+def nearest(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The name that was probably meant: the same in other letters, or the closest; None where none is close."""
+    known = tuple(names)
+    same = next((other for other in known if other.casefold() == name.casefold()), None)
+    return same or next(iter(get_close_matches(name, known, n=1, cutoff=cutoff)), None)
+
+
 def _about_unmeasured(nodes: list[str], columns: tuple[str, ...]) -> tuple[str, ...]:
     notes = []
     for node in nodes:
         if node not in columns:
-            near = get_close_matches(node, columns, n=1, cutoff=0.8)
-            hint = f" Did you mean `{near[0]}`?" if near else ""
+            near = nearest(node, columns, cutoff=0.8)
+            hint = f" Did you mean `{near}`?" if near else ""
             notes.append(f"`{node}` of the graph is not a column and counts as unmeasured.{hint}")
     return tuple(notes)
 

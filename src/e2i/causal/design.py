@@ -52,6 +52,8 @@ class Identification:
     negative_exposures: tuple[str, ...] = ()
     pre_outcomes: tuple[str, ...] = ()
     cluster: str | None = None
+    place: str | None = None
+    """within which treatment of one unit may reach another"""
     weights: str | None = None
     reference: str | None = None
     anticipation: int = 0
@@ -72,6 +74,20 @@ class Identification:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MissingOutcomes:
+    """Rows of one arm, and how many of them have no outcome."""
+
+    arm: str
+    rows: int
+    missing: int
+
+    @property
+    def share(self) -> float:
+        """In 0-1."""
+        return self.missing / self.rows
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """One row per unit: the complete cases as arrays; n rows."""
 
@@ -86,8 +102,8 @@ class Sample:
     rows_given: int
     missing_treatment: int
     missing_outcome: int
-    missing_outcome_by_arm: tuple[float, float]
-    """share of rows without outcome among the untreated and the treated, in 0-1"""
+    missing_outcomes: tuple[MissingOutcomes, ...] = ()
+    """per arm, level or half of the doses"""
     cluster: IntArray | None = None
     """shape (n,), equal for rows that are not independent"""
     weights: FloatArray | None = None
@@ -152,7 +168,7 @@ def prepare(frame: pl.DataFrame, identification: Identification) -> Sample:
         rows_given=frame.height,
         missing_treatment=int((~has_treatment).sum()),
         missing_outcome=int((has_treatment & ~has_outcome).sum()),
-        missing_outcome_by_arm=_missing_by_arm(treatment, has_outcome),
+        missing_outcomes=_missing_outcomes(treatment, has_outcome, identification.treatment_kind, levels),
         cluster=_clusters(kept, identification.cluster),
         weights=_weights(kept, identification.weights),
         instruments=instruments.matrix if instruments is not None else None,
@@ -212,7 +228,8 @@ def columns_of(study: Study) -> list[str]:
 
 def _named(effect: EffectSpec, known: tuple[str, ...], unit: str | None, time: str | None) -> list[str]:
     """Every column that the study names; with a cohort column the treatment may be only a name."""
-    single = (unit, time, effect.cohort, effect.cluster, effect.weights, effect.treated_at, effect.measured_at, effect.entered_at)
+    days = (effect.treated_at, effect.measured_at, effect.entered_at)
+    single = (unit, time, effect.cohort, effect.cluster, effect.place, effect.weights, *days)
     treatment = () if effect.cohort is not None and effect.treatment not in known else (effect.treatment,)
     several = (
         *effect.confounders,
@@ -309,7 +326,7 @@ def _require_variation(treatment: FloatArray, outcome: FloatArray, *, kind: Trea
     untreated = len(treatment) - treated
     if min(treated, untreated) == 0:
         raise NoVariation(
-            f"all {len(treatment)} rows are {'treated' if treated else 'untreated'}.",
+            f"all {counted(len(treatment), 'rows')} are {'treated' if treated else 'untreated'}.",
             where="treatment",
             advice="An effect needs both treated and untreated rows.",
         )
@@ -335,7 +352,8 @@ def _require_spread(treatment: FloatArray, kind: TreatmentKind) -> None:
         )
     if kind == "continuous":
         if len(treatment) < 2 * MINIMUM_PER_ARM:
-            raise TooFewRows(f"{len(treatment)} rows; a dose needs {2 * MINIMUM_PER_ARM}.", where="treatment", advice="Collect more rows.")
+            rows = counted(len(treatment), "rows")
+            raise TooFewRows(f"{rows}; a dose needs {2 * MINIMUM_PER_ARM}.", where="treatment", advice="Collect more rows.")
         return
     counts = np.bincount(treatment.astype(np.int64))
     if counts.min() < MINIMUM_PER_ARM:
@@ -346,9 +364,21 @@ def _require_spread(treatment: FloatArray, kind: TreatmentKind) -> None:
         )
 
 
-def _missing_by_arm(treatment: FloatArray, has_outcome: BoolArray) -> tuple[float, float]:
-    shares = [float((~has_outcome[treatment == arm]).mean()) if (treatment == arm).any() else 0.0 for arm in (0.0, 1.0)]
-    return shares[0], shares[1]
+def _missing_outcomes(
+    treatment: FloatArray, has_outcome: BoolArray, kind: TreatmentKind, levels: tuple[str, ...]
+) -> tuple[MissingOutcomes, ...]:
+    if kind == "continuous":
+        middle = float(np.nanmedian(treatment)) if (~np.isnan(treatment)).any() else 0.0
+        arms = {"high-dose": treatment > middle, "low-dose": treatment <= middle}
+    elif kind == "multi_level":
+        arms = {f"`{level}`": treatment == place for place, level in enumerate(levels)}
+    else:
+        arms = {"treated": treatment == 1, "untreated": treatment == 0}
+    return tuple(
+        MissingOutcomes(arm=name, rows=int(rows.sum()), missing=int((rows & ~has_outcome).sum()))
+        for name, rows in arms.items()
+        if rows.any()
+    )
 
 
 def _copies(rows: FloatArray) -> IntArray:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from e2i.causal.arrays import FloatArray
+from e2i.causal.arrays import BoolArray, FloatArray
 from e2i.domain.disclosure import counted
 from e2i.errors import DataError, NotIdentified, SchemaMismatch
 
 _RARE_SHARE = 0.01
-_RARE_COUNT = 10
-_MAX_LEVELS = 30
+_RARE_COUNT, _COMMON_COUNT = 10, 20
+_FEW_LEVELS, _MOST_LEVELS = 30, 250
+_ROWS_PER_LEVEL = 25
+_MOST_CELLS = 20_000_000
 _MANY_RARE = 0.30
 _MISSING = "(missing)"
 _RARE = "(rare)"
@@ -31,6 +33,8 @@ class Covariates:
     is_level: tuple[bool, ...]
     """True where the matrix column says "belongs to this level" (categories, booleans, missing)"""
     notes: tuple[str, ...]
+    gaps: tuple[tuple[str, BoolArray], ...] = ()
+    """matrix column's name and shape (n,), True where its value was missing; columns with ten gaps or more"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +43,16 @@ class _Piece:
     source: str
     values: FloatArray
     is_level: bool
+    gaps: BoolArray | None = None
 
 
 def encode(frame: pl.DataFrame, columns: Sequence[str]) -> Covariates:
     """Numbers as they are (median where missing, plus an indicator), categories one-hot with rare levels grouped.
 
-    Rules: an indicator of missing values is added from 10 missing rows on; a level is rare below 1 % of rows or 10 rows, or
-    beyond the 30 most frequent; the most frequent level is the reference; levels are ordered by frequency, then by name.
-    Dates count as days. Constant and repeated columns are left out, and `notes` says so.
+    Rules: an indicator of missing values is added from 10 missing rows on; a level is rare below 1 % of rows (20 rows are always
+    enough, 10 the least), or beyond the 30 most frequent (up to 250 where there are 25 rows for each); the most frequent level
+    is the reference; levels are ordered by frequency, then by name. Dates count as days. Constant and repeated columns are left out,
+    and `notes` says so.
 
     Raises
     ------
@@ -74,6 +80,7 @@ def encode(frame: pl.DataFrame, columns: Sequence[str]) -> Covariates:
         sources=tuple(piece.source for piece in kept),
         is_level=tuple(piece.is_level for piece in kept),
         notes=tuple(notes),
+        gaps=tuple((piece.name, piece.gaps) for piece in kept if piece.gaps is not None),
     )
 
 
@@ -109,7 +116,11 @@ def _encode_column(series: pl.Series, notes: list[str]) -> list[_Piece]:
     pieces = [_Piece(name=series.name, source=series.name, values=values, is_level=series.dtype == pl.Boolean)]
     if missing.any():
         pieces[0] = _Piece(
-            name=series.name, source=series.name, values=np.where(missing, np.median(values[~missing]), values), is_level=False
+            name=series.name,
+            source=series.name,
+            values=np.where(missing, np.median(values[~missing]), values),
+            is_level=False,
+            gaps=missing if missing.sum() >= _RARE_COUNT else None,
         )
         notes.append(f"`{series.name}`: {counted(int(missing.sum()), 'missing values')} set to the median")
         if missing.sum() >= _RARE_COUNT:
@@ -122,8 +133,9 @@ def _encode_levels(series: pl.Series, notes: list[str]) -> list[_Piece]:
     levels, counts = np.unique(values, return_counts=True)
     order = np.lexsort((levels, -counts))
     levels, counts = levels[order], counts[order]
-    floor = max(_RARE_SHARE * len(values), _RARE_COUNT)
-    frequent = [str(level) for level, count in zip(levels, counts, strict=True) if count >= floor][:_MAX_LEVELS]
+    floor = max(min(_RARE_SHARE * len(values), _COMMON_COUNT), _RARE_COUNT)
+    most = max(_FEW_LEVELS, min(_MOST_LEVELS, len(values) // _ROWS_PER_LEVEL, _MOST_CELLS // len(values)))
+    frequent = [str(level) for level, count in zip(levels, counts, strict=True) if count >= floor][:most]
     if not frequent and len(levels) > 1:
         raise SchemaMismatch(
             f"column `{series.name}` has {len(levels)} levels, none held by at least {int(np.ceil(floor))} rows.",
@@ -146,7 +158,7 @@ def _without_constant_and_repeated(pieces: list[_Piece], notes: list[str]) -> li
     seen: dict[bytes, str] = {}
     for piece in pieces:
         spread = piece.values.std()
-        if spread <= 1e-12 * float(np.abs(piece.values).max()):
+        if spread <= 1e-14 * float(np.abs(piece.values).max()):
             notes.append(f"`{piece.name}` is constant and was left out")
             continue
         key = np.round((piece.values - piece.values.mean()) / spread, 9).tobytes()

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 
-import numpy as np
-
-from e2i.causal.certificate import Shape, certify
+from e2i.causal.certificate import certify, shape_of_panel, shape_of_sample
 from e2i.causal.design import Identification, Sample
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimators.doubly_robust import Fit, Propensity
 from e2i.causal.hazards import Concern
-from e2i.causal.panel.data import NEVER, Panel
+from e2i.causal.panel.data import Panel
 from e2i.domain.evidence import Answer, CausalFinding, Effect, Hazard, Verdict
 from e2i.errors import CausalError, DataError, NotIdentified
 
@@ -70,20 +68,12 @@ def as_effect(
 
 def certificate_of_sample(estimate: Estimate, sample: Sample) -> str:
     """What is known about an interval on one row per unit of this shape."""
-    clusters = 0 if sample.cluster is None else len(np.unique(sample.cluster))
-    return certify(estimate.estimator, Shape(rows=len(sample.outcome), zero_share=float((sample.outcome == 0).mean()), clusters=clusters))
+    return certify(estimate.estimator, shape_of_sample(sample), estimand=estimate.estimand)
 
 
 def certificate_of_panel(estimate: Estimate, panel: Panel) -> str:
     """What is known about an interval on a panel of this shape."""
-    clusters = int(panel.cluster.max()) + 1
-    shape = Shape(
-        rows=panel.n_units,
-        zero_share=float((panel.outcome == 0).mean()),
-        clusters=clusters if clusters < panel.n_units else 0,
-        is_staggered=len(np.unique(panel.cohort[panel.cohort != NEVER])) > 1,
-    )
-    return certify(estimate.estimator, shape)
+    return certify(estimate.estimator, shape_of_panel(panel), estimand=estimate.estimand)
 
 
 def beside(

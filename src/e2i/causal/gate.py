@@ -20,13 +20,24 @@ _OUTSIDE_REVIEW = 0.02
 _EFFECTIVE_REVIEW = 0.30
 _FEW_PER_ARM = 100
 _FOLD_REVIEW, _FOLD_BLOCK = 0.5, 1.0
-_ROW_REVIEW, _ROW_BLOCK = 0.20, 0.50
+_ROW_REVIEW = 0.20
 _DISAGREEMENT = 3.0
 _LOTTERY_Z = 3.5
 """standard errors of the largest imbalance that chance still explains, raised with the number of covariates"""
 _BEYOND_DOUBT = 0.01
 """a test that blocks does so below this p-value; an alarm above it asks for a person"""
-_BLOCKING = frozenset(("negative_control", "negative_exposure", "pre_period_placebo", "pre_period_trend", "pre_trend", "placebo_in_time"))
+_BLOCKING = frozenset(
+    (
+        "negative_control",
+        "negative_exposure",
+        "pre_period_placebo",
+        "pre_period_trend",
+        "pre_trend",
+        "placebo_in_time",
+        "placebo_previous_period",
+        "placebo_leads",
+    )
+)
 _SEES_HIDDEN_BIAS = frozenset(
     (
         "negative_control",
@@ -38,6 +49,9 @@ _SEES_HIDDEN_BIAS = frozenset(
         "pre_fit",
     )
 )
+_BEFORE_A_SWITCH = frozenset(("placebo_previous_period", "placebo_leads"))
+"""they see what lasts, not what comes and goes together with a treatment that is on and off"""
+_DIAGNOSTICS = ("fold_spread", "largest_row_share", "weighting_gap")
 _REPORTED = frozenset(("hidden_confounder_bound", "confounder_benchmarks"))
 _ONE_ROW_PER_UNIT = frozenset(("cross_section", "matched", "iv"))
 
@@ -69,8 +83,8 @@ def weigh(effect: Effect, evidence: Evidence) -> Verdict:
     found = [
         *evidence.concerns,
         *_about_hazards(evidence.hazards),
-        *_about_overlap(evidence.overlap),
-        *([] if evidence.is_randomised else _about_balance(evidence.balance)),
+        *([] if effect.estimand == "ATO" else _about_overlap(evidence.overlap)),
+        *([] if evidence.is_randomised else _about_balance(effect, evidence)),
         *_about_effect(effect, is_dose=evidence.is_dose),
         *_about_refutations(judged),
         *_about_what_is_missing(effect, judged, is_randomised=evidence.is_randomised, is_adjusted=is_adjusted),
@@ -117,15 +131,21 @@ def _about_hazards(hazards: Sequence[Hazard]) -> list[Concern]:
 def _about_overlap(overlap: Overlap | None) -> list[Concern]:
     if overlap is None:
         return []
+    if not (math.isfinite(overlap.share_outside) and math.isfinite(overlap.effective_share)):
+        return [_unmeasured("overlap")]
     found = []
     if overlap.share_outside > _OUTSIDE_REVIEW:
-        found.append(_review(f"{overlap.share_outside:.1%} of rows have a propensity outside [0.01, 0.99]."))
+        found.append(_review(f"{overlap.share_outside:.1%} of rows were almost sure to be treated, or not to be."))
     if overlap.effective_share < _EFFECTIVE_REVIEW:
         found.append(_review(f"weighting leaves {overlap.effective_share:.0%} of the sample's information."))
     return found
 
 
-def _about_balance(balance: Sequence[BalanceRow]) -> list[Concern]:
+def _about_balance(effect: Effect, evidence: Evidence) -> list[Concern]:
+    """Weighted arms that differ more than a tenth of a standard deviation; a block needs a difference that few rows do not explain."""
+    balance = evidence.balance
+    if any(math.isnan(row.smd_after) for row in balance):
+        return [_unmeasured("balance")]
     worst = max(balance, key=lambda row: abs(row.smd_after), default=None)
     if worst is None or abs(worst.smd_after) <= SMD_REVIEW:
         return []
@@ -134,7 +154,15 @@ def _about_balance(balance: Sequence[BalanceRow]) -> list[Concern]:
         f"{over} of {len(balance)} covariates stay unbalanced after weighting (|SMD| > {SMD_REVIEW}); "
         f"worst `{worst.covariate}` at {worst.smd_after:+.2f}."
     )
-    return [Concern(severity="block" if abs(worst.smd_after) > SMD_BLOCK else "review", text=text)]
+    left = 1.0 if evidence.overlap is None else max(evidence.overlap.effective_share, _EFFECTIVE_REVIEW)
+    chance = _by_chance(effect, len(balance)) / math.sqrt(left)
+    return [Concern(severity="block" if abs(worst.smd_after) > max(SMD_BLOCK, chance) else "review", text=text)]
+
+
+def _by_chance(effect: Effect, covariates: int) -> float:
+    """Expected largest |SMD| of so many covariates between two random samples of the arms' sizes (maximum of normals)."""
+    error = math.sqrt(1.0 / max(effect.n_treated, 1) + 1.0 / max(effect.n_untreated, 1))
+    return error * math.sqrt(2.0 * math.log(2 * covariates))
 
 
 def _about_effect(effect: Effect, *, is_dose: bool) -> list[Concern]:
@@ -149,14 +177,14 @@ def _about_effect(effect: Effect, *, is_dose: bool) -> list[Concern]:
     if effect.design in _ONE_ROW_PER_UNIT and smaller < _FEW_PER_ARM:
         what = "the smaller arm has" if has_arms else "there are"
         found.append(_review(f"{what} {smaller if visible(smaller) is not None else 'fewer than 11'} rows."))
+    found += [_unmeasured(name.replace("_", " ")) for name in _DIAGNOSTICS if math.isnan(effect.diagnostics.get(name, 0.0))]
     spread = effect.diagnostics.get("fold_spread", 0.0)
     if spread > _FOLD_REVIEW:
         text = f"the estimate moves by {spread:.2f} standard errors when rows are divided into folds anew."
         found.append(Concern(severity="block" if spread > _FOLD_BLOCK else "review", text=text))
     single = effect.diagnostics.get("largest_row_share", 0.0)
     if single > _ROW_REVIEW:
-        text = f"one row carries {single:.0%} of the estimate's variance."
-        found.append(Concern(severity="block" if single > _ROW_BLOCK else "review", text=text))
+        found.append(_review(f"one row carries {single:.0%} of the estimate's variance."))
     gap = effect.diagnostics.get("weighting_gap", 0.0)
     if abs(gap) > _DISAGREEMENT:
         found.append(_review(f"weighting alone and the doubly robust estimate differ by {abs(gap):.1f} standard errors."))
@@ -168,22 +196,33 @@ def _about_refutations(judged: Sequence[Refutation]) -> list[Concern]:
     for refutation in judged:
         if refutation.passed:
             continue
-        is_clear = refutation.p_value is None or refutation.p_value < _BEYOND_DOUBT
+        p_value = refutation.p_value
+        is_clear = (
+            p_value is None or not p_value >= _BEYOND_DOUBT or (refutation.smallest_p is not None and p_value <= refutation.smallest_p)
+        )
         severity: Literal["block", "review"] = "block" if _kind(refutation) in _BLOCKING and is_clear else "review"
         found.append(Concern(severity=severity, text=f"{_title(refutation)} failed. {refutation.detail}"))
     return found
+
+
+def _is_clear(refutation: Refutation) -> bool:
+    """Beyond what chance explains: a small p-value, the smallest that a rank test can give, or one that is no number."""
+    p_value, smallest = refutation.p_value, refutation.smallest_p
+    if p_value is None or math.isnan(p_value):
+        return True
+    return p_value < _BEYOND_DOUBT or (smallest is not None and p_value <= smallest)
 
 
 def _about_what_is_missing(effect: Effect, judged: Sequence[Refutation], *, is_randomised: bool, is_adjusted: bool) -> list[Concern]:
     kinds = {_kind(refutation) for refutation in judged}
     found = []
     if not kinds & _SEES_HIDDEN_BIAS and not is_randomised:
-        found.append(
-            _review(
-                "no negative control outcome was tested and no outcome before treatment, so hidden confounding is untested: "
-                "no test here can exclude it."
-            )
+        before = (
+            "the periods before a switch do not show a cause that comes and goes with treatment, and no negative control outcome was tested"
+            if kinds & _BEFORE_A_SWITCH
+            else "no negative control outcome was tested and no outcome before treatment"
         )
+        found.append(_review(f"{before}, so hidden confounding is untested: no test here can exclude it."))
     if effect.design == "cross_section" and is_adjusted and "subset_stability" not in kinds:
         found.append(_review("too few rows to compare two halves."))
     return found
@@ -214,6 +253,11 @@ def _kind(refutation: Refutation) -> str:
 
 def _title(refutation: Refutation) -> str:
     return _kind(refutation).replace("_", " ").capitalize()
+
+
+def _unmeasured(what: str) -> Concern:
+    """What is not a number compares with no threshold; it must not pass for that."""
+    return Concern(severity="block", text=f"the {what} could not be measured.")
 
 
 def _review(text: str) -> Concern:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Literal
 
-from e2i.causal.dag import CausalGraph, Path, parse_edges
+from e2i.causal.dag import CausalGraph, Path, nearest, parse_edges
 from e2i.causal.graph_criteria import allowed_columns, front_door, listed, minimal_set, valid_instruments
+from e2i.causal.graph_roles import about_roles, require_no_selection, require_roles_of_graph
 from e2i.domain.study import EffectSpec
 from e2i.errors import NotIdentified
 
@@ -149,7 +149,9 @@ def identify_by_graph(
     return replace(record, open_paths=paths, reasons=tuple(reasons))
 
 
-def adjustment_by_graph(effect: EffectSpec, *, observed: Iterable[str], design: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def adjustment_by_graph(
+    effect: EffectSpec, *, observed: Iterable[str], design: str, selected: Iterable[str] = ()
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The study's adjustment set checked against its graph, or found there when the study names none; with what the graph says.
 
     A cross-section needs every back door closed. The other designs remove unmeasured causes by themselves (an instrument, the unit's own
@@ -158,6 +160,7 @@ def adjustment_by_graph(effect: EffectSpec, *, observed: Iterable[str], design: 
     Parameters
     ----------
     observed : columns of the data
+    selected : columns that have one value in the data
 
     Raises
     ------
@@ -169,6 +172,8 @@ def adjustment_by_graph(effect: EffectSpec, *, observed: Iterable[str], design: 
     graph = parse_edges(effect.edges, columns=observed)
     named = tuple(dict.fromkeys((*effect.confounders, *effect.modifiers)))
     found = identify_by_graph(graph, effect.treatment, effect.outcome, adjustment=named or None, instruments=effect.instruments)
+    asked = _for_question(graph, effect.treatment, effect.outcome)
+    require_roles_of_graph(asked, effect)
     needs_backdoor = design in ("cross_section", "matched")
     adjustment = named
     if needs_backdoor and not effect.confounders and found.kind == "backdoor":
@@ -178,11 +183,16 @@ def adjustment_by_graph(effect: EffectSpec, *, observed: Iterable[str], design: 
     check = check_adjustment(graph, effect.treatment, effect.outcome, adjustment)
     faults = [fault for fault in check.faults if fault.is_refused and (needs_backdoor or fault.code not in ("open_backdoor", "collider"))]
     if faults:
-        raise NotIdentified(" ".join(fault.text for fault in faults), where="effect.edges", advice=_way_out(found))
+        raise NotIdentified(" ".join(fault.text for fault in faults), where="effect.edges", advice=_way_out(found, asked, effect))
     if design == "iv" and found.instruments_refused:
         refused = " ".join(reason for _, reason in found.instruments_refused)
-        raise NotIdentified(refused, where="effect.instruments", advice=_way_out(found))
-    silent = tuple(fault.text for fault in check.faults if not fault.is_refused)
+        raise NotIdentified(refused, where="effect.instruments", advice=_way_out(found, asked, effect))
+    if needs_backdoor:
+        require_no_selection(asked, effect, adjustment, selected)
+    silent = (
+        *(fault.text for fault in check.faults if not fault.is_refused),
+        *(f"graph: {text}" for text in about_roles(asked, effect, adjustment, design=design)),
+    )
     return adjustment, (*(f"graph: {reason}" for reason in found.reasons), *silent)
 
 
@@ -195,28 +205,40 @@ def front_door_of(effect: EffectSpec, *, observed: Iterable[str]) -> tuple[tuple
     found = identify_by_graph(graph, effect.treatment, effect.outcome)
     if found.kind != "front_door":
         return (), ()
+    require_roles_of_graph(_for_question(graph, effect.treatment, effect.outcome), effect)
     return found.mediators, tuple(f"graph: {reason}" for reason in found.reasons)
 
 
-def _way_out(found: GraphIdentification) -> str:
+def _way_out(found: GraphIdentification, graph: CausalGraph, effect: EffectSpec) -> str:
     if found.kind == "backdoor":
         return f"Adjust for {listed(found.adjustment) or 'nothing'} instead."
     if found.instruments:
         return f"Use design `iv` with {listed(found.instruments)} as instrument."
     if found.kind == "front_door":
         return f"Leave `confounders`, `estimand` and `weights` out: a 0/1 treatment is then estimated through {listed(found.mediators)}."
-    return "Measure a column on the path, or find an instrument."
+    return _what_to_measure(graph, effect)
+
+
+def _what_to_measure(graph: CausalGraph, effect: EffectSpec) -> str:
+    """The named nodes that are no columns and would close every back door, with the columns whose names they resemble."""
+    measurable = replace(graph, observed=frozenset(graph.nodes) - graph.latents)
+    closing = minimal_set(measurable, effect.treatment, effect.outcome)
+    missing = tuple(name for name in closing or () if name not in graph.observed)
+    if not missing:
+        return "Measure a column on the path, or find an instrument."
+    hints = " ".join(note for note in graph.notes if any(note.startswith(f"`{name}` of the graph") for name in missing))
+    return f"{hints} Measure {listed(missing)} and adjust for {listed(closing or ())}, or find an instrument.".strip()
 
 
 def _for_question(graph: CausalGraph, treatment: str, outcome: str) -> CausalGraph:
     """The graph with an arrow from treatment to outcome where it has no path: the arrow is what is asked about."""
     for role, name in (("treatment", treatment), ("outcome", outcome)):
         if name not in graph.nodes or name in graph.latents:
-            near = get_close_matches(name, graph.nodes, n=1)
+            near = nearest(name, graph.nodes)
             raise NotIdentified(
                 f"the {role} `{name}` is not in the graph.",
                 where="effect.edges",
-                advice=f"Did you mean `{near[0]}`?" if near else "Add its causes and effects to `edges`.",
+                advice=f"Did you mean `{near}`?" if near else "Add its causes and effects to `edges`.",
             )
         if name not in graph.observed:
             raise NotIdentified(f"the {role} `{name}` of the graph is not a column.", where="effect.edges", advice="Name the column.")

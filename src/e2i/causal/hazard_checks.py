@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,13 @@ _EXPECTED = 10.0
 _LATE_NAME = re.compile(r"(^|_)(post(?!_?(code|al))|after|followup|follow_up|discharge|subsequent)(_|$)", re.IGNORECASE)
 _FEW_CLUSTERS = 10
 _TIGHT_R2 = 0.99
-_EXTREME = 1e12
+EXTREME_TIMES = 1e12
+MIXED_SHARE = 0.002
+SCALE_GAP = 10.0
+_DISTINCT = 10
+_STRAY = 0.02
+_NUMBERS, _LEVELS = 0.9, 12
+_BOTH_ARMS = "An effect needs treated and untreated rows."
 
 
 def coding(table: Table) -> Iterator[Hazard]:
@@ -32,7 +38,9 @@ def coding(table: Table) -> Iterator[Hazard]:
         if numbers(series) is not None or series.null_count() == len(series):
             continue
         levels = [str(level) for level in series.drop_nulls().cast(pl.String).unique().sort().head(6).to_list()]
-        if role == "treatment" and len(levels) > 2:
+        if role == "treatment" and len(levels) == 1:
+            yield refuse("constant_treatment", f'every row has the treatment "{levels[0]}".', _BOTH_ARMS, 1.0, 2.0)
+        if role == "treatment" and (len(levels) != 2 or spec.reference is not None):
             continue
         shown = ", ".join(f'"{level}"' for level in levels[:4])
         is_yes_no = len(levels) <= 2 and {level.strip().lower() for level in levels} <= _YES_NO
@@ -40,10 +48,17 @@ def coding(table: Table) -> Iterator[Hazard]:
         recode = "Recode it in the source: 1 for yes or treated, 0 for no." if is_yes_no else "Recode it to a number in the source."
         if not is_yes_no and parsed.null_count() == series.null_count():
             recode = f"Its texts are numbers: cast `{name}` to a number in the source."
+        elif role == "treatment":
+            recode += f" Or name the level that the other is compared with: `reference: {levels[0]}`."
         yield refuse(f"{role}_as_text", f"{role} `{name}` is stored as text ({shown}).", recode, measured=float(len(levels)))
     values = table.treatment
-    if values is not None:
-        coded = np.unique(values[~np.isnan(values)])
+    if values is not None and spec.reference is None:
+        known = values[~np.isnan(values)]
+        coded = np.unique(known)
+        stray = 1.0 - float(np.isin(known, (0.0, 1.0)).mean()) if len(coded) == 3 else 0.0
+        if 0.0 < stray < _STRAY:
+            text = f"treatment `{spec.treatment}` is 0 or 1 but for {stray:.2%} of rows, and was taken as a dose."
+            yield found("stray_treatment_value", "review", text, "Correct these rows, if it is 0/1.", measure=(stray, _STRAY))
         if len(coded) == 2 and set(coded.tolist()) != {0.0, 1.0}:
             low, high = coded
             yield refuse(
@@ -52,6 +67,25 @@ def coding(table: Table) -> Iterator[Hazard]:
                 f"Recode it in the source: 1 = treated, 0 = not treated (for instance {high:g} -> 1, {low:g} -> 0).",
                 measured=float(high),
             )
+
+
+def confounders_as_text(table: Table) -> Iterator[Hazard]:
+    """Numbers that a stray word or a mark of thousands has turned into text, and so into many levels that hardly adjust.
+
+    Text with leading zeros is meant as text: 02139 is a place. Where nearly every value is its own, `encode` refuses the column.
+    """
+    for name in table.confounders:
+        series = table.frame[name]
+        known = series.drop_nulls()
+        if series.dtype not in (pl.String, pl.Categorical, pl.Enum) or not _LEVELS < known.n_unique() <= 0.5 * len(known):
+            continue
+        plain = known.cast(pl.String).str.replace_all(r"[\s,$€%]", "")
+        if plain.str.contains(r"^0\d").any():
+            continue
+        share = float(plain.cast(pl.Float64, strict=False).is_not_null().mean())  # type: ignore[arg-type]
+        if share > _NUMBERS:
+            text = f"{share:.0%} of the values of confounder `{name}` are numbers, but it is stored as text: each value counts as a group."
+            yield found("numbers_as_text", "override", text, "Write all of them as numbers, or as missing.", measure=(share, _NUMBERS))
 
 
 def infinities(table: Table) -> Iterator[Hazard]:
@@ -77,7 +111,7 @@ def variation(table: Table) -> Iterator[Hazard]:
     if rows < 2 * _FEWEST_PER_ARM:
         yield refuse("too_few_rows", f"{people(rows)} have treatment and outcome.", "Collect more rows.", cell(rows), 2 * _FEWEST_PER_ARM)
     if table.treatment is not None and rows and np.ptp(table.treatment[table.complete]) == 0:
-        yield refuse("constant_treatment", "every row has the same treatment.", "An effect needs treated and untreated rows.", 1.0, 2.0)
+        yield refuse("constant_treatment", "every row has the same treatment.", _BOTH_ARMS, 1.0, 2.0)
     elif table.arm is not None and rows:
         treated = int(table.arm[table.complete].sum())
         if min(treated, rows - treated) < _FEWEST_PER_ARM:
@@ -161,10 +195,11 @@ def order_in_time(table: Table) -> Iterator[Hazard]:
         other = days.get(role)
         if treated is None or other is None:
             continue
-        early = other < treated if role == "measured" else other > treated
+        dated = np.isfinite(treated) & np.isfinite(other)
         if table.arm is not None:
-            early &= table.arm
-        share = float(early.sum()) / max(float(np.isfinite(treated).sum()), 1.0)
+            dated &= table.arm
+        early = dated & (other < treated if role == "measured" else other > treated)
+        share = float(early.sum()) / max(float(dated.sum()), 1.0)
         if early.any():
             remedy = (
                 "Measure the outcome after treatment." if role == "measured" else "Start everyone's clock at the same event (time zero)."
@@ -279,7 +314,11 @@ def clusters(table: Table) -> Iterator[Hazard]:
     """Enough clusters for an interval."""
     if table.spec.cluster is None:
         return
-    count = table.frame[table.spec.cluster].drop_nulls().n_unique()
+    named = table.frame[table.spec.cluster]
+    if named.null_count():
+        text = f"`{table.spec.cluster}` is missing in {people(named.null_count())}: it is unknown which rows belong together."
+        yield refuse("cluster_missing", text, "Fill it, or leave those rows out.", cell(named.null_count()), 0)
+    count = named.drop_nulls().n_unique()
     if count < 2:
         yield refuse(
             "one_cluster", f"`{table.spec.cluster}` has one value: no interval comes from one cluster.", "Name finer ones.", count, 2
@@ -289,38 +328,42 @@ def clusters(table: Table) -> Iterator[Hazard]:
         yield found("few_clusters", "review", text, "Use finer clusters or a design for few clusters.", measure=(count, _FEW_CLUSTERS))
 
 
-def scale(table: Table) -> Iterator[Hazard]:
-    """Outcomes beyond all measure, or in two units."""
-    outcome = np.empty(0) if table.outcome is None else table.outcome[table.complete]
-    if len(outcome) == 0 or np.ptp(outcome) == 0:
-        return
-    for name in (table.spec.outcome, *table.confounders, *table.spec.negative_controls, *table.spec.pre_outcomes):
-        values = numbers(table.frame[name])
-        known = np.empty(0) if values is None else values[np.isfinite(values)]
-        times = extreme_outcome(known) if len(known) and np.ptp(known) > 0 else None
-        if times is not None:
-            text = f"a value of `{name}` lies more than 10¹² times the usual distance from the median."
-            yield refuse("extreme_value", text, "Correct it, or set it to missing.", times, _EXTREME)
-            return
-    share = mixed_units(outcome)
-    if share is not None:
-        text = f"{share:.1%} of outcomes lie 100 times the usual distance or more from the median, after a gap: two units are mixed."
-        yield refuse("units_mixed", text, "Bring all rows to one unit.", share, 0.002)
-
-
 def extreme_outcome(outcome: FloatArray) -> float | None:
     """How many times the usual distance from the median the farthest outcome lies, when more than 10¹² times; else None."""
     distance = np.abs(outcome - np.median(outcome))
     times = float(distance.max() / np.median(distance[distance > 0]))
-    return times if times > _EXTREME else None
+    return times if times > EXTREME_TIMES else None
 
 
-def mixed_units(outcome: FloatArray) -> float | None:
-    """Share of outcomes in another unit: 100 times the usual distance from the median or more, with a gap before them; else None."""
-    distance = np.abs(outcome - np.median(outcome))
+def mixed_units(values: FloatArray) -> float | None:
+    """Share of values in another unit: 100 times the usual distance from the median or more, with a gap before them; else None.
+
+    Where most values are equal (doses and counts with many zeros), the others are looked at alone.
+    """
+    distance = np.abs(values - np.median(values))
+    if np.median(distance) == 0:
+        others = values[distance > 0]
+        return mixed_units(others) if _FEWEST_PER_ARM <= len(others) < len(values) and np.ptp(others) > 0 else None
     usual = float(np.median(distance[distance > 0]))
     far, middling = float((distance > 100 * usual).mean()), float(((distance > 10 * usual) & (distance <= 100 * usual)).mean())
-    return far if far > 0.002 and far > 2 * middling and np.median(distance) > 0 else None
+    return far if far > MIXED_SHARE and far > 2 * middling else None
+
+
+def two_scales(values: FloatArray) -> float | None:
+    """By which factor two groups of positive values lie apart, where the gap between them is tenfold or more; else None.
+
+    Each group holds at least ten distinct values and 0.5 % of all, so neither a lone value nor a list of dose levels counts.
+    """
+    positive = np.sort(values[values > 0])
+    if len(positive) < 2 * _FEWEST_PER_ARM or (values < 0).any():
+        return None
+    place = int(np.argmax(positive[1:] / positive[:-1])) + 1
+    low, high = positive[:place], positive[place:]
+    if high[0] < SCALE_GAP * low[-1] or min(len(low), len(high)) < 0.005 * len(values):
+        return None
+    if min(len(np.unique(low)), len(np.unique(high))) < _DISTINCT:
+        return None
+    return float(np.median(high) / np.median(low))
 
 
 def _any(table: Table, arm: bool) -> bool:
@@ -332,28 +375,3 @@ def _r2(matrix: FloatArray, target: FloatArray) -> FloatArray:
     total = np.maximum(np.sum(centred**2, axis=0) * float(aim @ aim), 1e-300)
     out: FloatArray = (aim @ centred) ** 2 / total
     return out
-
-
-FIRST: tuple[Callable[[Table], Iterator[Hazard]], ...] = (
-    coding,
-    infinities,
-    variation,
-    missing,
-    units,
-    sampling_weights,
-    order_in_time,
-    scale,
-)
-"""what can be asked of any table"""
-HOPELESS = frozenset(
-    (
-        "too_few_rows",
-        "constant_treatment",
-        "treatment_as_text",
-        "outcome_as_text",
-        "infinite_values",
-        "extreme_value",
-    )
-)
-"""codes after which nothing further can be measured"""
-THEN: tuple[Callable[[Table], Iterator[Hazard]], ...] = (copies_of_roles, late_names, collinear, assignment, clusters)

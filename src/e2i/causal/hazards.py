@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,8 +11,25 @@ import numpy as np
 import polars as pl
 
 from e2i.causal.arrays import FloatArray
-from e2i.causal.design import Sample
-from e2i.causal.hazard_checks import FIRST, HOPELESS, THEN, extreme_outcome, mixed_units
+from e2i.causal.design import MissingOutcomes, Sample
+from e2i.causal.hazard_checks import (
+    assignment,
+    clusters,
+    coding,
+    collinear,
+    confounders_as_text,
+    copies_of_roles,
+    extreme_outcome,
+    infinities,
+    late_names,
+    missing,
+    mixed_units,
+    order_in_time,
+    sampling_weights,
+    units,
+    variation,
+)
+from e2i.causal.hazard_scale import scale
 from e2i.causal.hazard_table import Table
 from e2i.domain.evidence import Hazard
 from e2i.domain.study import EffectSpec
@@ -22,7 +41,33 @@ _NEAR_COPY_R2 = 0.98
 _COPIES_REVIEW, _COPIES_BLOCK = 0.01, 0.05
 _MISSING_REVIEW = 0.20
 _MISSING_GAP = 0.05
+_LOSS_Z = 2.5
+"""standard errors that chance explains, among a few arms"""
 _CONTINUOUS = 50
+_FIRST: tuple[Callable[[Table], Iterator[Hazard]], ...] = (
+    coding,
+    confounders_as_text,
+    infinities,
+    variation,
+    missing,
+    units,
+    sampling_weights,
+    order_in_time,
+    scale,
+)
+"""what can be asked of any table"""
+_HOPELESS = frozenset(
+    (
+        "too_few_rows",
+        "constant_treatment",
+        "treatment_as_text",
+        "outcome_as_text",
+        "infinite_values",
+        "extreme_value",
+    )
+)
+"""codes after which nothing further can be measured"""
+_THEN: tuple[Callable[[Table], Iterator[Hazard]], ...] = (copies_of_roles, late_names, collinear, assignment, clusters)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +102,9 @@ def validate(frame: pl.DataFrame, spec: EffectSpec, *, unit: str | None = None) 
         )
     table = Table(frame=frame, spec=spec, unit=unit)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        found = [hazard for check in FIRST for hazard in check(table)]
-        if not any(hazard.code in HOPELESS for hazard in found):
-            found += [hazard for check in THEN for hazard in check(table)]
+        found = [hazard for check in _FIRST for hazard in check(table)]
+        if not any(hazard.code in _HOPELESS for hazard in found):
+            found += [hazard for check in _THEN for hazard in check(table)]
     order = ("refuse", "override", "block", "review", "warn")
     return tuple(sorted(found, key=lambda hazard: order.index(hazard.action)))
 
@@ -101,13 +146,9 @@ def concerns_about_rows(sample: Sample) -> tuple[Concern, ...]:
             )
         )
     missing = sample.missing_outcome / max(sample.rows_given - sample.missing_treatment, 1)
-    untreated, treated = sample.missing_outcome_by_arm
     if missing > _MISSING_REVIEW:
         concerns.append(Concern(severity="review", text=f"the outcome is missing in {missing:.0%} of rows, which were left out."))
-    elif abs(treated - untreated) > _MISSING_GAP:
-        concerns.append(
-            Concern(severity="review", text=f"the outcome is missing in {treated:.0%} of treated and {untreated:.0%} of untreated rows.")
-        )
+    concerns += selective_loss(sample.missing_outcomes)
     r2 = _r2_by_column(sample, sample.outcome)
     for name, value in zip(sample.covariates.names, r2, strict=True):
         if value > _NEAR_COPY_R2:
@@ -115,6 +156,20 @@ def concerns_about_rows(sample: Sample) -> tuple[Concern, ...]:
                 Concern(severity="review", text=f"`{name}` alone explains {value:.1%} of the outcome: is it measured after treatment?")
             )
     return tuple(concerns)
+
+
+def selective_loss(arms: Sequence[MissingOutcomes]) -> list[Concern]:
+    """A concern when outcomes are lost in one arm far more often than in another: those that remain are then not alike."""
+    if len(arms) < 2:
+        return []
+    most, least = max(arms, key=lambda arm: arm.share), min(arms, key=lambda arm: arm.share)
+    gap = most.share - least.share
+    pooled = (most.missing + least.missing) / (most.rows + least.rows)
+    error = math.sqrt(pooled * (1.0 - pooled) * (1.0 / most.rows + 1.0 / least.rows))
+    if gap <= _MISSING_GAP or gap <= _LOSS_Z * error:
+        return []
+    text = f"the outcome is missing in {most.share:.0%} of {most.arm} and {least.share:.0%} of {least.arm} rows."
+    return [Concern(severity="review", text=text)]
 
 
 def copied_share(sample: Sample) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from e2i.causal.arrays import FloatArray
 from e2i.causal.design import Average
 from e2i.causal.encoding import Covariates
-from e2i.causal.estimators.doubly_robust import CLIP
+from e2i.causal.estimators.doubly_robust import support
 from e2i.domain.evidence import BalanceRow, Overlap
 from e2i.errors import PositivityViolated
 
@@ -17,26 +17,29 @@ MAXIMUM_AUC = 0.99
 _BINS = 25
 _EXPECTED = 10.0
 _ADVICE = (
-    "Restrict the study to units that could have gone either way, or drop confounders that decide treatment without moving the outcome."
+    "Restrict the study to units that could have gone either way, ask for their effect (`estimand: ATO`, or `ATT` where only the "
+    "untreated lack a choice), or drop confounders that decide treatment without moving the outcome."
 )
 
 
-def weights(treatment: FloatArray, propensity: FloatArray, estimand: Average) -> FloatArray:
-    """Inverse propensity weights, each arm summing to 1. ATE: 1/e and 1/(1-e); ATT: 1 and e/(1-e)."""
-    bounded = np.clip(propensity, CLIP, 1.0 - CLIP)
+def weights(treatment: FloatArray, propensity: FloatArray, estimand: Average, *, base: FloatArray | None = None) -> FloatArray:
+    """Inverse propensity weights times sampling weights, each arm summing to 1. ATE: 1/e and 1/(1-e); ATT: 1 and e/(1-e)."""
+    bounded = np.clip(propensity, *support(float(treatment.mean())))
     if estimand == "ATE":
         raw = np.where(treatment == 1, 1.0 / bounded, 1.0 / (1.0 - bounded))
     else:
         raw = np.where(treatment == 1, 1.0, bounded / (1.0 - bounded))
+    raw = raw if base is None else raw * base
     out: FloatArray = raw / np.where(treatment == 1, raw[treatment == 1].sum(), raw[treatment == 0].sum())
     return out
 
 
 def measure_overlap(treatment: FloatArray, propensity: FloatArray, estimand: Average) -> Overlap:
-    """Histograms by arm, share outside [0.01, 0.99], effective sample share, propensity AUC.
+    """Histograms by arm, share outside the support, effective sample share, propensity AUC.
 
-    The effective share is the precision that weighting leaves: (1/n₁ + 1/n₀) / (1/ess₁ + 1/ess₀) with Kish's effective
-    sample sizes; 1 in a randomised experiment.
+    For the ATT only propensities above the support count: untreated rows that are never treated are not compared with anybody.
+    The effective share is the precision that weighting leaves: (1/n₁ + 1/n₀) / (1/ess₁ + 1/ess₀) with Kish's effective sample
+    sizes; 1 in a randomised experiment.
 
     Parameters
     ----------
@@ -45,8 +48,10 @@ def measure_overlap(treatment: FloatArray, propensity: FloatArray, estimand: Ave
     """
     edges = np.linspace(0.0, 1.0, _BINS + 1)
     treated, untreated = propensity[treatment == 1], propensity[treatment == 0]
+    low, high = support(float(treatment.mean()))
+    outside = (propensity > high) if estimand == "ATT" else (propensity > high) | (propensity < low)
     return Overlap(
-        share_outside=float(((propensity < CLIP) | (propensity > 1.0 - CLIP)).mean()),
+        share_outside=float(outside.mean()),
         effective_share=_effective_share(treatment, weights(treatment, propensity, estimand)),
         propensity_auc=auc(propensity, treatment),
         bin_edges=tuple(edges.tolist()),
@@ -58,18 +63,20 @@ def measure_overlap(treatment: FloatArray, propensity: FloatArray, estimand: Ave
 def require_overlap(overlap: Overlap, *, propensity: FloatArray, estimand: Average) -> None:
     """Refuse when too many units had practically no choice.
 
-    For the ATT only propensities above 0.99 count: untreated rows that are never treated are not compared with anybody.
+    For the ATT only propensities above the support count: untreated rows that are never treated are not compared with anybody.
 
     Raises
     ------
     PositivityViolated
         More than 5 % of rows outside the support, effective share below 0.10, or propensity AUC above 0.99.
     """
-    above, below = float((propensity > 1.0 - CLIP).mean()), float((propensity < CLIP).mean())
+    low, high = support(float(propensity.mean()))
+    above, below = float((propensity > high).mean()), float((propensity < low).mean())
     outside = above if estimand == "ATT" else above + below
+    where = f"[{low:.2g}, {high:.4g}]"
     if outside > MAXIMUM_OUTSIDE:
         raise PositivityViolated(
-            f"{outside:.1%} of rows have a propensity outside [0.01, 0.99] ({below:.1%} below, {above:.1%} above; at most 5 % may).",
+            f"{outside:.1%} of rows have a propensity outside {where} ({below:.1%} below, {above:.1%} above; at most 5 % may).",
             where="treatment",
             advice=_ADVICE,
         )
@@ -79,7 +86,7 @@ def require_overlap(overlap: Overlap, *, propensity: FloatArray, estimand: Avera
         )
     if overlap.effective_share < MINIMUM_EFFECTIVE:
         raise PositivityViolated(
-            f"weighting leaves {overlap.effective_share:.1%} of the sample's information; {outside:.1%} of rows lie outside [0.01, 0.99].",
+            f"weighting leaves {overlap.effective_share:.1%} of the sample's information; {outside:.1%} of rows lie outside {where}.",
             where="treatment",
             advice=_ADVICE,
         )
@@ -113,8 +120,10 @@ def require_both_arms_in_levels(covariates: Covariates, treatment: FloatArray, e
         )
 
 
-def balance(covariates: Covariates, treatment: FloatArray, propensity: FloatArray, estimand: Average) -> tuple[BalanceRow, ...]:
-    """Standardised mean differences before and after weighting, in encoded columns' order.
+def balance(
+    covariates: Covariates, treatment: FloatArray, propensity: FloatArray, estimand: Average, *, base: FloatArray | None = None
+) -> tuple[BalanceRow, ...]:
+    """Standardised mean differences before and after weighting, in encoded columns' order; `base` are sampling weights.
 
     Both are over the pooled standard deviation before weighting (Austin and Stuart 2015).
     """
@@ -122,8 +131,9 @@ def balance(covariates: Covariates, treatment: FloatArray, propensity: FloatArra
     treated, untreated = treatment == 1, treatment == 0
     pooled = np.sqrt((matrix[treated].var(axis=0, ddof=1) + matrix[untreated].var(axis=0, ddof=1)) / 2.0)
     pooled = np.where(pooled > 0, pooled, np.inf)
-    weight = weights(treatment, propensity, estimand)
-    before = (matrix[treated].mean(axis=0) - matrix[untreated].mean(axis=0)) / pooled
+    weight = weights(treatment, propensity, estimand, base=base)
+    means = [np.average(matrix[arm], axis=0, weights=None if base is None else base[arm]) for arm in (treated, untreated)]
+    before = (means[0] - means[1]) / pooled
     after = (weight[treated] @ matrix[treated] - weight[untreated] @ matrix[untreated]) / pooled
     return tuple(
         BalanceRow(covariate=name, smd_before=float(b), smd_after=float(a))

@@ -3,6 +3,10 @@
 Athey and Wager (2021), "Policy learning with observational data"; Zhou, Athey and Wager (2023), "Offline multi-action policy
 learning": the tree maximises the sum of doubly robust scores, less cost, over those it treats. All trees over a grid of
 questions are compared exactly, from sums over pairs of questions.
+
+Luedtke and van der Laan (2016), "Statistical inference for the mean outcome under a possibly non-unique optimal treatment
+strategy": the value is judged part by part, each part by the tree of the parts before it. Where nothing is to be gained,
+ordinary cross-fitting makes the parts' values agree too well, and its 95 % interval covers 91 %.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from e2i.causal.arrays import BoolArray, FloatArray, IntArray
-from e2i.causal.cate.calibration import FOLDS, split
+from e2i.causal.cate.calibration import split
 from e2i.causal.cate.dr_learner import Scores
 from e2i.causal.cate.sums import critical_value, standard_error
 from e2i.causal.encoding import numeric
@@ -28,6 +32,7 @@ _MOST_LEVELS = 12
 _MOST_QUESTIONS = 120
 _CHUNK = 100_000
 _BISECTIONS = 40
+_PARTS = 10
 MINIMUM_LEAF_SHARE = 0.02
 MINIMUM_LEAF = 20
 
@@ -66,7 +71,9 @@ class Learned:
     tree: Tree
     questions: Questions
     decided: BoolArray
-    """shape (n,), out of fold"""
+    """shape (n,), by a tree that did not see the row"""
+    judged: BoolArray
+    """shape (n,), rows whose tree saw earlier parts alone: on them a value is inferred"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,21 +122,26 @@ def ask(frame: pl.DataFrame, modifiers: Sequence[str]) -> Questions:
 
 
 def learn(reward: FloatArray, scores: Scores, questions: Questions, *, budget_share: float | None = None, seed: int) -> Learned:
-    """The best tree on all rows, and on each fold's rows the decisions of the tree that the other folds chose.
+    """The best tree on all rows, and on each part's rows the decisions of the tree that the parts before it chose.
+
+    The first fifth of the parts is decided by all others and not judged.
 
     Parameters
     ----------
     reward : shape (n,), what treating the row brings, cost taken off
     budget_share : at most this share of people is treated, in (0, 1]
     """
-    folds = split(len(reward), scores.cluster, seed=seed)
-    parts = [_sums(reward, scores.weights, questions.answers, np.flatnonzero(folds == fold)) for fold in range(FOLDS)]
+    count = len(reward) if scores.cluster is None else len(np.unique(scores.cluster))
+    size = min(_PARTS, count)
+    folds = split(len(reward), scores.cluster, seed=seed, folds=size)
+    parts = [_sums(reward, scores.weights, questions.answers, np.flatnonzero(folds == fold)) for fold in range(size)]
     whole = reduce(_Sums.plus, parts)
-    decided = np.zeros(len(reward), dtype=np.bool_)
+    decided, first = np.zeros(len(reward), dtype=np.bool_), max(1, size // 5) if size > 1 else 0
     for fold, part in enumerate(parts):
         rows = np.flatnonzero(folds == fold)
-        decided[rows] = _best(whole.plus(part, sign=-1.0), budget_share).treats(questions.answers[rows])
-    return Learned(tree=_best(whole, budget_share), questions=questions, decided=decided)
+        known = reduce(_Sums.plus, parts[:fold]) if fold >= max(first, 1) else whole.plus(part, sign=-1.0)
+        decided[rows] = _best(known, budget_share).treats(questions.answers[rows])
+    return Learned(tree=_best(whole, budget_share), questions=questions, decided=decided, judged=folds >= first)
 
 
 def value(policy: str, rewards: FloatArray, *, share: float, current: FloatArray, scores: Scores) -> PolicyValue:

@@ -8,12 +8,17 @@ import polars as pl
 
 from e2i.causal.design import Identification, require_roles
 from e2i.causal.shape import Shape, measure_shape
+from e2i.domain.disclosure import counted
 from e2i.domain.study import EffectSpec
 from e2i.errors import NotIdentified
 
 MINIMUM_DONORS = 5
 MINIMUM_PRE_PERIODS = 5
 _FEW_TREATED = 2
+_NOTHING_BEFORE = (
+    "every treated unit is treated from its first period on: there is nothing before it; where the column marks who is treated and not "
+    "when, name the column of first treated periods as `cohort`."
+)
 _CROSS = ("cross_section", "matched", "iv")
 _PANEL = ("did", "synthetic_control", "synthetic_did", "interrupted_time_series")
 _AVERAGES = {
@@ -60,6 +65,7 @@ def identify(effect: EffectSpec, frame: pl.DataFrame, *, unit: str | None = None
         negative_exposures=tuple(dict.fromkeys(effect.negative_exposures)),
         pre_outcomes=effect.pre_outcomes,
         cluster=effect.cluster,
+        place=effect.place,
         weights=effect.weights,
         reference=effect.reference,
         anticipation=effect.anticipation,
@@ -100,8 +106,11 @@ def _choose(
     for design, why in order:
         if objections[design] is None:
             return design, (why,), refused
-    reasons = "; ".join(f"{design}: {objections[design]}" for design, _ in order)
-    raise NotIdentified(f"no design answers this question with these data ({reasons})", where="effect", advice="Mend one of these.")
+    by_reason: dict[str, list[str]] = {}
+    for design, _ in order:
+        by_reason.setdefault(str(objections[design]).rstrip("."), []).append(design)
+    reasons = "; ".join(f"{', '.join(designs)}: {why}" for why, designs in by_reason.items())
+    raise NotIdentified(f"no design answers this question with these data ({reasons}).", where="effect", advice="Mend one of these.")
 
 
 def _order(effect: EffectSpec, shape: Shape) -> list[tuple[str, str]]:
@@ -144,7 +153,7 @@ def _panel_objection(design: str, shape: Shape, *, unit: str | None, time: str |
         (alone and shape.units > 1 and shape.never_treated > 0, "there are untreated units to compare with."),
         (not alone and shape.units == 1, "there is one series only."),
         (changes and design != "did", "treatment is a dose or switches off again."),
-        (not changes and shape.pre_periods == 0, "the first treatment begins in the first period: there is nothing before it."),
+        (not changes and shape.pre_periods == 0, _NOTHING_BEFORE),
         (
             design == "did" and not changes and not shape.never_treated and shape.starts == 1,
             "all units are treated from the same period on: no unit to compare with.",
@@ -191,9 +200,12 @@ def _notes(effect: EffectSpec, design: str, time: str | None) -> tuple[str, ...]
 
 
 def _notes_on_groups(shape: Shape, unit: str | None) -> tuple[str, ...]:
-    if not shape.is_repeated:
-        return ()
-    return (f"rows are taken as different people in {shape.units} groups of `{unit}` and {shape.periods} periods",)
+    notes = []
+    if shape.is_repeated:
+        notes.append(f"rows are taken as different people in {shape.units} groups of `{unit}` and {shape.periods} periods")
+    if shape.always_treated:
+        notes.append(f"{counted(shape.always_treated, 'units')} treated from their first period on are left out: nothing shows them before")
+    return tuple(notes)
 
 
 def _with_graph(found: Identification, effect: EffectSpec, frame: pl.DataFrame) -> Identification:

@@ -10,7 +10,7 @@ import numpy as np
 from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 from e2i.causal.cate.dr_learner import Scores
 from e2i.causal.cate.hierarchical import pool, shrink
-from e2i.causal.cate.sums import NORMAL, cluster_sums, critical_value, two_sided
+from e2i.causal.cate.sums import NORMAL, cluster_sums, critical_value, numbered, stretched, two_sided
 from e2i.causal.groupings import Grouping
 from e2i.domain.disclosure import SMALL_CELL, visible_counts
 from e2i.domain.segments import Interval, Pooling, ResponderType, SegmentEffect, SegmentStatus
@@ -41,7 +41,8 @@ class _Found:
     difference_errors: FloatArray
     critical: float
     difference_critical: float
-    normal: float
+    freedom: FloatArray
+    """degrees of freedom of each segment's error: its own clusters less 1, infinite over rows"""
 
 
 def segment_effects(scores: Scores, groupings: Sequence[Grouping], *, seed: int) -> SegmentEffects:
@@ -49,7 +50,8 @@ def segment_effects(scores: Scores, groupings: Sequence[Grouping], *, seed: int)
 
     Segments of 1-10 people are suppressed, those without both arms or with an arm of 1-10 people have no effect. Flags control
     the false discovery rate at 5 % (Benjamini and Hochberg 1995), simultaneous intervals come from a Gaussian multiplier
-    bootstrap of the largest ratio (Chernozhukov, Chetverikov and Kato 2013).
+    bootstrap of the largest ratio (Chernozhukov, Chetverikov and Kato 2013). With clusters every p-value and interval is a t's with
+    as many degrees of freedom as the segment has clusters, less 1; the bootstrap's value is stretched to that t.
     """
     drafts = {item.modifier: _drafts(scores, item) for item in groupings}
     places = [(item, level) for item in groupings for level, draft in enumerate(drafts[item.modifier]) if draft.status == "estimated"]
@@ -99,6 +101,8 @@ def _drafts(scores: Scores, item: Grouping) -> list[SegmentEffect]:
     out = []
     for level, label in enumerate(item.labels):
         status, reason = _status(int(size[level]), int(treated[level]))
+        if status == "estimated" and scores.cluster is not None and np.ptp(scores.cluster[item.codes == level]) == 0:
+            status, reason = "one_cluster", "all people here are of one cluster: nothing tells how far its effect is from others'"
         counts = [each[str(level)] for each in shown]
         visible = None not in counts
         out.append(
@@ -149,7 +153,8 @@ def _estimate(scores: Scores, places: list[tuple[Grouping, int]], overall: float
     covariance = _crossed(part, len(asked), scores.cluster)
     inner, own = covariance[:-1, :-1], covariance[:-1, -1]
     apart = inner - own[:, None] - own[None, :] + covariance[-1, -1]
-    errors, gaps = np.sqrt(np.diag(inner)), np.sqrt(np.maximum(np.diag(apart), 0.0))
+    freedom, widened = _own_clusters(scores.cluster, places)
+    errors, gaps = widened * np.sqrt(np.diag(inner)), widened * np.sqrt(np.maximum(np.diag(apart), 0.0))
     return _Found(
         estimates=estimates,
         errors=errors,
@@ -157,8 +162,17 @@ def _estimate(scores: Scores, places: list[tuple[Grouping, int]], overall: float
         difference_errors=gaps,
         critical=_largest(inner, seed=seed),
         difference_critical=_largest(apart, seed=seed),
-        normal=critical_value(scores.cluster)[0],
+        freedom=freedom,
     )
+
+
+def _own_clusters(cluster: IntArray | None, places: list[tuple[Grouping, int]]) -> tuple[FloatArray, FloatArray]:
+    """Degrees of freedom of each segment's error, and what its few clusters widen it by against the factor of all clusters."""
+    if cluster is None:
+        return np.full(len(places), np.inf), np.ones(len(places))
+    codes, groups = numbered(cluster)
+    own = np.array([len(np.unique(codes[item.codes == level])) for item, level in places], dtype=np.float64)
+    return own - 1.0, np.sqrt(own / (own - 1.0) / (groups / (groups - 1)))
 
 
 def _crossed(part: object, rows: int, cluster: IntArray | None) -> FloatArray:
@@ -188,21 +202,24 @@ def _largest(covariance: FloatArray, *, seed: int) -> float:
 def _records(found: _Found, overall: Interval) -> list[SegmentEffect]:
     ratios = found.estimates / np.where(found.errors > 0, found.errors, np.inf)
     gaps = found.differences / np.where(found.difference_errors > 0, found.difference_errors, np.inf)
-    p_values, gap_p = np.array([two_sided(r) for r in ratios]), np.array([two_sided(r) for r in gaps])
+    p_values, gap_p = (np.array([two_sided(r, df) for r, df in zip(each, found.freedom, strict=True)]) for each in (ratios, gaps))
     p_adjusted, gap_adjusted = adjusted(p_values), adjusted(gap_p)
     out = []
     for place, (estimate, error) in enumerate(zip(found.estimates.tolist(), found.errors.tolist(), strict=True)):
-        gap, half = float(found.differences[place]), found.difference_critical * float(found.difference_errors[place])
+        single, joint, apart = (
+            stretched(each, float(found.freedom[place])) for each in (NORMAL, found.critical, found.difference_critical)
+        )
+        gap, half = float(found.differences[place]), apart * float(found.difference_errors[place])
         effect = SegmentEffect(
             segment_name="",
             segment_value="",
             status="estimated",
             estimate=estimate,
             standard_error=error,
-            low=estimate - found.normal * error,
-            high=estimate + found.normal * error,
-            simultaneous_low=estimate - found.critical * error,
-            simultaneous_high=estimate + found.critical * error,
+            low=estimate - single * error,
+            high=estimate + single * error,
+            simultaneous_low=estimate - joint * error,
+            simultaneous_high=estimate + joint * error,
             p_value=float(p_values[place]),
             p_adjusted=float(p_adjusted[place]),
             is_significant=bool(p_adjusted[place] <= FALSE_DISCOVERIES),
@@ -242,7 +259,7 @@ def _shrink_modifier(modifier: str, effects: list[SegmentEffect]) -> dict[str, P
 def _notes(drafts: dict[str, list[SegmentEffect]], overall: Interval) -> tuple[str, ...]:
     notes = []
     for name, effects in drafts.items():
-        notes += [f"`{name}` {effect.segment_value}: {effect.reason}." for effect in effects if effect.status == "one_arm"]
+        notes += [f"`{name}` {effect.segment_value}: {effect.reason}." for effect in effects if effect.status in ("one_arm", "one_cluster")]
         hidden = sum(effect.status in ("suppressed", "too_few") for effect in effects)
         if hidden:
             notes.append(f"`{name}`: {hidden} segment(s) with few people have no effect told.")

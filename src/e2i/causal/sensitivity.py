@@ -110,11 +110,17 @@ def e_value(estimate: float, *, untreated_mean: float, outcome_sd: float, is_bin
 def strongest_measured(covariates: Covariates, outcome: FloatArray, treatment: FloatArray) -> tuple[str, float, float]:
     """Name, partial R² with outcome and partial R² with treatment of the covariate whose product is largest, by least squares."""
     n = len(outcome)
-    others = np.column_stack([np.ones(n), covariates.matrix])
+    others = np.column_stack([np.ones(n), standardised(covariates.matrix)])
     of_treatment = _partial_r2(others, treatment)[1:]
-    of_outcome = _partial_r2(np.column_stack([others, treatment]), outcome)[1:-1]
+    of_outcome = _partial_r2(np.column_stack([others, treatment]), outcome - outcome.mean())[1:-1]
     best = int(np.argmax(of_treatment * of_outcome))
     return covariates.names[best], float(of_outcome[best]), float(of_treatment[best])
+
+
+def standardised(matrix: FloatArray) -> FloatArray:
+    """Columns with mean 0 and standard deviation 1; shares explained do not depend on units, but digits do."""
+    out: FloatArray = (matrix - matrix.mean(axis=0)) / np.maximum(matrix.std(axis=0), 1e-300)
+    return out
 
 
 def _partial_r2(design: FloatArray, target: FloatArray) -> FloatArray:

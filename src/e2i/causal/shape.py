@@ -8,7 +8,7 @@ from typing import cast
 import polars as pl
 
 from e2i.causal.design import OutcomeKind, TreatmentKind
-from e2i.causal.panel.periods import read_moments, without_never
+from e2i.causal.panel.periods import read_moments, refuse_negative_starts, without_never
 from e2i.domain.study import EffectSpec
 from e2i.errors import NotIdentified, NoVariation, SchemaMismatch
 
@@ -37,6 +37,8 @@ class Shape:
     """distinct first treated periods"""
     is_repeated: bool = False
     """rows are different people in groups and periods, several in most of them"""
+    always_treated: int = 0
+    """units seen under treatment only, in none of the other counts where others begin later"""
 
 
 def measure_shape(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, time: str | None) -> Shape:
@@ -62,6 +64,7 @@ def measure_shape(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, 
             is_repeated=is_repeated,
         )
     times = _periods(frame[cast("str", time)])
+    begun, always_treated = _without_always_treated(begun)
     first = begun["start"].drop_nulls()
     if first.is_empty():
         raise NoVariation(
@@ -83,6 +86,7 @@ def measure_shape(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, 
         pre_periods=int((times < first.min()).sum()),
         starts=first.n_unique(),
         is_repeated=is_repeated,
+        always_treated=always_treated,
     )
 
 
@@ -97,7 +101,7 @@ def _has_several(frame: pl.DataFrame, outcome: str, cell: tuple[str, str]) -> bo
 
 
 def _begun(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, time: str) -> pl.DataFrame | None:
-    """Per unit its first treated period (null: never) and whether treatment ends again; None for a dose.
+    """Per unit its first period, its first treated one (null: never), and whether treatment ends again; None for a dose.
 
     Periods are compared as the panel reads them: "10" comes after "9".
     """
@@ -120,10 +124,11 @@ def _begun(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, time: s
     if not values["value"].is_in([0.0, 1.0]).all():
         return None
     begun = values.group_by("unit").agg(
+        pl.col("time").min().alias("seen"),
         pl.col("time").filter(pl.col("value") == 1).min().alias("start"),
         pl.col("time").filter(pl.col("value") == 0).max().alias("last_off"),
     )
-    return _with_one_start(begun.with_columns((pl.col("last_off") > pl.col("start")).fill_null(False).alias("switches")))
+    return begun.with_columns((pl.col("last_off") > pl.col("start")).fill_null(False).alias("switches"))
 
 
 def _periods(series: pl.Series) -> pl.Series:
@@ -133,8 +138,19 @@ def _periods(series: pl.Series) -> pl.Series:
     return values.unique().drop_nulls().sort()
 
 
+def _without_always_treated(begun: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Units of which something is seen before treatment, and how many are not such; all where treatment ends, or none is left."""
+    is_always = (pl.col("start") <= pl.col("seen")).fill_null(value=False)
+    seen_before = begun.filter(~is_always)
+    if bool(begun["switches"].any()) or seen_before["start"].null_count() == seen_before.height:
+        return _with_one_start(begun), 0
+    return _with_one_start(seen_before), begun.height - seen_before.height
+
+
 def _with_one_start(begun: pl.DataFrame) -> pl.DataFrame:
     """One start for all where nothing contradicts it: a unit whose row is missing in that period seems to start later."""
+    if "last_off" not in begun.columns:  # the study names the start
+        return begun
     is_treated, first = pl.col("start").is_not_null(), pl.col("start").min()
     is_one = (pl.col("last_off").filter(is_treated).max() < first).fill_null(value=False)
     return begun.with_columns(pl.when(is_treated & is_one).then(first).otherwise(pl.col("start")).alias("start"))
@@ -153,10 +169,13 @@ def _begun_by_cohort(rows: pl.DataFrame, column: str) -> pl.DataFrame:
     value = pl.col("value")
     if rows["value"].dtype.is_numeric():
         number = pl.col("value").cast(pl.Float64)
+        if rows["time"].dtype.is_numeric():
+            starts, periods = (rows[name].cast(pl.Float64).to_numpy() for name in ("value", "time"))
+            refuse_negative_starts(starts, periods, column)
         value = pl.when((number == 0) | number.is_infinite() | number.is_nan()).then(None).otherwise(pl.col("value"))
     elif rows["value"].dtype == pl.String:
         value = pl.col("value").replace("", None)
-    begun = rows.select("unit", value.alias("start")).unique()
+    begun = rows.group_by("unit", value.alias("start")).agg(pl.col("time").min().alias("seen"))
     if begun["unit"].n_unique() < begun.height:
         raise SchemaMismatch(
             f"`{column}` changes within a unit.",

@@ -6,7 +6,7 @@ Fast: the fitted nuisances are reused, and every point is closed-form; nothing i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,8 +24,12 @@ _DISAGREEMENT = 3.0
 _MOST_GROUPS = 12
 _FEWEST = 30
 _CHOSEN = "doubly robust, stacked learners"
-_COMPARED = (_CHOSEN, "inverse propensity weighting", "regression adjustment", "weighted regression")
+_WEIGHTS_ALONE, _MEANS_ALONE = "inverse propensity weighting", "outcome models alone, stacked learners"
+_BY_LINES = ("regression adjustment", "weighted regression")
+_COMPARED = (_CHOSEN, _WEIGHTS_ALONE, _MEANS_ALONE, *_BY_LINES)
 """estimators of one estimand; overlap weights answer another question and are shown only"""
+_REFUTED = ", refuted by the data"
+"""after the name of an estimator whose own model the data reject: shown, and not asked to agree"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +73,52 @@ def specification_curve(sample: Sample, fit: Fit, propensity: Propensity) -> tup
         is_chosen=True,
     )
     everything = _rows(ground, np.ones(len(sample.outcome), dtype=np.bool_), ground.chance, ground.simple.design)
-    points = [chosen, *(_point(name, everything, fit.estimand) for name in _ESTIMATORS)]
-    return (*points, *_trimmed(ground), *_without_each(ground))
+    points = [chosen, *(_point(name, everything, fit.estimand) for name in _ESTIMATORS), _means_alone(ground)]
+    refuted = _refuted(ground, everything)
+    named = (replace(point, estimator=f"{point.estimator}{_REFUTED}") if point.estimator in refuted else point for point in points)
+    return (*named, *_trimmed(ground), *_without_each(ground))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halves:
+    """What weights and outcome models of a doubly robust estimate correct in each other, in standard errors of the correction.
+
+    The estimate is consistent when either is right (Robins, Rotnitzky and Zhao 1994). Where the weights are right, they leave no
+    imbalance of any function of the covariates, so none of the fitted means; where the means are right, the weights find nothing in
+    the residuals (tests of Robins and Rotnitzky 2001). Cross-fitted means are fixed functions for the rows they are judged on.
+    """
+
+    of_weights: float
+    """doubly robust estimate less weighting alone"""
+    of_means: float
+    """doubly robust estimate less the outcome models alone"""
+
+
+def halves(sample: Sample, fit: Fit, propensity: Propensity) -> Halves:
+    """How far each half of the estimate is refuted by the other."""
+    ground = Ground(sample=sample, fit=fit, propensity=propensity)
+    return _halves(ground, _rows(ground, np.ones(len(sample.outcome), dtype=np.bool_), ground.chance, ground.simple.design))
+
+
+def doubts(found: Halves) -> list[Concern]:
+    """Both halves refuted beyond 3 standard errors: neither vouches for the estimate."""
+    if min(abs(found.of_weights), abs(found.of_means)) <= _DISAGREEMENT:
+        return []
+    text = (
+        f"neither half of the doubly robust estimate stands alone: the weights leave the predicted outcomes unbalanced "
+        f"({abs(found.of_weights):.1f} standard errors) and the outcome models are off where the weights look "
+        f"({abs(found.of_means):.1f} standard errors)."
+    )
+    return [Concern(severity="review", text=text)]
 
 
 def disagreement(points: Sequence[SpecificationPoint]) -> list[Concern]:
     """The estimators, on the same rows and the same adjustment, must agree.
 
     They are unreliable when two of them differ by more than 3 pooled standard errors, or when two significant ones (95 %) have
-    opposite signs. Two estimates of one sample vary together, so 3 pooled standard errors are far beyond chance.
+    opposite signs. Two estimates of one sample vary together, so 3 pooled standard errors are far beyond chance. An estimator whose
+    own model the data reject, while what the chosen one rests on stands, says nothing about the chosen one: `specification_curve`
+    has marked it, and it is not compared.
     """
     same = [
         point
@@ -118,6 +159,72 @@ def _first_clash(points: Sequence[SpecificationPoint]) -> list[Concern]:
     return []
 
 
+def _refuted(ground: Ground, rows: _Rows) -> frozenset[str]:
+    """Names of the estimators whose model the data reject while another half of the chosen estimate stands."""
+    found = _halves(ground, rows)
+    weights, means = abs(found.of_weights) > _DISAGREEMENT, abs(found.of_means) > _DISAGREEMENT
+    names = {_WEIGHTS_ALONE} if weights and not means else {_MEANS_ALONE} if means and not weights else set()
+    return frozenset(names | (set(_BY_LINES) if not means and _lines_predict_worse(ground, rows) else set()))
+
+
+def _halves(ground: Ground, rows: _Rows) -> Halves:
+    fit = ground.fit
+    estimate, influence = _weighting(rows, fit.estimand)
+    own = fit.influence[int(np.argmin(np.abs(fit.estimates - fit.estimate)))]
+    of_weights = (fit.estimate - estimate) / max(_spread(own - influence, rows), 1e-300)
+    correction = _mean_residual(ground, rows)
+    return Halves(of_weights=of_weights, of_means=float(correction.mean()) / max(_spread(correction, rows), 1e-300))
+
+
+def _mean_residual(ground: Ground, rows: _Rows) -> FloatArray:
+    """What weighting finds in the residuals of the outcome models; its mean is the correction, shape (n,)."""
+    odds = np.where(rows.treatment == 1, 1.0 / rows.chance, 1.0 / (1.0 - rows.chance))
+    given = rows.base * (odds if ground.fit.estimand == "ATE" else np.where(rows.treatment == 1, 0.0, odds * rows.chance))
+    out = np.zeros(len(given))
+    for arm in (0.0, 1.0):
+        inside = given * (rows.treatment == arm)
+        if inside.any():
+            out += (1.0 if arm else -1.0) * len(given) * inside * ground.residual / inside.sum()
+    return out
+
+
+def _means_alone(ground: Ground) -> SpecificationPoint:
+    """The fitted outcome means averaged (g-computation, Robins 1986), with the chosen estimate's standard error."""
+    sample, fit = ground.sample, ground.fit
+    base = np.ones(len(sample.outcome)) if sample.weights is None else sample.weights
+    effects = ground.treated - ground.untreated if fit.estimand == "ATE" else sample.outcome - ground.untreated
+    estimate = float(np.average(effects, weights=base if fit.estimand == "ATE" else base * sample.treatment))
+    half = _Z95 * fit.standard_error
+    return SpecificationPoint(
+        estimator=_MEANS_ALONE, sample=ALL_ROWS, adjustment=ALL_COVARIATES, estimate=estimate, low=estimate - half, high=estimate + half
+    )
+
+
+def _lines_predict_worse(ground: Ground, rows: _Rows) -> bool:
+    """Whether least squares by arm predicts rows left out worse than the learners do, beyond 3 standard errors of the difference.
+
+    Leave-one-out residuals in closed form (Allen 1974) against cross-fitted ones, squared, over the rows of an arm.
+    """
+    for arm in (0.0, 1.0) if ground.fit.estimand == "ATE" else (0.0,):
+        inside = rows.treatment == arm
+        design, outcome = rows.design[inside], rows.outcome[inside] - rows.outcome[inside].mean()
+        gram = design.T @ design
+        gram[np.diag_indices_from(gram)] += 1e-9 * np.trace(gram) / len(gram)
+        hat = design @ np.linalg.inv(gram)
+        left_out = (outcome - hat @ (design.T @ outcome)) / (1.0 - np.minimum(np.sum(hat * design, axis=1), 0.99))
+        gap = left_out**2 - ground.residual[inside] ** 2
+        if float(gap.mean()) > _DISAGREEMENT * float(gap.std(ddof=1)) / np.sqrt(len(gap)):
+            return True
+    return False
+
+
+def _spread(influence: FloatArray, rows: _Rows) -> float:
+    """Standard error of the mean of influence values, which need not be centred."""
+    values = influence - influence.mean()
+    sums = values if rows.clusters is None else sums_by(rows.clusters, values[:, None])[:, 0]
+    return float(np.sqrt(np.sum(sums**2))) / len(influence)
+
+
 def _trimmed(ground: Ground) -> list[SpecificationPoint]:
     found = []
     for trim in TRIMS[1:]:
@@ -154,7 +261,7 @@ def _rows(ground: Ground, kept: BoolArray, chance: FloatArray, design: FloatArra
     base = np.ones(int(kept.sum())) if sample.weights is None else sample.weights[kept]
     clusters = None if ground.clusters is None else np.unique(ground.clusters[kept], return_inverse=True)[1].astype(np.int64)
     return _Rows(
-        outcome=sample.outcome[kept],
+        outcome=sample.outcome[kept] - sample.outcome[kept].mean(),
         treatment=sample.treatment[kept],
         chance=chance,
         design=design,

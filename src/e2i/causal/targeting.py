@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from statistics import NormalDist
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -11,7 +10,7 @@ import polars as pl
 from e2i.causal.arrays import FloatArray
 from e2i.causal.cate.dr_learner import Scores
 from e2i.causal.cate.stored import Predicted
-from e2i.causal.cate.sums import critical_value
+from e2i.causal.cate.sums import below, critical_value, freedom_of
 from e2i.causal.design import Identification
 from e2i.causal.groupings import Grouping, group
 from e2i.causal.heterogeneity import kept_rows, usable_modifiers
@@ -45,20 +44,22 @@ def learn_policy(
     now = terms.value_per_unit * scores.treated_effect - terms.cost_per_treated * scores.treatment
     learned = learn(reward, scores, ask(kept, names), budget_share=terms.budget_share, seed=seed)
     chosen = learned.decided.astype(np.float64)
+    judged = replace(scores, weights=scores.weights * learned.judged)
+    scores = judged if judged.weights.sum() > 0 else scores
     weights = scores.weights / scores.weights.sum()
     options = {"learned": (chosen * reward, chosen), "everybody": (reward, 1.0 + 0.0 * chosen), "nobody": (0.0 * reward, 0.0 * chosen)}
     options["current"] = (now, scores.treatment)
     values = [value(name, gain, share=float(weights @ who), current=now, scores=scores) for name, (gain, who) in options.items()]
     extra = chosen * scores.effect - scores.treated_effect
     return Policy(
-        leaves=describe(learned, scores.weights),
+        leaves=describe(learned, predicted.scores.weights),
         values=tuple(values),
         expected_total_lift=mean_interval(scores.weights * extra, scores, float(scores.weights.sum()), times=float(len(reward))),
         recommendations=_recommend(scores, chosen, extra, [group(kept[name]) for name in names], segments),
         unit=terms.unit,
         cost_per_treated=terms.cost_per_treated,
         budget_share=terms.budget_share,
-        interval_method=f"doubly robust, decisions of 5 folds on held-out rows, {critical_value(scores.cluster)[1]}",
+        interval_method=f"doubly robust, each part decided by the tree of the parts before it, {critical_value(scores.cluster)[1]}",
     )
 
 
@@ -66,25 +67,25 @@ def _recommend(
     scores: Scores, chosen: FloatArray, extra: FloatArray, groupings: list[Grouping], segments: SegmentEffects
 ) -> tuple[PolicyRecommendation, ...]:
     """Rates and the outcome that the change brings, for every segment with an effect."""
-    out = []
+    out, critical, freedom = [], critical_value(scores.cluster)[0], freedom_of(scores.cluster)
     for item in groupings:
         for level, effect in enumerate(segments.by_modifier[item.modifier]):
-            if effect.status != "estimated":
-                continue
             members = item.codes == level
             weights = scores.weights * members
+            if effect.status != "estimated" or not weights.sum() > 0:
+                continue
             treated = int(chosen[members].sum())
             is_shown = visible(treated) is not None and visible(int(members.sum()) - treated) is not None
             lift = _total(scores, weights * extra)
             spread = (lift.high - lift.low) / 2.0
-            ratio = 1.96 * lift.estimate / spread if spread > 0 else 0.0
+            ratio = critical * lift.estimate / spread if spread > 0 else 0.0
             out.append(
                 PolicyRecommendation(
                     segment=f"{item.modifier} {item.labels[level]}",
                     current_treatment_rate=effect.treatment_rate,
                     recommended_treatment_rate=float(weights @ chosen / weights.sum()) if is_shown else None,
                     expected_incremental_outcome=lift,
-                    confidence=NormalDist().cdf(ratio),
+                    confidence=below(ratio, freedom),
                 )
             )
     return tuple(out)

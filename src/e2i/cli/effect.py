@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from e2i.domain.effect_report import untested
+
 if TYPE_CHECKING:
-    from e2i.domain.evidence import CausalFinding, Effect
+    from e2i.domain.evidence import CausalFinding, Effect, Hazard, Refutation
     from e2i.domain.report import StudyReport
 
 
@@ -17,9 +19,10 @@ def effect_lines(report: StudyReport) -> list[str]:
     question = f"{report.effect.treatment} on {report.effect.outcome}"
     if finding.effect is None:
         return [f"Effect    {question}: refused. {finding.refusal}"]
-    reasons = "; ".join(finding.verdict.reasons)
+    reasons = finding.verdict.reasons
     if finding.verdict.name != "proceed":
-        return [f"Effect    {question}: {finding.verdict.name}. {reasons}"]
+        head = f"Effect    {question}: {finding.verdict.name}."
+        return [f"{head} {reasons[0]}"] if len(reasons) == 1 else [head, *(f"Reason    {_sentence(reason)}" for reason in reasons)]
     naive = finding.effect.naive_difference
     beside = "" if naive is None else f"; naive difference {naive:.3g}"
     return [f"Effect    {question}: {finding.effect.estimand} {_with_interval(finding.effect)}{beside}; proceed"]
@@ -44,17 +47,33 @@ def effect_table(report: StudyReport) -> list[str]:
     if report.effect is None:
         return []
     finding = report.effect.finding
-    lines = [f"Design    {reason}" for reason in finding.reasons]
-    lines += [f"Check     {hazard.code}: {hazard.text} {hazard.remedy}".rstrip() for hazard in finding.hazards]
+    lines = [f"Design    {_sentence(reason)}" for reason in finding.reasons]
+    lines += [_check(hazard) for hazard in finding.hazards]
     if finding.effect is not None:
         lines.append(f"Method    {finding.effect.estimator}; interval: {finding.effect.interval_method}")
         if finding.effect.certificate:
             lines.append(f"          {finding.effect.certificate}")
-    lines += [
-        f"Test      {'told  ' if item.is_reported_only else 'passed' if item.passed else 'FAILED'} {item.test}: {item.detail}"
-        for item in finding.refutations
-    ]
+    lines += [_test(item) for item in sorted(finding.refutations, key=lambda item: untested(item.test) is not None)]
     return [*lines, *(_details(finding) if finding.verdict.name == "proceed" else [])]
+
+
+def _check(hazard: Hazard) -> str:
+    if hazard.code == "note":
+        return f"Note      {_sentence(hazard.text)}"
+    action = "" if hazard.action == "warn" else f" ({hazard.action})"
+    return f"Check     {hazard.code}{action}: {hazard.text} {hazard.remedy}".rstrip()
+
+
+def _test(item: Refutation) -> str:
+    """What ran with its result; what could not be tested says so and is no result."""
+    name = untested(item.test)
+    if name is not None:
+        return f"Untested  {name}: {item.detail}"
+    return f"Test      {'told  ' if item.is_reported_only else 'passed' if item.passed else 'FAILED'} {item.test}: {item.detail}"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def _details(finding: CausalFinding) -> list[str]:

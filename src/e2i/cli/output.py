@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from typing import Any
 
 
@@ -18,6 +20,17 @@ def print_line(text: str = "") -> None:
     """One line on standard output."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def print_paragraph(text: str, *, indent: int = 2, hang: int = 12) -> None:
+    """A long line: folded under its label on a terminal, one line where a program reads it."""
+    lead = " " * indent
+    if not sys.stdout.isatty():
+        print_line(f"{lead}{text}")
+        return
+    width = max(40, shutil.get_terminal_size().columns)
+    rest = " " * hang
+    print_line(textwrap.fill(text, width, initial_indent=lead, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False))
 
 
 def print_note(text: str) -> None:

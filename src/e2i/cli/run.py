@@ -12,7 +12,7 @@ import typer
 
 from e2i.cli.effect import effect_lines, effect_table, plan_lines
 from e2i.cli.options import AsJson, Home, settings
-from e2i.cli.output import print_json, print_line
+from e2i.cli.output import print_json, print_line, print_paragraph
 from e2i.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def effect(
         _summarise(result)
         print_line()
         for line in effect_table(result.report):
-            print_line(f"  {line}")
+            print_paragraph(line)
     if result.report.status == "blocked":
         raise typer.Exit(BLOCKED)
 
@@ -105,7 +105,7 @@ def _summarise(result: StudyResult) -> None:
     resumed = " (resumed)" if result.resumed else ""
     print_line(f"{report.study}: {report.status}{resumed}, run {report.run_id}")
     for line in (*_data_lines(report), *_model_lines(report), *effect_lines(report), *plan_lines(report), *report.warnings):
-        print_line(f"  {line}")
+        print_paragraph(line)
     print_line(f"  Report: {result.html}")
 
 

@@ -1,9 +1,9 @@
-"""Tables in files: csv, parquet and Stata, scanned lazily and hashed by their bytes."""
+"""Tables in files: csv, parquet and Stata, also compressed, scanned lazily and hashed by their bytes."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from e2i.data.csv_scan import BLOCK, inspect_csv
-from e2i.data.frames import column_kind, iso_dates, pick_columns, plain_types
+from e2i.data.frames import column_kind, iso_dates, pick_columns, plain_text, plain_types
 from e2i.data.nearest import did_you_mean
+from e2i.data.unpack import PACKED, inner_suffix, unpacked
 from e2i.errors import BackendRejected, LeakageFound, NotFound, SchemaMismatch, TooFewRows
 from e2i.ports.data import Snapshot
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-SUFFIXES = (".csv", ".parquet", ".dta")
+TEXT_TABLES = (".csv", ".tsv", ".txt")
+SUFFIXES = (*TEXT_TABLES, ".parquet", ".dta")
 STREAMED = (".csv", ".parquet")
 """what can be read without being loaded"""
 MISSING_TEXT = ["NA", "N/A", "NULL", "null", "NaN", "nan"]
@@ -40,7 +42,7 @@ class FileTable:
     def columns(self) -> dict[str, str]:
         """Column -> kind."""
         self._check_exists()
-        return {name: column_kind(dtype) for name, dtype in self._reading.rows.collect_schema().items()}
+        return {name: column_kind(dtype) for name, dtype in self.reading.rows.collect_schema().items()}
 
     def identity(self) -> str:
         """The hash of the file's bytes."""
@@ -50,7 +52,7 @@ class FileTable:
     def load(self, columns: Sequence[str] | None) -> Snapshot:
         """All rows of the chosen columns; the hash is of the whole file."""
         self._check_exists()
-        reading = self._reading
+        reading = self.reading
         try:
             frame = pick_columns(reading.rows, columns, where=self.where).collect(engine="streaming")
         except (pl.exceptions.PolarsError, OSError) as error:
@@ -59,13 +61,17 @@ class FileTable:
         return Snapshot(frame=frame, sha256=reading.sha256, table=self.path.stem, is_synthetic=reading.is_synthetic, modified_at=modified)
 
     @cached_property
-    def _reading(self) -> _Reading:
-        readers = {".csv": _open_csv, ".parquet": _open_parquet, ".dta": _open_stata}
-        reader = readers.get(self.path.suffix.lower())
-        if reader is None:
-            what = f"files of type `{self.path.suffix}` cannot be read."
-            raise SchemaMismatch(what, where=self.where, advice=f"Use one of {', '.join(SUFFIXES)}.")
+    def reading(self) -> _Reading:
+        """The table as a plan; bytes are looked at once."""
         try:
+            if self.path.suffix.lower() in PACKED:
+                return self._unpacked()
+            readers = {**dict.fromkeys(TEXT_TABLES, _open_csv), ".parquet": _open_parquet, ".dta": _open_stata}
+            reader = readers.get(self.path.suffix.lower())
+            if reader is None:
+                what = f"files of type `{self.path.suffix}` cannot be read."
+                advice = f"Use one of {', '.join(SUFFIXES)}; each may be packed as {', '.join(PACKED)}."
+                raise SchemaMismatch(what, where=self.where, advice=advice)
             reading = reader(self)
             if reading.row_count == 0:
                 raise TooFewRows("the table has columns and no rows.", where=self.where, advice="Export it again with its data rows.")
@@ -80,20 +86,26 @@ class FileTable:
         except (pl.exceptions.PolarsError, OSError) as error:
             raise self.unreadable(error) from error
 
+    def _unpacked(self) -> _Reading:
+        """Held in memory, since the unpacked file does not last."""
+        with unpacked(self.path, types=SUFFIXES, where=self.where) as path:
+            reading = FileTable(path=path, where=self.where).reading
+            return replace(reading, rows=reading.rows.collect(engine="streaming").lazy(), sha256=_file_sha256(self.path))
+
     def _check_exists(self) -> None:
         if self.path.is_dir():
             raise SchemaMismatch("this is a folder, not a file.", where=self.where, advice="Name one csv or parquet file.")
         if self.path.exists():
             return
         folder = self.path.parent
-        names = [entry.name for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES] if folder.is_dir() else []
+        names = [entry.name for entry in folder.iterdir() if inner_suffix(entry) in (*SUFFIXES, ".zip")] if folder.is_dir() else []
         advice = did_you_mean(self.path.name, names) or "Check `data.source`; a path is relative to the study file."
         raise NotFound("there is no such file.", where=self.where, advice=advice)
 
     def unreadable(self, error: Exception) -> SchemaMismatch:
         """A reader's complaint as ours."""
         reason = str(error).strip().splitlines()[0].rstrip(".")
-        kind = self.path.suffix.lower().lstrip(".")
+        kind = inner_suffix(self.path).lstrip(".")
         return SchemaMismatch(f"this cannot be read as {kind}: {reason}.", where=self.where, advice="Is the file whole? Export it again.")
 
 
@@ -111,7 +123,7 @@ def _open_csv(table: FileTable) -> _Reading:
     rows = pl.scan_csv(table.path, separator=facts.separator, schema=seen, null_values=MISSING_TEXT)  # else each pass infers again
     if facts.has_blank_lines:
         rows = rows.filter(~pl.all_horizontal(pl.all().is_null()))
-    return _Reading(rows=rows, sha256=facts.sha256, row_count=None)
+    return _Reading(rows=plain_text(rows, has_decimal_comma=facts.separator != ","), sha256=facts.sha256, row_count=None)
 
 
 def _open_parquet(table: FileTable) -> _Reading:

@@ -88,6 +88,34 @@ def iso_dates(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows.with_columns(parsed.alias(name) for name, parsed in candidates.items() if verdict[name])
 
 
+_TRUTHS = ("TRUE", "True", "true", "FALSE", "False", "false")
+
+
+def plain_text(rows: pl.LazyFrame, *, has_decimal_comma: bool) -> pl.LazyFrame:
+    """Text columns of a csv that are TRUE and FALSE become booleans, and numbers with a decimal comma become numbers.
+
+    `has_decimal_comma` allows the comma: the file separates values by something else. Where every comma has three digits behind it, it
+    may part thousands instead, and the column stays text.
+    """
+    texts = [name for name, dtype in rows.collect_schema().items() if dtype == pl.String]
+    if not texts:
+        return rows
+    tests = [pl.col(name).is_in(_TRUTHS).all().alias(f"truth:{name}") for name in texts]
+    tests += [pl.col(name).is_not_null().any().alias(f"known:{name}") for name in texts]
+    for name in texts if has_decimal_comma else ():
+        text = pl.col(name).str.strip_chars()
+        tests.append(text.str.contains(r"^[-+]?\d*(,\d+)?$").all().alias(f"number:{name}"))
+        tests.append((text.str.contains(",", literal=True) & ~text.str.contains(r",\d{3}$")).any().alias(f"comma:{name}"))
+    seen = rows.select(tests).collect(engine="streaming").row(0, named=True)
+    casts = []
+    for name in texts:
+        if seen[f"known:{name}"] and seen[f"truth:{name}"]:
+            casts.append(pl.col(name).str.to_lowercase() == "true")
+        elif has_decimal_comma and seen[f"number:{name}"] and seen[f"comma:{name}"]:
+            casts.append(pl.col(name).str.strip_chars().str.replace(",", ".", literal=True).cast(pl.Float64))
+    return rows.with_columns(casts) if casts else rows
+
+
 def _is_form(name: str, pattern: str) -> pl.Expr:
     return pl.col(name).is_null() | pl.col(name).str.contains(pattern)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from e2i.data.derive import DerivedTable, Loadable
 from e2i.data.files import STREAMED, FileTable
 from e2i.data.postgres_table import PostgresTable
 from e2i.data.synthetic.table import SyntheticTable
-from e2i.errors import MissingExtra, NotFound
+from e2i.errors import MissingExtra, NotFound, SchemaMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,14 +18,6 @@ if TYPE_CHECKING:
     from e2i.data.compress import LargeFile
     from e2i.domain.data_spec import DataSpec
     from e2i.ports.data import Snapshot
-
-
-class _Table(Protocol):
-    def identity(self) -> str: ...
-
-    def columns(self) -> dict[str, str]: ...
-
-    def load(self, columns: Sequence[str] | None) -> Snapshot: ...
 
 
 class LocalFrameSource:
@@ -71,7 +64,12 @@ class LocalFrameSource:
         return _table(data, base=base).load(columns)
 
 
-def _table(data: DataSpec, *, base: Path) -> _Table:
+def _table(data: DataSpec, *, base: Path) -> Loadable:
+    table = _source_table(data, base=base)
+    return DerivedTable(table=table, derive=data.derive) if data.derive else table
+
+
+def _source_table(data: DataSpec, *, base: Path) -> Loadable:
     if data.source == "synthetic":
         return SyntheticTable(table=data.table, seed=data.seed, size=data.size)
     if data.source.startswith(("postgresql://", "postgres://")):
@@ -91,11 +89,14 @@ def large_file(data: DataSpec, *, base: Path, threshold_gb: float, memory_gb: fl
     """
     from e2i.data.compress import LargeFile
 
-    table = _table(data, base=base)
+    table = _source_table(data, base=base)
     if not isinstance(table, FileTable) or table.path.suffix.lower() not in STREAMED or not table.path.is_file():
         return None
     if table.path.stat().st_size <= threshold_gb * 1e9:
         return None
+    if data.derive:
+        advice = "Write the derived columns into the file, or draw a random sample of units into a smaller one."
+        raise SchemaMismatch("a file of this size is streamed, and `data.derive` needs its rows.", where=data.source, advice=advice)
     return LargeFile(path=table.path, memory_gb=memory_gb, threads=threads)
 
 

@@ -76,9 +76,13 @@ CLASHES = (
         )
     ),
 )
+_DERIVE = (
+    " Or derive a new column in the study, under `data`: `derive: {NEW: \"COLUMN = 'yes'\"}`, "
+    "or `derive: {NEW: \"CAST(REPLACE(COLUMN, ',', '') AS DOUBLE)\"}` for numbers with marks of thousands."
+)
 KINDS: dict[str, tuple[tuple[str, ...], str]] = {
-    "effect.treatment": (COUNTABLE, "Code it as 0 and 1, or as a dose."),
-    "effect.outcome": (COUNTABLE, "Name a number, or code it as 0 and 1."),
+    "effect.treatment": (COUNTABLE, "Code it as 0 and 1, or as a dose." + _DERIVE),
+    "effect.outcome": (COUNTABLE, "Name a number, or code it as 0 and 1." + _DERIVE),
     "effect.negative_controls": (COUNTABLE, "Name a number, or code it as 0 and 1."),
     "effect.instruments": (COUNTABLE, "Name a number, or code it as 0 and 1."),
     "effect.negative_exposures": (COUNTABLE, "Name a number, or code it as 0 and 1."),

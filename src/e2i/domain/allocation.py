@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from e2i.domain.data_spec import DataSpec, Strict
+from e2i.domain.plain import plain
 
 Curve = Literal["linear", "saturating", "hill", "log"]
 Objective = Literal["maximize_outcome", "maximize_roi", "minimize_cost", "balance"]
@@ -226,5 +227,6 @@ class AllocationPlan:
         return self.summary_text
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+        """Plain data, where numbers that are not finite are None."""
+        found: dict[str, Any] = plain(asdict(self))
+        return found

@@ -25,6 +25,9 @@ class DataSpec(Strict):
     query: str | None = None
     seed: int = 7
     size: int | None = Field(default=None, gt=0, description="synthetic world only: number of HCPs")
+    derive: dict[str, str] = Field(
+        default={}, description="new column -> an SQL expression over the columns of a row, such as `quantity > 0`"
+    )
     as_of: date | None = Field(default=None, description="the day the data claim to be current; without it freshness is unknown")
 
     @model_validator(mode="after")

@@ -8,6 +8,8 @@ from typing import Any
 from e2i.domain.disclosure import SMALL_CELL, number, numbers, visible, visible_counts
 from e2i.domain.evidence import BalanceRow, CausalFinding, Effect, PeriodEffect, Refutation, SpecificationPoint, VerdictName
 
+_UNTESTED = "untested_"
+
 
 @dataclass(frozen=True, kw_only=True)
 class EffectSummary:
@@ -49,6 +51,15 @@ class EffectSummary:
             "path": [asdict(point) for point in finding.path] or None,
             "donor_weights": numbers(finding.weights),
         }
+
+
+def untested(test: str) -> str | None:
+    """What a check could not test, by its name; None for a test that ran.
+
+    >>> untested("untested_negative_control:nrx_other"), untested("pre_trend")
+    ('negative_control:nrx_other', None)
+    """
+    return test.removeprefix(_UNTESTED) if test.startswith(_UNTESTED) else None
 
 
 def _effect(effect: Effect | None) -> dict[str, Any]:

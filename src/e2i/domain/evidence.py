@@ -39,6 +39,8 @@ class Refutation:
     detail: str
     statistic: float | None = None
     p_value: float | None = None
+    smallest_p: float | None = None
+    """of a rank test: the least p-value that so many placebos can give"""
     estimate: float | None = None
     """the effect under the test, where there is one"""
     is_reported_only: bool = False

@@ -8,14 +8,13 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from e2i.domain.data_spec import DataSpec, Strict
+from e2i.domain.plain import plain
 
 GapType = Literal["vs_target", "vs_benchmark", "vs_potential", "temporal"]
 GAP_TYPES: tuple[GapType, ...] = ("vs_target", "vs_benchmark", "vs_potential", "temporal")
 Level = Literal["low", "medium", "high"]
 Basis = Literal["causal", "associational"]
-PERIOD = (
-    r"^(latest_month|latest_quarter|latest_year|\d{4}|\d{4}-?Q[1-4]|\d{4}-(0[1-9]|1[0-2])|\d{4}-\d{2}-\d{2}\.\.\d{4}-\d{2}-\d{2})$"
-)
+PERIOD = r"^(latest_month|latest_quarter|latest_year|\d{4}|\d{4}-?Q[1-4]|\d{4}-(0[1-9]|1[0-2])|\d{4}-\d{2}-\d{2}\.\.\d{4}-\d{2}-\d{2})$"
 
 
 class GapColumns(Strict):
@@ -264,9 +263,7 @@ class GapReport:
         return self.executive_summary
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; quick wins and strategic bets by rank."""
-        return {
-            **asdict(self),
-            "quick_wins": [item.rank for item in self.quick_wins],
-            "strategic_bets": [item.rank for item in self.strategic_bets],
-        }
+        """Plain data, where numbers that are not finite are None; quick wins and strategic bets by rank."""
+        found: dict[str, Any] = plain(asdict(self))
+        wins, bets = ([item.rank for item in items] for items in (self.quick_wins, self.strategic_bets))
+        return {**found, "quick_wins": wins, "strategic_bets": bets}

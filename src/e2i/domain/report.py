@@ -6,7 +6,6 @@ content. Counts of 1-10 people, and counts from which such a count could be deri
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +24,7 @@ from e2i.domain.experiments import (
     SplitPlan,
     TrainedModel,
 )
+from e2i.domain.plain import plain
 from e2i.domain.quality import QCIssue, QCReport, QCStatus
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class ModelSummary:
             "target": self.target,
             "problem_type": self.problem_type,
             "algorithm": trained.algorithm,
-            "hyperparameters": {name: _plain(value) for name, value in trained.hyperparameters.items()} or None,
+            "hyperparameters": plain(trained.hyperparameters) or None,
             "framework": trained.framework,
             "mlflow_run_id": trained.mlflow_run_id,
             "model_uri": trained.model_uri,
@@ -160,6 +160,8 @@ class StudyReport:
     description: str | None = None
     brand: str | None = None
     data: DataSummary | None = None
+    derived: dict[str, str] = field(default_factory=dict)
+    """column -> expression, of what the study derives from the data"""
     qc: QCSummary | None = None
     splits: SplitPlan | None = None
     model: ModelSummary | None = None
@@ -201,6 +203,7 @@ class StudyReport:
             "experiment": self.experiment.to_dict() if self.experiment else None,
             "lineage": {
                 "data_sha256": self.data.sha256 if self.data else None,
+                "derived": dict(self.derived) or None,
                 "run_id": self.run_id,
                 "experiment_id": self.experiment_id,
                 "mlflow_run_id": model["mlflow_run_id"] if model else None,
@@ -231,10 +234,6 @@ def _fairness(values: dict[str, float]) -> dict[str, float | None] | None:
     """Keys of one group end in `[group]`; `n[group]` counts its people."""
     small = {key.removeprefix("n") for key, value in values.items() if key.startswith("n[") and value <= SMALL_CELL}
     return numbers({key: value for key, value in values.items() if key[key.find("[") :] not in small})
-
-
-def _plain(value: float | str | bool | None) -> float | str | bool | None:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _issue(issue: QCIssue) -> dict[str, Any]:

@@ -55,15 +55,23 @@ def infer_problem_type(study: Study, levels: int) -> ProblemType:
     return "binary_classification" if levels <= 2 else "regression"
 
 
+def minimum_samples(study: Study, problem: ProblemType) -> int:
+    """Labelled rows below which the study is not started; a study that asks for an effect alone leaves that to the causal part."""
+    return 1 if study.prediction is None else MINIMUM_SAMPLES[problem]
+
+
 def key_columns(study: Study) -> tuple[str, ...]:
     """The columns whose values together name a row; empty where the study names no unit.
 
     Without a time, one row is one unit, except in a purely predictive study with an event time: a unit may have several events.
+    A double difference over time may have groups as units, with several people in each period: there the causal part tells copies
+    from people.
     """
     if study.unit is None:
         return ()
     if study.time is not None:
-        return (study.unit, study.time)
+        may_be_groups = study.prediction is None and study.effect is not None and study.effect.design in ("auto", "did")
+        return () if may_be_groups else (study.unit, study.time)
     event = study.prediction.event_time if study.prediction is not None else None
     return (study.unit, event) if event is not None and study.effect is None else (study.unit,)
 
@@ -80,7 +88,8 @@ def roles(study: Study) -> dict[str, tuple[str, ...]]:
     add("unit", study.unit)
     add("time", study.time)
     if (effect := study.effect) is not None:
-        add("treatment", effect.treatment)
+        if effect.cohort is None:  # else the treatment is only a name
+            add("treatment", effect.treatment)
         add("outcome", effect.outcome)
         add("confounder", *effect.confounders)
         add("modifier", *effect.modifiers)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from e2i.domain.plain import plain
+
 ResponderType = Literal["high", "average", "low"]
-SegmentStatus = Literal["estimated", "suppressed", "one_arm", "too_few"]
+SegmentStatus = Literal["estimated", "suppressed", "one_arm", "one_cluster", "too_few"]
 Band = Literal["low", "moderate", "high"]
 
 
@@ -158,7 +159,7 @@ class PolicyValue:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyRecommendation:
-    """What the learned policy means for one segment. `confidence` is the normal probability that the change helps."""
+    """What the learned policy means for one segment. `confidence` is the probability, normal or t over clusters, that the change helps."""
 
     segment: str
     current_treatment_rate: float | None
@@ -257,13 +258,5 @@ class HeterogeneityReport:
             "expected_total_lift": asdict(lift) if lift is not None else None,
             "policy_recommendations": [asdict(item) for item in self.policy_recommendations],
         }
-        plain: dict[str, Any] = _plain(told)
-        return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        found: dict[str, Any] = plain(told)
+        return found

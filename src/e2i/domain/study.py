@@ -27,6 +27,9 @@ class EffectSpec(Strict):
     outcome: str
     confounders: tuple[str, ...] = ()
     modifiers: tuple[str, ...] = ()
+    unit_effects: Literal["own", "econml"] = Field(
+        default="own", description="forest behind the effects of single units: ours, or EconML's CausalForestDML, several times as slow"
+    )
     negative_controls: tuple[str, ...] = Field(default=(), description="outcomes that the treatment cannot move")
     negative_exposures: tuple[str, ...] = Field(default=(), description="treatments that cannot move the outcome")
     pre_outcomes: tuple[str, ...] = Field(default=(), description="the outcome before treatment, a column per period, oldest first")
@@ -35,6 +38,10 @@ class EffectSpec(Strict):
     design: Design = "auto"
     cohort: str | None = None
     cluster: str | None = Field(default=None, description="rows of one cluster are not independent; default in a panel: the unit")
+    place: str | None = Field(
+        default=None,
+        description="territory, account or region within which treatment of one unit may reach another; tested for spill-over",
+    )
     weights: str | None = Field(default=None, description="sampling weights, positive")
     randomised: bool = Field(default=False, description="treatment was assigned by chance: no confounder is needed")
     edges: tuple[str, ...] = Field(default=(), description='the causal graph, "cause -> effect" each; adjustment is then checked or found')

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from e2i.domain.data_spec import DataSpec
 from e2i.domain.disclosure import visible_counts
+from e2i.domain.plain import plain
 
 OutcomeType = Literal["continuous", "binary", "count", "time_to_event"]
 TrialDesign = Literal["rct", "stratified", "cluster_rct", "matched_pairs", "geo"]
@@ -354,8 +355,8 @@ class ExperimentPlan:
         return f"{self.design_type}: {size}, detectable effect {mde}, validity {self.validity_score}, {self.proceed_recommendation}."
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; small counts hidden."""
-        plain = asdict(self)
+        """Plain data; small counts hidden, numbers that are not finite are None."""
+        found: dict[str, Any] = plain(asdict(self))
         if self.assignment is not None:
-            plain["assignment"]["counts"] = visible_counts(self.assignment.counts)
-        return {**plain, "redesign_iterations": self.redesign_iterations}
+            found["assignment"]["counts"] = visible_counts(self.assignment.counts)
+        return {**found, "redesign_iterations": self.redesign_iterations}

@@ -90,6 +90,7 @@ def detect(frame: pl.DataFrame, spec: GapSpec) -> GapTable:
         for by in spec.segmentations:
             metric, gone = _metric(name, by, mine, earlier, adds_up=adds_up, spec=spec, span=span, all_rows=known.frame)
             n_cells, n_hidden = n_cells + len(metric.now), n_hidden + gone
+            warnings += _late(metric, dates=mine[f"{KEPT}date"].n_unique())
             found += [_compare(metric, cell, kind, spec) for cell in metric.now for kind in spec.gap_types]
         warnings += _partial(name, mine, earlier, spec)
     warnings += _unsized(rows)
@@ -214,7 +215,7 @@ def _benchmark(metric: _Metric, cell: Cell) -> _Reference | str:
     if all(item is not None for item in errors):
         scaled = np.array(errors, dtype=float) / (weights[:-1] if metric.adds_up else 1.0)
         error = float(np.sqrt(np.sum((shares * scaled) ** 2))) * own
-    return _Reference(current=cell.value, value=float(shares @ rates) * own, standard_error=error, note=_by_head(metric, own))
+    return _Reference(current=cell.value, value=float(shares @ rates) * own, standard_error=error, note=_by_head(metric, [*others, cell]))
 
 
 def _potential(metric: _Metric, cell: Cell) -> _Reference | str:
@@ -226,7 +227,7 @@ def _potential(metric: _Metric, cell: Cell) -> _Reference | str:
     rates = np.array([peer.value for peer in peers]) / (weights[:-1] if metric.adds_up else 1.0)
     best = float(np.quantile(rates, 1 - POTENTIAL_QUANTILE if metric.is_lower_better else POTENTIAL_QUANTILE))
     note = f"The best of {len(peers)} cells are partly lucky: their next period will be nearer the middle."
-    return _Reference(current=cell.value, value=best * own, note=" ".join(filter(None, (note, _by_head(metric, own)))))
+    return _Reference(current=cell.value, value=best * own, note=" ".join(filter(None, (note, _by_head(metric, [*peers, cell])))))
 
 
 def _temporal(metric: _Metric, cell: Cell) -> _Reference | str:
@@ -246,20 +247,26 @@ def _peers(metric: _Metric, cell: Cell) -> list[Cell]:
 
 
 def _exposures(metric: _Metric, group: Sequence[Cell]) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], float]:
-    """Weights of cells, and what a rate is multiplied with to be the last cell's value: people for volumes, 1 for averages."""
-    sizes = [cell.exposure for cell in group]
-    if any(size is None or size <= 0 for size in sizes):
-        return np.ones(len(group)), 1.0
-    weights = np.array(sizes, dtype=float)
+    """Weights of cells, and what a rate is multiplied with to be the last cell's value: 1 for averages; for volumes people, or
+    dates where people are not known, so that a cell with late data is not behind for that alone.
+    """  # noqa: D205
+    if _knows_people(group):
+        weights = np.array([cell.exposure for cell in group], dtype=float)
+    else:
+        weights = np.array([cell.dates if metric.adds_up else 1 for cell in group], dtype=float)
     return weights, float(weights[-1]) if metric.adds_up else 1.0
 
 
-def _by_head(metric: _Metric, own: float) -> str | None:
+def _knows_people(group: Sequence[Cell]) -> bool:
+    return all(cell.exposure is not None and cell.exposure > 0 for cell in group)
+
+
+def _by_head(metric: _Metric, group: Sequence[Cell]) -> str | None:
     if not metric.adds_up:
         return None
-    if own != 1.0:
+    if _knows_people(group):
         return "Compared by head of sample_size."
-    return "Volumes are compared as they are: the table does not tell how many people there are."
+    return "Volumes are compared by date, as they are: the table does not tell how many people there are."
 
 
 def _partial(name: str, now: pl.DataFrame, earlier: pl.DataFrame, spec: GapSpec) -> list[str]:
@@ -270,6 +277,14 @@ def _partial(name: str, now: pl.DataFrame, earlier: pl.DataFrame, spec: GapSpec)
     if not 0 < have < before:
         return []
     return [f"{name} has {have} dates in the period and {before} in the reference period; volumes are compared by date."]
+
+
+def _late(metric: _Metric, *, dates: int) -> list[str]:
+    late = sum(cell.dates < dates for cell in metric.now)
+    if not late:
+        return []
+    what = f"{metric.name} by {' x '.join(metric.by)}: {late} of {len(metric.now)} cells have fewer than {dates} dates of the period"
+    return [f"{what}; they are judged by the dates that they have."]
 
 
 def _unsized(rows: pl.DataFrame) -> list[str]:

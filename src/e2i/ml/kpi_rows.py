@@ -68,6 +68,10 @@ def tidy(frame: pl.DataFrame, spec: GapSpec) -> KpiRows:
         warnings.append(f"{asked.height - whole.height:,} rows without a date, metric or value were left out; they are unknown, not 0.")
     if whole.height > once.height:
         warnings.append(f"{whole.height - once.height:,} repeated rows were counted once.")
+    beside = once.height - once.n_unique(subset=_telling_apart(once, spec))
+    if beside:
+        what = "rows have another value than a row of the same date, metric and cell"
+        warnings.append(f"{beside:,} {what}; all are counted. If they are restatements, keep the latest alone.")
     return KpiRows(frame=once, warnings=tuple(warnings))
 
 
@@ -204,3 +208,11 @@ def _identifying(frame: pl.DataFrame, spec: GapSpec) -> list[str]:
     """All columns except keys that number the rows."""
     names = {name for name in frame.columns if not name.lower().endswith("_id") or frame[name].n_unique() < frame.height}
     return [name for name in frame.columns if name in names or name in spec.filters or name in _segment_columns(spec)]
+
+
+def _telling_apart(frame: pl.DataFrame, spec: GapSpec) -> list[str]:
+    """The columns that say what a row is about: not its numbers, nor when it was loaded."""
+    roles = {getattr(spec.columns, role) for role in NUMBERS} | {f"{KEPT}{role}" for role in NUMBERS} | {spec.columns.benchmark}
+    loaded = {name for name in frame.columns if frame[name].dtype == pl.Date or frame[name].dtype == pl.Datetime} - {f"{KEPT}date"}
+    floats = {name for name in frame.columns if frame[name].dtype.is_float()}
+    return [name for name in _identifying(frame, spec) if name not in roles | loaded | floats]

@@ -16,6 +16,7 @@ from pandera.errors import SchemaError, SchemaErrorReason, SchemaErrors
 from e2i.domain.quality import CheckResult
 from e2i.domain.scope import key_columns, roles, used_columns
 from e2i.domain.vocabulary import AGENT_ACTIVITIES, BUSINESS_METRICS, CAUSAL_PATHS, ML_PREDICTIONS, PATIENT_JOURNEYS, TRIGGERS
+from e2i.mlops.quality_checks import is_coded
 
 if TYPE_CHECKING:
     from datetime import date
@@ -114,7 +115,13 @@ def study_schema(study: Study, frame: pl.DataFrame, *, problem: ProblemType, tod
     treatment is 0 or 1, a binary target too; outcome and target are numbers; event_time is a date, time a date or a whole
     number (a period); neither lies after `today`; every number in a used column is finite.
     """
-    columns = {name: _role_column(frame, name, names, problem, today) for name, names in roles(study).items()}
+    has_levels = study.effect is not None and study.effect.reference is not None
+    columns = {
+        name: _role_column(frame, name, tuple(role for role in names if not (has_levels and role == "treatment")), problem, today)
+        for name, names in roles(study).items()
+    }
+    if study.prediction is None and study.time in frame.columns and frame.schema[study.time] in (pl.String, pl.Float64):
+        columns[study.time] = pa.Column(frame.schema[study.time], nullable=False)  # periods such as 2004Q1, as the causal part reads them
     for name in used_columns(study, frame.columns):
         if name not in columns and frame.schema[name].is_float():
             columns[name] = pa.Column(frame.schema[name], checks=[_finite()], nullable=True)
@@ -133,18 +140,19 @@ def _role_column(frame: pl.DataFrame, name: str, names: tuple[str, ...], problem
             checks.append(pa.Check.le(_last_moment(actual, today), name="date_in_future"))
     elif any(role in _NUMERIC for role in names):
         dtype = actual if actual is not None and (actual.is_numeric() or actual == pl.Boolean) else pl.Float64()
-        checks += _coded(actual, names, problem)
+        checks += _coded(frame[name], names, problem) if actual is not None else []
     return pa.Column(dtype, checks=checks, nullable=not any(role in _NO_GAPS for role in names))
 
 
-def _coded(actual: pl.DataType | None, names: tuple[str, ...], problem: ProblemType) -> list[pa.Check]:
-    if actual is None or not actual.is_numeric():
+def _coded(values: pl.Series, names: tuple[str, ...], problem: ProblemType) -> list[pa.Check]:
+    if not values.dtype.is_numeric():
         return []
+    codes = [0.0, 1.0] if values.dtype.is_float() else [0, 1]
     found = []
-    if "treatment" in names:
-        found.append(pa.Check.isin([0, 1], name="treatment_not_binary"))
+    if "treatment" in names and is_coded(values):
+        found.append(pa.Check.isin(codes, name="treatment_not_binary"))
     if "target" in names and problem == "binary_classification":
-        found.append(pa.Check.isin([0, 1], name="target_not_binary"))
+        found.append(pa.Check.isin(codes, name="target_not_binary"))
     return found
 
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from e2i.domain.experiments import ProblemType
 from e2i.domain.quality import CheckResult, QCIssue, Severity
-from e2i.domain.scope import MINIMUM_EVENTS, MINIMUM_SAMPLES, judged_column, key_columns, roles, used_columns
+from e2i.domain.scope import MINIMUM_EVENTS, judged_column, key_columns, minimum_samples, roles, used_columns
 from e2i.domain.study import Study
 
 SUITE = "structure"
@@ -77,6 +77,12 @@ def missing(series: pl.Series) -> int:
     return series.null_count() + (int(series.is_nan().sum()) if series.dtype.is_float() else 0)
 
 
+def is_coded(treatment: pl.Series) -> bool:
+    """0 and 1 are meant: two values or fewer, or hardly any other; else it is a dose, or levels."""
+    values = known(treatment)
+    return values.n_unique() <= 2 or int(values.cast(pl.Float64).is_in([0.0, 1.0]).sum()) > (1 - _STRAY) * len(values)
+
+
 def known(series: pl.Series) -> pl.Series:
     """The values that are there; NaN is not."""
     return (series.fill_nan(None) if series.dtype.is_float() else series).drop_nulls()
@@ -104,7 +110,7 @@ def check_columns(subject: Subject) -> Findings:
 def check_size(subject: Subject) -> Findings:
     """Enough rows with a known target, and both classes where it is binary."""
     found = Findings()
-    column, needed = judged_column(subject.study), MINIMUM_SAMPLES[subject.problem]
+    column, needed = judged_column(subject.study), minimum_samples(subject.study, subject.problem)
     values = known(subject.frame[column]) if column in subject.frame.columns else pl.Series([None] * subject.frame.height)
     enough = len(values) >= needed
     found.rule("labelled_rows", "completeness", column, unexpected=max(0.0, 1 - len(values) / needed), passed=enough)
@@ -179,7 +185,9 @@ def _add_empty(found: Findings, column: str, names: tuple[str, ...]) -> None:
     )
 
 
-_DESCRIBING = {"protected", "group", "time", "event_time", "negative_control"}
+_STRAY = 0.02
+"""share of a 0/1 treatment up to which other values are mistakes"""
+_DESCRIBING = {"protected", "group", "time", "event_time", "negative_control", "cohort"}
 """roles of columns that teach nothing anyway; a constant one is odd, and harmless"""
 
 

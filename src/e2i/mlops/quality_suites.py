@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from e2i.domain.quality import CheckResult, Severity
-from e2i.domain.scope import MINIMUM_SAMPLES, key_columns
+from e2i.domain.scope import key_columns, minimum_samples
 from e2i.domain.vocabulary import TABLES
-from e2i.mlops.quality_checks import MISSING_LIMIT
+from e2i.mlops.quality_checks import MISSING_LIMIT, is_coded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +85,15 @@ def study_rules(subject: Subject) -> tuple[Rule, ...]:
     """The suite of a study's own table, from its roles; a rule about a column that is absent is left to the schema."""
     study, frame = subject.study, subject.frame
     advice = "Load a longer period, more units or fewer filters."
-    rules = [Rule(check="too_few_rows", kind="row_count", family="completeness", minimum=MINIMUM_SAMPLES[subject.problem], advice=advice)]
+    rules = [
+        Rule(
+            check="too_few_rows",
+            kind="row_count",
+            family="completeness",
+            minimum=minimum_samples(subject.study, subject.problem),
+            advice=advice,
+        )
+    ]
     for column, names in subject.roles.items():
         rules.append(Rule(check="missing_column", kind="exists", family="completeness", columns=(column,)))
         if column in frame.columns:
@@ -105,7 +113,7 @@ def _role_rules(subject: Subject, column: str, names: tuple[str, ...]) -> list[R
     dtype, at, rules = subject.frame.schema[column], (column,), []
     if {"unit", "time", "treatment"} & set(names):
         rules.append(Rule(check="missing_values", kind="not_null", family="completeness", columns=at))
-    if "treatment" in names and dtype.is_numeric():
+    if "treatment" in names and dtype.is_numeric() and _is_yes_no(subject, column):
         rules.append(Rule(check="treatment_not_binary", kind="in_set", family="validity", columns=at, values=(0, 1)))
     if "target" in names and subject.problem == "binary_classification" and dtype.is_numeric():
         rules.append(Rule(check="target_not_binary", kind="in_set", family="validity", columns=at, values=(0, 1)))
@@ -114,6 +122,11 @@ def _role_rules(subject: Subject, column: str, names: tuple[str, ...]) -> list[R
     if {"time", "event_time"} & set(names) and dtype in (pl.Date, pl.Datetime):
         rules.append(Rule(check="date_in_future", kind="between", family="validity", columns=at, maximum=subject.reference))
     return rules
+
+
+def _is_yes_no(subject: Subject, column: str) -> bool:
+    has_levels = subject.study.effect is not None and subject.study.effect.reference is not None
+    return not has_levels and is_coded(subject.frame[column])
 
 
 def _volume_rules(frame: pl.DataFrame) -> list[Rule]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2i.domain.disclosure import SMALL_CELL
+from e2i.domain.effect_report import untested
 from e2i.domain.quality import GATE_SCORE
 from e2i.domain.report import ReportEvidence, StudyReport
 from e2i.errors import StorageError
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
+_ACTIONS = {
+    "refuse": ("Refused", "bad"),
+    "override": ("Refused", "bad"),
+    "block": ("Blocks", "bad"),
+    "review": ("Review", "warn"),
+    "warn": ("Warning", "warn"),
+}
+"""what a check did -> its word and colour on the page"""
 _TOP_FEATURES = 15
 _SHOWN_ENTITIES = 50
 
@@ -102,11 +111,13 @@ def render(content: dict[str, Any], evidence: ReportEvidence) -> str:
     environment.filters["readable"] = readable
     environment.filters["plain"] = plain_name
     environment.filters["prose"] = _prose
+    environment.tests["untested"] = environment.globals["untested"] = untested
     environment.globals["num"] = _Numbers(content).markup
     drawn, missing = figures(content, evidence)
     diagnostics = in_order((content["effect"] or {}).get("diagnostics"), DIAGNOSTICS)
     return environment.get_template("report.html.j2").render(
         report=content,
+        actions=_ACTIONS,
         figures=drawn,
         missing=missing,
         gate=f"{GATE_SCORE:.2f}",

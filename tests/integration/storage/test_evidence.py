@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from e2i.domain.evidence import CausalFinding, Effect, Refutation, Verdict
+from e2i.domain.evidence import CausalFinding, Effect, Refutation, Verdict, VerdictName
 from e2i.domain.runs import StudyRun
 from e2i.domain.study import Study
 from e2i.errors import StorageError
@@ -112,11 +112,18 @@ async def test_an_effect_cannot_pass_the_gate_without_a_number(database: Databas
 async def test_only_the_newest_proven_effect_of_a_cause_on_this_brand_is_offered(database: Database) -> None:
     records = await begin(database)
     await begin(database, "run_2")
-    await begin(database, "run_3")
     await save(records)
     await save(records, replace(FINDING, effect=replace(EFFECT, estimate=2.5)), run_id="run_2")
-    await save(records, replace(FINDING, verdict=Verdict(name="review", reasons=("look.",))), run_id="run_3")
     (proven,) = await records.proven("nrx", brand="Kisqali")
     assert (proven.estimate, proven.run_id, proven.treatment) == (2.5, "run_2", "speaker_program")
     assert await records.proven("nrx", brand="Fabhalta") == []
     assert await records.proven("trx", brand="Kisqali") == []
+
+
+@pytest.mark.parametrize("name", ["review", "block"])
+async def test_a_newer_doubt_takes_an_older_pass_back(database: Database, name: VerdictName) -> None:
+    records = await begin(database)
+    await begin(database, "run_2")
+    await save(records)
+    await save(records, replace(FINDING, verdict=Verdict(name=name, reasons=("look.",))), run_id="run_2")
+    assert await records.proven("nrx", brand="Kisqali") == []

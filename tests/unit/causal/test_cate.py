@@ -55,7 +55,6 @@ def fitted(estimand: str, n: int = 400) -> tuple[Sample, Fit, Propensity]:
         rows_given=n,
         missing_treatment=0,
         missing_outcome=0,
-        missing_outcome_by_arm=(0.0, 0.0),
     )
     propensity = Propensity(raw=np.stack([chance, chance]), folds=np.stack([split(n, None, seed=s) for s in (1, 2)]), learners={})
     untreated = np.stack([x, 0.9 * x])

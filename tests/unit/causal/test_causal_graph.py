@@ -45,7 +45,9 @@ def test_chains_both_directions_and_quotes_are_read() -> None:
 @pytest.mark.parametrize(
     ("edge", "said"),
     [
-        ("a", "no arrow"),
+        ("c", "no arrow"),
+        ("a", "no edge"),
+        ("a -> b\nb -> c", "not one name"),
         ("a ->", "nothing at one end"),
         ("a -> a", "points at itself"),
         ("a --> b", "not one name"),

@@ -41,7 +41,6 @@ def sample(outcome: np.ndarray, treatment: np.ndarray, matrix: np.ndarray, **oth
         rows_given=len(outcome),
         missing_treatment=0,
         missing_outcome=0,
-        missing_outcome_by_arm=(0.0, 0.0),
         **others,  # type: ignore[arg-type]
     )
 

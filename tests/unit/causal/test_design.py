@@ -62,4 +62,25 @@ def test_complete_cases_are_counted_by_what_is_missing() -> None:
     sample = prepare(frame, identification)
     assert (sample.rows_given, sample.missing_treatment, sample.missing_outcome) == (200, 5, 10)
     assert len(sample.outcome) == 185
-    assert sample.missing_outcome_by_arm == pytest.approx((0.0, 10 / 98))
+    assert {arm.arm: arm.share for arm in sample.missing_outcomes} == pytest.approx({"treated": 10 / 98, "untreated": 0.0})
+
+
+def test_two_hundred_levels_stand_alone_where_each_has_rows_enough() -> None:
+    levels = [f"zip{place:03d}" for place in range(200) for _ in range(30)]
+    encoded = encode(pl.DataFrame({"zip": levels}), ["zip"])
+    assert len(encoded.names) == 199
+    assert not any("rare" in name for name in (*encoded.names, *encoded.notes))
+
+
+def test_few_rows_keep_few_levels() -> None:
+    levels = [f"zip{place:03d}" for place in range(50) for _ in range(12)]
+    encoded = encode(pl.DataFrame({"zip": levels}), ["zip"])
+    assert len(encoded.names) == 30, "29 beside the reference, and the rare ones together"
+
+
+def test_a_gap_is_remembered_where_it_was() -> None:
+    values = [None if place % 5 == 0 else float(place) for place in range(100)]
+    encoded = encode(pl.DataFrame({"x": values, "y": [1.0 * place for place in range(100)]}), ["x", "y"])
+    ((name, missing),) = encoded.gaps
+    assert name == "x"
+    assert missing.tolist() == [place % 5 == 0 for place in range(100)]

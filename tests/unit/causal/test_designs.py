@@ -144,7 +144,7 @@ def hidden(n: int = 800) -> pl.DataFrame:
     u = rng.normal(size=n)
     t = (rng.random(n) < 1 / (1 + np.exp(-u))).astype(int)
     m = 0.8 * t + rng.normal(size=n)
-    return pl.DataFrame({"t": t, "m": m, "y": m + 2 * u + rng.normal(size=n), "other": rng.normal(size=n)})
+    return pl.DataFrame({"t": t, "m": m, "y": m + 2 * u + rng.normal(size=n), "other": u + rng.normal(size=n)})
 
 
 def test_where_the_graph_opens_the_front_door_the_effect_goes_through_it() -> None:

@@ -74,7 +74,7 @@ def test_an_effect_that_survives_everything_may_be_told() -> None:
         ({"effect": diagnosed(fold_spread=0.7)}, "review"),
         ({"effect": diagnosed(fold_spread=1.4)}, "block"),
         ({"effect": diagnosed(largest_row_share=0.3)}, "review"),
-        ({"effect": diagnosed(largest_row_share=0.6)}, "block"),
+        ({"effect": diagnosed(largest_row_share=0.6)}, "review"),
         ({"effect": diagnosed(weighting_gap=-3.5)}, "review"),
         ({"concerns": (Concern(severity="review", text="odd"),)}, "review"),
         ({"concerns": (Concern(severity="block", text="copies"),)}, "block"),

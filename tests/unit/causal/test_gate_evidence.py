@@ -8,7 +8,7 @@ import pytest
 
 from e2i.causal.gate import Evidence, weigh
 from e2i.causal.hazards import Concern
-from e2i.domain.evidence import BalanceRow, Effect, Hazard, Refutation, SpecificationPoint
+from e2i.domain.evidence import BalanceRow, Effect, Hazard, Overlap, Refutation, SpecificationPoint
 
 PANEL = Effect(
     estimand="ATT",
@@ -59,6 +59,8 @@ def test_without_earlier_outcomes_or_controls_the_verdict_is_at_most_review(desi
         "negative_exposure:other",
         "pre_period_placebo:before",
         "pre_period_trend:a to b",
+        "placebo_previous_period:switchers",
+        "placebo_leads:next period",
     ],
 )
 def test_what_shows_a_wrong_effect_blocks(test: str) -> None:
@@ -77,6 +79,19 @@ def test_what_only_casts_doubt_asks_for_a_person(test: str) -> None:
 def test_an_alarm_that_chance_may_have_raised_asks_for_a_person(p_value: float, name: str) -> None:
     alarm = replace(failing("negative_control:other"), p_value=p_value)
     assert weigh(PANEL, Evidence(refutations=(*passing("pre_trend"), alarm))).name == name
+
+
+def test_a_rank_test_at_its_smallest_p_value_blocks() -> None:
+    alarm = replace(failing("negative_control:other"), p_value=1 / 31, smallest_p=1 / 31)
+    assert weigh(PANEL, Evidence(refutations=(*passing("pre_trend"), alarm))).name == "block"
+    assert weigh(PANEL, Evidence(refutations=(*passing("pre_trend"), replace(alarm, p_value=2 / 31)))).name == "review"
+
+
+@pytest.mark.parametrize("test", ["placebo_previous_period:switchers", "placebo_leads:next period"])
+def test_a_flat_past_before_each_switch_does_not_vouch_for_what_comes_and_goes_with_treatment(test: str) -> None:
+    verdict = weigh(PANEL, Evidence(refutations=passing(test)))
+    assert verdict.name == "review"
+    assert "a cause that comes and goes with treatment" in verdict.reasons[0]
 
 
 @pytest.mark.parametrize("test", ["hidden_confounder_bound", "confounder_benchmarks"])
@@ -121,6 +136,30 @@ def test_a_lottery_needs_no_control_but_must_look_like_one() -> None:
 @pytest.mark.parametrize("broken", [{"estimate": float("nan")}, {"bounds": (float("nan"), 1.0)}])
 def test_a_number_that_is_none_blocks(broken: dict[str, object]) -> None:
     assert weigh(replace(PANEL, **broken), Evidence(refutations=passing("pre_trend"))).name == "block"  # type: ignore[arg-type]
+
+
+NAN = float("nan")
+WELL = Overlap(share_outside=0.0, effective_share=0.9, propensity_auc=0.6, bin_edges=(), treated_density=(), untreated_density=())
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        Evidence(overlap=replace(WELL, share_outside=NAN)),
+        Evidence(overlap=replace(WELL, effective_share=NAN)),
+        Evidence(balance=(BalanceRow(covariate="a", smd_before=0.1, smd_after=NAN),)),
+        Evidence(refutations=(replace(failing("negative_control:other"), p_value=NAN),)),
+    ],
+    ids=["share outside", "information left", "balance", "p-value"],
+)
+def test_evidence_that_could_not_be_measured_blocks(evidence: Evidence) -> None:
+    sound = (*passing("pre_trend", "subset_stability"), *evidence.refutations)
+    assert weigh(CROSS, replace(evidence, refutations=sound)).name == "block"
+
+
+@pytest.mark.parametrize("name", ["fold_spread", "largest_row_share", "weighting_gap"])
+def test_a_diagnostic_that_could_not_be_measured_blocks(name: str) -> None:
+    assert weigh(replace(PANEL, diagnostics={name: NAN}), Evidence(refutations=passing("pre_trend"))).name == "block"
 
 
 def test_an_interval_without_end_is_not_waved_through() -> None:

@@ -195,6 +195,21 @@ def test_an_outcome_that_goes_missing_by_arm_is_flagged() -> None:
     assert concerns(clean()) == ""
 
 
+@pytest.mark.parametrize("treatment", ["levels", "dose"])
+def test_an_outcome_that_goes_missing_where_treatment_is_strong_is_flagged(treatment: str) -> None:
+    rng = np.random.default_rng(4)
+    values = rng.choice(["none", "email", "visit"], 900) if treatment == "levels" else rng.gamma(2.0, size=900)
+    frame = clean(900).with_columns(t=pl.Series(values))
+    strong = pl.col("t") == "visit" if treatment == "levels" else pl.col("t") > 2.0
+    often = pl.Series(rng.random(900) < 0.3)
+    reference = "none" if treatment == "levels" else None
+    effect = EffectSpec(treatment="t", outcome="y", confounders=("a", "b"), reference=reference)
+    holed = frame.with_columns(y=pl.when(strong & often).then(None).otherwise(pl.col("y")))
+    found = " ".join(concern.text for concern in concerns_about_rows(prepare(holed, identify(effect, holed))))
+    assert ("of `visit` and 0%" if treatment == "levels" else "of high-dose and 0%") in found
+    assert concerns_about_rows(prepare(frame, identify(effect, frame))) == ()
+
+
 def test_an_outcome_that_is_often_missing_is_flagged() -> None:
     assert "the outcome is missing in 25% of rows" in concerns(with_values("y", None, list(range(0, 500, 4))))
 

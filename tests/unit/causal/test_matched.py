@@ -35,7 +35,6 @@ def world(seed: int = 0, *, pre: int = 2, strength: float = 0.7, n: int = N, noi
         rows_given=n,
         missing_treatment=0,
         missing_outcome=0,
-        missing_outcome_by_arm=(0.0, 0.0),
         pre_outcomes={f"pre{k}": level + noise * rng.normal(size=n) for k in range(pre)},
     )
 

@@ -40,7 +40,6 @@ SAMPLE = Sample(
     rows_given=N,
     missing_treatment=0,
     missing_outcome=0,
-    missing_outcome_by_arm=(0.0, 0.0),
 )
 PROPENSITY = Propensity(raw=CHANCE[None], folds=np.zeros((1, N), dtype=np.int64), learners={})
 

@@ -79,3 +79,16 @@ def test_repeating_one_test_costs_nothing() -> None:
 def test_far_in_the_tail_the_p_value_stays_small_and_finite() -> None:
     found = adjusted_p_values(np.array([9.0, 0.0]), np.eye(2), seed=1)
     assert 0.0 <= found[0] < 1e-15
+
+
+def test_effects_and_influence_values_do_not_depend_on_where_the_outcome_has_its_zero() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(500, 3))
+    chance = 1.0 / (1.0 + np.exp(-x[:, 0]))
+    treatment = (rng.random(500) < chance).astype(float)
+    outcome = treatment + x[:, 0] + rng.normal(size=500)
+    for estimand in ("ATE", "ATT"):
+        fast = functional(treatment, chance, bent(x), estimand=estimand)  # type: ignore[arg-type]
+        far = outcome + 1e9
+        assert fast.estimates(far) == pytest.approx(fast.estimates(outcome), abs=1e-5)
+        np.testing.assert_allclose(fast.influence(far[:, None]), fast.influence(outcome[:, None]), atol=1e-4)

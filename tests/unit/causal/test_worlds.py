@@ -69,6 +69,30 @@ def test_late_reports_are_seen_and_complete_ones_are_not_accused() -> None:
     assert sum(found(name, seed) for name in ("panel_lift", "panel_fade_out", "panel_null") for seed in range(40)) <= 3
 
 
+def volumes(growth: float, *, dip: float = 0.0, missing: float = 0.0, seed: int = 0) -> bool:
+    """Whether 30 months of 100 units are accused: growth per month, a dip every December (the last month too), the last two unreported."""
+    rng, t = np.random.default_rng(seed), np.arange(30)
+    level = 50.0 * np.exp(growth * t + 0.02 * rng.normal(size=30).cumsum()) * np.where(t % 12 == 5, 1.0 - dip, 1.0)
+    outcome = level * np.where(t >= 28, 1.0 - missing, 1.0) * np.exp(0.3 * rng.normal(size=(100, 30)))
+    return late_reports(np.tile(t, 100), outcome.ravel()) is not None
+
+
+@pytest.mark.parametrize("growth", [-0.03, 0.0, 0.03])
+def test_late_reports_are_judged_against_growth(growth: float) -> None:
+    assert sum(volumes(growth, seed=seed) for seed in range(40)) <= 2
+    assert sum(volumes(growth, missing=0.3, seed=seed) for seed in range(40)) >= 28
+
+
+def test_a_last_period_without_any_volume_is_not_complete() -> None:
+    rng = np.random.default_rng(1)
+    outcome = rng.poisson(20.0, size=(50, 12)) * (np.arange(12) < 11)
+    assert late_reports(np.tile(np.arange(12), 50), outcome.ravel().astype(np.float64)) is not None
+
+
+def test_a_dip_that_came_a_year_before_too_is_a_season() -> None:
+    assert sum(volumes(0.0, dip=0.3, seed=seed) for seed in range(40)) <= 8
+
+
 def test_a_short_panel_is_not_judged_for_late_reports() -> None:
     assert late_reports(np.arange(5), np.ones(5)) is None
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -210,3 +213,29 @@ def test_the_draws_of_a_gap_do_not_hang_on_the_other_gaps_and_the_seed_decides()
     together = roi.estimate(gaps, spec, findings={}, seed=1)
     assert together[1] == roi.estimate(gaps[1:2], spec, findings={}, seed=1)[0]
     assert together != roi.estimate(gaps, spec, findings={}, seed=2)
+
+
+def test_rows_that_contradict_each_other_are_told_as_restatements() -> None:
+    again = table().with_columns(value=pl.col("value") + 5, loaded=pl.lit(date(2024, 12, 31)))
+    twice = pl.concat([table().with_columns(loaded=pl.lit(date(2024, 11, 30))), again])
+    told = [text for text in report(twice).warnings if "restatements" in text]
+    assert len(told) == 1
+    assert told[0].startswith("24 rows")
+    assert not any("restatements" in text for text in report(table()).warnings)
+
+
+@pytest.mark.parametrize("kind", ["vs_benchmark", "vs_potential"])
+def test_a_cell_with_late_data_is_not_behind_for_that_alone(kind: str) -> None:
+    late = table().drop("sample_size").filter(~((pl.col("region") == "east") & (pl.col("metric_date") == MONTHS[-1])))
+    assert ("east", kind) not in found(late, gap_type=kind)
+    told = "TRx by region: 1 of 4 cells have fewer than 3 dates of the period; they are judged by the dates that they have."
+    assert told in report(late, gap_type=kind).warnings
+
+
+def test_a_report_is_plain_data_without_infinities() -> None:
+    plain = report(table()).to_dict()
+    json.dumps(plain, allow_nan=False)
+    assert plain["quick_wins"] == [item.rank for item in report(table()).quick_wins]
+    assert report(table(), findings=None).total_gap_value is not None
+    endless = replace(report(table()), total_gap_value=math.inf)
+    assert endless.to_dict()["total_gap_value"] is None

@@ -176,10 +176,37 @@ def test_columns_that_the_study_excludes_are_not_judged() -> None:
     assert judge(frame, STUDY.model_copy(update={"prediction": prediction})).gate_passed
 
 
-def test_a_study_that_asks_only_for_an_effect_is_judged_by_its_outcome() -> None:
+def test_a_study_that_asks_only_for_an_effect_is_judged_by_its_outcome_and_leaves_its_size_to_the_causal_part() -> None:
     study = STUDY.model_copy(update={"prediction": None})
-    assert judge(good(300).drop("converted", "age_group"), study).gate_passed
-    assert ("too_few_rows", None) in codes(judge(good(299), study), "blocking")
+    assert judge(good(48).drop("converted", "age_group"), study).gate_passed
+    outcome = study.effect.outcome
+    assert ("constant_column", outcome) in codes(judge(good(300).with_columns(pl.lit(4.0).alias(outcome)), study), "blocking")
+
+
+def test_people_in_groups_over_time_are_no_duplicates_where_an_effect_alone_is_asked() -> None:
+    twice = pl.concat([good(), good()])
+    study = STUDY.model_copy(update={"prediction": None, "time": "index_date"})
+    assert ("duplicate_keys", None) not in codes(judge(twice, study), "blocking")
+    matched = study.model_copy(update={"effect": study.effect.model_copy(update={"design": "synthetic_control"})})
+    assert ("duplicate_keys", None) in codes(judge(twice, matched), "blocking")
+    assert ("duplicate_keys", None) in codes(judge(twice, STUDY.model_copy(update={"time": "index_date"})), "blocking")
+
+
+def test_a_dose_a_float_and_levels_in_words_are_treatments() -> None:
+    dose, real = pl.Series("treated", range(ROWS)) % 7, pl.col("treated").cast(pl.Float64)
+    words = pl.when(pl.col("treated") == 1).then(pl.lit("rep")).otherwise(pl.lit("none"))
+    levels = STUDY.model_copy(update={"effect": STUDY.effect.model_copy(update={"reference": "none"})})
+    assert judge(good().with_columns(treated=dose)).gate_passed
+    assert judge(good().with_columns(treated=real)).gate_passed
+    assert ("wrong_type", "treated") in codes(judge(good().with_columns(treated=words)), "blocking")
+    assert ("wrong_type", "treated") not in codes(judge(good().with_columns(treated=words), levels), "blocking")
+
+
+def test_a_cohort_names_the_treatment_and_may_be_one_period() -> None:
+    effect = STUDY.effect.model_copy(update={"treatment": "law", "cohort": "first"})
+    study = STUDY.model_copy(update={"effect": effect, "prediction": None})
+    frame = good().with_columns(first=pl.when(pl.col("treated") == 1).then(pl.lit(5)))
+    assert not [code for code in codes(judge(frame, study), "blocking") if code[1] in ("law", "first")]
 
 
 def test_several_events_of_one_unit_are_no_duplicates_in_a_predictive_study() -> None:

@@ -177,7 +177,7 @@ def test_a_good_panel_passes_the_schema_of_its_study() -> None:
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        (pl.Series("treated", [0, 1, 2, 0]), ("treatment_not_binary", "treated")),
+        (pl.Series("treated", [1, 2, 2, 1]), ("treatment_not_binary", "treated")),
         (pl.Series("treated", [0, 1, None, 0]), ("missing_values", "treated")),
         (pl.Series("converted", [1, 2, 1, 2]), ("target_not_binary", "converted")),
         (pl.Series("converted", ["y", "n", "y", "n"]), ("wrong_type", "converted")),

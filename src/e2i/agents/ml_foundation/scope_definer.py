@@ -14,12 +14,12 @@ from pathlib import Path
 from e2i.domain.experiments import ProblemType, ScopeSpec
 from e2i.domain.runs import Tier
 from e2i.domain.scope import (
-    MINIMUM_SAMPLES,
     check_features,
     excluded_features,
     infer_problem_type,
     is_identifier,
     judged_column,
+    minimum_samples,
     roles,
 )
 from e2i.domain.study import Study
@@ -92,7 +92,7 @@ async def build_scope_spec(state: State, deps: Deps) -> State:  # noqa: ARG001 -
         prediction_target=judged_column(study),
         required_features=required,
         excluded_features={name: why for name, why in excluded.items() if name not in required},
-        minimum_samples=MINIMUM_SAMPLES[problem],
+        minimum_samples=minimum_samples(study, problem),
         success_criteria={},
         horizon_days=study.prediction.horizon_days if study.prediction is not None else None,
         brand=study.brand,

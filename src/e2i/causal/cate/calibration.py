@@ -10,7 +10,7 @@ import numpy as np
 from e2i.causal.arrays import FloatArray, IntArray
 from e2i.causal.cate.dr_learner import Scores, least_squares
 from e2i.causal.cate.forest import CateLearner
-from e2i.causal.cate.sums import critical_value, numbered
+from e2i.causal.cate.sums import below, critical_value, freedom_of, numbered, stretched
 from e2i.domain.segments import Calibration, GroupEffect, Interval
 
 FOLDS = 5
@@ -81,7 +81,7 @@ def sorted_groups(scores: Scores, rank: FloatArray, *, groups: int, seed: int) -
     means, covariance = least_squares(scores.effect, design, weights=scores.weights, cluster=scores.cluster)
     error = np.sqrt(np.diag(covariance))
     draws = np.random.default_rng(seed).multivariate_normal(np.zeros(groups), covariance / np.outer(error, error), size=_DRAWS)
-    critical = float(np.quantile(np.abs(draws).max(axis=1), 0.95))
+    critical = stretched(float(np.quantile(np.abs(draws).max(axis=1), 0.95)), freedom_of(scores.cluster))
     low, middle, high = np.sort(means - critical * error), np.sort(means), np.sort(means + critical * error)
     return tuple(
         GroupEffect(
@@ -100,15 +100,14 @@ def sorted_groups(scores: Scores, rank: FloatArray, *, groups: int, seed: int) -
 
 def _slope(scores: Scores, centred: FloatArray, critical: float) -> tuple[Interval | None, float | None]:
     """Slope of the effect on its centred prediction, and the one-sided p-value of slope > 0; None where predictions do not vary."""
-    from scipy.stats import norm
-
     if centred.std() <= 1e-9 * max(float(np.abs(scores.effect).mean()), 1e-300):
         return None, None
     design = np.column_stack([np.ones(len(centred)), centred])
     found, covariance = least_squares(scores.effect, design, weights=scores.weights, cluster=scores.cluster)
     error = float(np.sqrt(covariance[1, 1]))
     value = float(found[1])
-    return Interval(estimate=value, low=value - critical * error, high=value + critical * error), float(norm.sf(value / error))
+    p_value = below(-value / error, freedom_of(scores.cluster))
+    return Interval(estimate=value, low=value - critical * error, high=value + critical * error), p_value
 
 
 def _fold_means(values: FloatArray, folds: IntArray, weights: FloatArray) -> FloatArray:

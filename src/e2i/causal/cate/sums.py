@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import NormalDist
 
 import numpy as np
@@ -26,14 +27,22 @@ def cluster_sums(values: FloatArray, cluster: IntArray | None) -> FloatArray:
     return np.column_stack([np.bincount(codes, weights=column, minlength=groups) for column in values.T])
 
 
+def freedom_of(cluster: IntArray | None) -> float:
+    """Degrees of freedom of a standard error: infinite over rows, G - 1 over G clusters."""
+    return math.inf if cluster is None else float(max(numbered(cluster)[1] - 1, 1))
+
+
 def critical_value(cluster: IntArray | None) -> tuple[float, str]:
     """Two-sided 95 % critical value and its name: normal over rows, t with G - 1 degrees over G clusters."""
-    if cluster is None:
-        return NORMAL, "normal"
-    from scipy.stats import t
+    freedom = freedom_of(cluster)
+    return stretched(NORMAL, freedom), "normal" if cluster is None else f"t with {freedom:.0f} degrees of freedom, clustered"
 
-    freedom = max(numbered(cluster)[1] - 1, 1)
-    return float(t.ppf(0.5 + LEVEL / 2, freedom)), f"t with {freedom} degrees of freedom, clustered"
+
+def stretched(critical: float, freedom: float) -> float:
+    """The t's critical value of the same probability as a normal one."""
+    from scipy.stats import norm, t
+
+    return critical if math.isinf(freedom) else float(t.isf(norm.sf(critical), freedom))
 
 
 def standard_error(influence: FloatArray, cluster: IntArray | None) -> FloatArray:
@@ -44,9 +53,16 @@ def standard_error(influence: FloatArray, cluster: IntArray | None) -> FloatArra
     return out
 
 
-def two_sided(ratio: float) -> float:
-    """p-value of a standard normal ratio."""
-    return 2.0 * NormalDist().cdf(-abs(ratio))
+def below(ratio: float, freedom: float) -> float:
+    """Probability that a t is smaller; normal where the degrees of freedom are infinite."""
+    from scipy.stats import t
+
+    return NormalDist().cdf(ratio) if math.isinf(freedom) else float(t.cdf(ratio, freedom))
+
+
+def two_sided(ratio: float, freedom: float) -> float:
+    """p-value of an estimate over its standard error."""
+    return 2.0 * below(-abs(ratio), freedom)
 
 
 def halves(rows: int, cluster: IntArray | None, *, draws: int, rng: np.random.Generator) -> BoolArray:

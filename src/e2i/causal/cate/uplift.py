@@ -11,7 +11,7 @@ import numpy as np
 
 from e2i.causal.arrays import FloatArray, IntArray
 from e2i.causal.cate.dr_learner import Scores
-from e2i.causal.cate.sums import NORMAL, halves, two_sided
+from e2i.causal.cate.sums import critical_value, freedom_of, halves, two_sided
 from e2i.domain.segments import GainPoint, Interval, Uplift
 
 DRAWS = 200
@@ -45,8 +45,9 @@ def rank_gain(scores: Scores, priority: FloatArray, *, seed: int) -> Uplift:
         inside = halves(len(order), cluster, draws=1, rng=rng)[0]
         found.append(_statistics(weights[inside], values[inside]))
     spread = np.stack(found).std(axis=0, ddof=1)
+    critical, method = critical_value(scores.cluster)
     auuc, qini, autoc = (
-        Interval(estimate=float(value), low=float(value - NORMAL * error), high=float(value + NORMAL * error))
+        Interval(estimate=float(value), low=float(value - critical * error), high=float(value + critical * error))
         for value, error in zip(whole[:3], spread[:3], strict=True)
     )
     shares = np.linspace(0.0, 1.0, _POINTS + 1)
@@ -55,8 +56,8 @@ def rank_gain(scores: Scores, priority: FloatArray, *, seed: int) -> Uplift:
         GainPoint(
             share=float(share),
             gain=float(gain),
-            low=float(gain - NORMAL * error),
-            high=float(gain + NORMAL * error),
+            low=float(gain - critical * error),
+            high=float(gain + critical * error),
             random=total * float(share),
         )
         for share, gain, error in zip(shares, np.append(0.0, whole[3:]), np.append(0.0, spread[3:]), strict=True)
@@ -65,10 +66,10 @@ def rank_gain(scores: Scores, priority: FloatArray, *, seed: int) -> Uplift:
         auuc=auuc,
         qini=qini,
         autoc=autoc,
-        autoc_p_value=two_sided(float(whole[2] / spread[2])) if spread[2] > 0 else None,
+        autoc_p_value=two_sided(float(whole[2] / spread[2]), freedom_of(scores.cluster)) if spread[2] > 0 else None,
         targeting_efficiency=_efficiency(curve),
         curve=curve,
-        interval_method=f"half-sample bootstrap, {draws} draws",
+        interval_method=f"half-sample bootstrap, {draws} draws, {method}",
     )
 
 

@@ -17,15 +17,19 @@ from e2i.causal.estimators.cross_fit import Nuisances, fold_groups, require_cova
 from e2i.causal.estimators.doubly_robust import Fit, Propensity, doubly_robust, fit_propensity, repetitions_for
 from e2i.causal.estimators.features import make_features
 from e2i.causal.estimators.matched import Matched
+from e2i.causal.estimators.matching import balance_of_pairs
 from e2i.causal.estimators.nuisances import kind_of
-from e2i.causal.estimators.overlap_weighted import OverlapWeighted
+from e2i.causal.estimators.overlap_weighted import OverlapWeighted, balance_under_overlap
 from e2i.causal.estimators.ratio import RateRatio
 from e2i.causal.hazards import Concern, concerns_about_rows, copied_share, refuse_hopeless
+from e2i.causal.imputation import DRAWS, Spread, completed, spread, spread_of_controls
 from e2i.causal.overlap import balance, measure_overlap, require_both_arms_in_levels, require_overlap, weights
-from e2i.causal.refute.suite import refute_all
+from e2i.causal.refute.ground import Ground
+from e2i.causal.refute.normal import two_sided
+from e2i.causal.refute.suite import refute_ground
 from e2i.causal.sensitivity import e_value
-from e2i.causal.specification import specification_curve
-from e2i.domain.evidence import CausalFinding, Effect, Hazard, Refutation
+from e2i.causal.specification import doubts, halves, specification_curve
+from e2i.domain.evidence import BalanceRow, CausalFinding, Effect, Hazard, Refutation
 from e2i.errors import PositivityViolated
 
 _MOST_ROWS_MATCHED = 50_000
@@ -33,38 +37,42 @@ _MOST_ROWS_MATCHED = 50_000
 
 def estimate(sample: Sample, identification: Identification, hazards: tuple[Hazard, ...], *, seed: int) -> Estimation | CausalFinding:
     """The effect with overlap, balance, specification curve and other estimators. Raises CausalError and DataError."""
+    given, sample = sample, completed(sample, seed=seed)
     require_covariates(sample)
     refuse_hopeless(sample)
-    estimand = identification.average
-    require_both_arms_in_levels(sample.covariates, sample.treatment, estimand)
+    estimand, is_ato = identification.average, identification.estimand == "ATO"
+    if not is_ato:
+        require_both_arms_in_levels(sample.covariates, sample.treatment, estimand)
     features = make_features(sample.covariates.matrix, sample.weights)
     rounds = repetitions_for(len(sample.outcome))
     propensity = fit_propensity(features, sample.treatment, fold_groups(sample), repetitions=rounds, seed=seed)
     overlap = measure_overlap(sample.treatment, propensity.mean, estimand)
-    table = balance(sample.covariates, sample.treatment, propensity.mean, estimand)
     try:
-        require_overlap(overlap, propensity=propensity.mean, estimand=estimand)
+        if not is_ato:  # overlap weights ask less of the data, and refuse by themselves
+            require_overlap(overlap, propensity=propensity.mean, estimand=estimand)
     except PositivityViolated as error:
+        table = balance(sample.covariates, sample.treatment, propensity.mean, estimand, base=sample.weights)
         return replace(refused(error, hazards=hazards, reasons=told_reasons(identification)), overlap=overlap, balance=table)
     fit = doubly_robust(features, sample.outcome, sample.treatment, propensity=propensity, estimand=estimand, seed=seed)
-    nuisances = Nuisances(
-        features=features, propensity=propensity, untreated=fit.untreated_mean, treated=fit.treated_mean, learners=fit.learners
-    )
-    ours = AIPW().estimate(sample, replace(identification, estimand=estimand), nuisances)
-    main = _main(sample, identification, ours, nuisances, seed=seed)
-    others, missed = _others(sample, identification, (ours, main), nuisances, seed=seed)
-    notes = tuple(Concern(severity="review", text=note) for note in sample.covariates.notes if "rare levels" in note)
-    notes += tuple(Concern(severity="review", text=note) for note in main.notes if "still differs" in note)
-    told = tuple(note for note in sample.covariates.notes if "rare levels" not in note)
+    means = {"untreated": fit.untreated_mean, "treated": fit.treated_mean}
+    nuisances = Nuisances(features=features, propensity=propensity, learners=fit.learners, **means)
+    draws = spread(given, estimand=estimand, seed=seed)
+    main = _over_draws(_main(sample, identification, nuisances, seed=seed), draws)
+    if sample.cluster is not None:  # rows of a cluster are no evidence of their own to the refuters either
+        clustered = main if is_ato else AIPW().estimate(sample, replace(identification, estimand=estimand), nuisances)
+        fit = replace(fit, standard_error=clustered.standard_error)
+    others, missed = _others(sample, identification, nuisances, seed=seed)
+    drawn = tuple(f"`{name}`" for name, _ in sample.covariates.gaps)
+    told = tuple(note for note in sample.covariates.notes if "rare levels" not in note and not note.startswith(drawn))
     return Estimation(
         effect=_effect(sample, main, (fit, propensity), identification, effective_share=overlap.effective_share),
         overlap=overlap,
-        balance=table,
+        balance=_likeness(sample, identification, nuisances, seed=seed),
         reasons=told_reasons(identification),
         hazards=(*hazards, *as_warnings((*main.notes, *missed, *told))),
         alternatives=others,
         specifications=specification_curve(sample, fit, propensity),
-        concerns=(*concerns_about_rows(sample), *notes),
+        concerns=(*_concerns(sample, main), *doubts(halves(sample, fit, propensity)), *_about_gaps(main, draws)),
         propensity=propensity,
         fit=fit,
     )
@@ -74,27 +82,81 @@ def refute(sample: Sample, estimation: Estimation, *, seed: int) -> tuple[Refuta
     """The whole suite on one estimation."""
     assert estimation.fit is not None
     assert estimation.propensity is not None
-    return refute_all(sample, estimation.fit, estimation.propensity, seed=seed)
+    between = spread_of_controls(sample, estimand=estimation.fit.estimand, seed=seed)
+    whole = completed(sample, seed=seed)
+    return refute_ground(Ground(sample=whole, fit=estimation.fit, propensity=estimation.propensity, between=between), seed=seed)
 
 
-def _main(sample: Sample, identification: Identification, ours: Estimate, nuisances: Nuisances, *, seed: int) -> Estimate:
+def _main(sample: Sample, identification: Identification, nuisances: Nuisances, *, seed: int) -> Estimate:
     """What the study asked for."""
     if identification.design == "matched":
         return Matched().fit(sample, identification, seed=seed)
     if identification.estimand == "ATO":
         return OverlapWeighted().estimate(sample, identification, nuisances)
-    return ours
+    return AIPW().estimate(sample, identification, nuisances)
+
+
+def _over_draws(main: Estimate, draws: Spread | None) -> Estimate:
+    """The mean over completed tables, with the variance between them added (Rubin 1987)."""
+    if draws is None:
+        return main
+    error = float(np.hypot(main.standard_error, np.sqrt(draws.variance)))
+    wider = error / main.standard_error
+    low, high = (main.estimate + draws.shift + (end - main.estimate) * wider for end in main.interval)
+    moved = replace(main, estimate=main.estimate + draws.shift, standard_error=error, interval=(low, high))
+    note = f"missing confounders were drawn {DRAWS} times from the rest of their rows, which widens the standard error {wider:.2f} times"
+    p_value = two_sided(moved.estimate / error)
+    return replace(moved, p_value=None if main.p_value is None else max(p_value, np.finfo(float).tiny), notes=(*main.notes, note))
+
+
+def _about_gaps(main: Estimate, draws: Spread | None) -> tuple[Concern, ...]:
+    """Where the answer hangs on how missing values are understood, a person has to say how they came about."""
+    if draws is None or abs(draws.indicator_gap) <= main.standard_error:
+        return ()
+    other = main.estimate + draws.indicator_gap
+    text = (
+        f"missing confounders carry part of the estimate: {main.estimate:.4g} if their values, unseen, worked as the seen ones do, about "
+        f"{other:.4g} if nobody could act on them. Find out why they are missing."
+    )
+    return (Concern(severity="review", text=text),)
+
+
+def _likeness(sample: Sample, identification: Identification, nuisances: Nuisances, *, seed: int) -> tuple[BalanceRow, ...]:
+    """How alike the arms are in the comparison that the main estimate makes: within pairs, by overlap weights, by inverse weights."""
+    if identification.design == "matched":
+        return balance_of_pairs(sample.covariates, sample.treatment, Matched().pair(sample, seed=seed)[0])
+    if identification.estimand == "ATO":
+        return balance_under_overlap(sample, nuisances)
+    chance = nuisances.propensity.mean
+    return balance(sample.covariates, sample.treatment, chance, identification.average, base=sample.weights)
+
+
+def _concerns(sample: Sample, main: Estimate) -> tuple[Concern, ...]:
+    """About rows, about what was grouped or stays unlike, and about what matched pairs leave."""
+    notes = [note for note in sample.covariates.notes if "rare levels" in note] + [note for note in main.notes if "still differs" in note]
+    return (*concerns_about_rows(sample), *(Concern(severity="review", text=note) for note in notes), *_pairs_apart(main))
+
+
+def _pairs_apart(main: Estimate) -> tuple[Concern, ...]:
+    """Matched pairs whose remaining differences carry more than a standard error of the estimate (Abadie and Imbens 2011)."""
+    adjusted, plain = main.diagnostics.get("bias_adjusted_estimate"), main.diagnostics.get("unadjusted_estimate")
+    if adjusted is None or plain is None or abs(adjusted - plain) <= main.standard_error:
+        return ()
+    text = (
+        f"what still differs within pairs carries part of the estimate: {plain:.4g} by pairs alone, {adjusted:.4g} once it is taken off "
+        "(Abadie and Imbens 2011)."
+    )
+    return (Concern(severity="review", text=text),)
 
 
 def _others(
-    sample: Sample, identification: Identification, had: tuple[Estimate, Estimate], nuisances: Nuisances, *, seed: int
+    sample: Sample, identification: Identification, nuisances: Nuisances, *, seed: int
 ) -> tuple[tuple[Effect, ...], tuple[str, ...]]:
     """Other estimators of the same question; those that these data do not allow are named."""
-    ours, main = had
     spec = replace(identification, estimand=identification.average)
     candidates: dict[str, Callable[[], Estimate]] = {}
-    if main is not ours:
-        candidates["doubly robust"] = lambda: ours
+    if identification.design == "matched" or identification.estimand == "ATO":
+        candidates["doubly robust"] = lambda: AIPW().estimate(sample, spec, nuisances)
     if identification.average == "ATE" and identification.estimand != "ATO":
         candidates["overlap weighting"] = lambda: OverlapWeighted().estimate(sample, spec, nuisances)
     if identification.design != "matched" and len(sample.outcome) <= _MOST_ROWS_MATCHED and sample.weights is None:
@@ -125,12 +187,16 @@ def _effect(
         outcome_mean_untreated=untreated_mean,
         certificate=certify(main.estimator, shape),
     )
-    return replace(effect, diagnostics=_diagnostics(sample, fit, propensity, untreated_mean) | main.diagnostics)
+    diagnostics = _diagnostics(sample, fit, propensity, untreated_mean)
+    if identification.estimand == "ATO" and main.influence is not None:
+        squares = main.influence**2
+        diagnostics["largest_row_share"] = float(squares.max() / squares.sum())
+    return replace(effect, diagnostics=diagnostics | main.diagnostics)
 
 
 def _diagnostics(sample: Sample, fit: Fit, propensity: Propensity, untreated_mean: float) -> dict[str, float]:
-    outcome, treatment = sample.outcome, sample.treatment
-    weighted, weighted_error = _weighting(outcome, treatment, propensity.mean, fit.estimand)
+    outcome = sample.outcome
+    weighted, weighted_error = _weighting(sample, propensity.mean, fit.estimand)
     variance = (fit.influence**2).mean(axis=0)
     values = {
         "rows_given": float(sample.rows_given),
@@ -152,10 +218,10 @@ def _diagnostics(sample: Sample, fit: Fit, propensity: Propensity, untreated_mea
     return values
 
 
-def _weighting(outcome: FloatArray, treatment: FloatArray, propensity: FloatArray, estimand: Average) -> tuple[float, float]:
+def _weighting(sample: Sample, propensity: FloatArray, estimand: Average) -> tuple[float, float]:
     """The estimate by weighting alone, with its standard error given the weights."""
-    weight = weights(treatment, propensity, estimand)
-    treated = treatment == 1
+    outcome, treated = sample.outcome, sample.treatment == 1
+    weight = weights(sample.treatment, propensity, estimand, base=sample.weights)
     up, down = float(weight[treated] @ outcome[treated]), float(weight[~treated] @ outcome[~treated])
     residual = outcome - np.where(treated, up, down)
     return up - down, float(np.sqrt(np.sum((weight * residual) ** 2)))

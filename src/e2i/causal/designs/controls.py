@@ -10,8 +10,11 @@ import numpy as np
 from e2i.causal.arrays import BoolArray, FloatArray
 from e2i.causal.design import Sample
 from e2i.causal.estimate import Estimate
+from e2i.causal.refute.witness import NO_WITNESS, TOO_FEW, goes_with, untested
 from e2i.domain.evidence import Refutation
 from e2i.errors import CausalError, DataError
+
+__all__ = ["LEVEL", "of_rows", "placebo_outcomes", "told_placebo", "untested"]
 
 LEVEL = 0.05
 _FEWEST_ROWS = 60
@@ -41,20 +44,29 @@ def told_placebo(test: str, found: Estimate, *, level: float) -> Refutation:
     )
 
 
-def untested(test: str, why: str) -> Refutation:
-    """A control that could not be used: told, and it proves nothing."""
-    kind, _, name = test.partition(":")
-    return Refutation(test=f"untested_{kind}:{name}", passed=True, detail=f"`{name}` could not be tested: {why}", is_reported_only=True)
-
-
 def _placebo(test: str, values: FloatArray, sample: Sample, fit: Callable[[Sample], Estimate], *, level: float) -> Refutation:
     known = ~np.isnan(values)
     if known.sum() < _FEWEST_ROWS or len(np.unique(values[known])) < 2:
-        return untested(test, "it hardly varies or has hardly any values.")
+        return untested(test, TOO_FEW)
+    if not goes_with(values, _outcome_and_prediction(sample), sample.treatment):
+        return untested(test, NO_WITNESS)
     try:
         return told_placebo(test, fit(replace(of_rows(sample, known), outcome=values[known])), level=level)
     except (CausalError, DataError) as error:
         return untested(test, str(error))
+
+
+def _outcome_and_prediction(sample: Sample) -> FloatArray:
+    """The outcome and, where there are covariates, what least squares on them predicts and leaves; shape (n, 1) or (n, 3)."""
+    outcome: FloatArray = sample.outcome - sample.outcome.mean()
+    matrix = sample.covariates.matrix
+    if matrix.shape[1] == 0:
+        return outcome.reshape(-1, 1)
+    design = np.column_stack([np.ones(len(outcome)), sample.treatment, (matrix - matrix.mean(axis=0)) / matrix.std(axis=0)])
+    slopes = np.linalg.lstsq(design, outcome, rcond=None)[0]
+    predicted = design[:, 2:] @ slopes[2:]
+    out: FloatArray = np.column_stack([outcome, predicted, outcome - design @ slopes])
+    return out
 
 
 def of_rows(sample: Sample, rows: BoolArray) -> Sample:
@@ -68,6 +80,7 @@ def of_rows(sample: Sample, rows: BoolArray) -> Sample:
         names=tuple(sample.covariates.names[place] for place in kept),
         sources=tuple(sample.covariates.sources[place] for place in kept),
         is_level=tuple(sample.covariates.is_level[place] for place in kept),
+        gaps=tuple((name, missing[rows]) for name, missing in sample.covariates.gaps),
     )
     return replace(
         sample,

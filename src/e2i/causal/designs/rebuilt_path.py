@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from e2i.causal.design import Identification
+from e2i.causal.designs.over_time import raw_difference, seen_before
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, beside, certificate_of_panel, refused_by, told_reasons
 from e2i.causal.panel.data import Panel
@@ -38,11 +39,10 @@ def estimate(
     hazards = panel_hazards(panel, identification)
     if (refusal := refused_by(hazards, identification)) is not None:
         return refusal
+    panel = seen_before(panel, identification)
     found = _study(panel, identification, seed=seed)
     others, missed = _others(panel, identification, seed=seed)
-    treated = panel.treatment > 0
-    untreated = float(panel.outcome[~treated].mean())
-    naive = float(panel.outcome[treated].mean()) - untreated
+    naive, untreated = raw_difference(panel, identification)
     return Estimation(
         effect=as_effect(
             found.estimate,
@@ -64,6 +64,7 @@ def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Ident
     """Fit before treatment, placebos in space and time, stability against single donors, negative controls."""
     del estimation
     panel, identification = _panel(frame, identification)
+    panel = seen_before(panel, identification)
     return (*_study(panel, identification, seed=seed).refutations, *_negative_controls(panel, identification, seed=seed))
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
-from e2i.causal.arrays import FloatArray
 from e2i.causal.certificate import Shape, certify
 from e2i.causal.design import Identification
-from e2i.causal.designs.controls import told_placebo, untested
+from e2i.causal.designs.over_time import bounds_on_drift, by_bootstrap, negative_controls, raw_difference, seen_before
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, beside, refused_by, told_reasons
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.group_time import GroupTime
 from e2i.causal.panel.hazards import panel_hazards
-from e2i.causal.panel.honest import as_refutation, drift_robustness, relative_magnitudes, smoothness
 from e2i.causal.panel.pre_trend import pre_trend_tests
 from e2i.causal.panel.prepare import make_panel
 from e2i.causal.panel.repeated import (
@@ -28,18 +25,19 @@ from e2i.causal.panel.repeated import (
     composition,
     with_clusters_of_rows,
 )
-from e2i.causal.panel.wild import as_estimate, wild_two_way
 from e2i.domain.evidence import CausalFinding, Effect, Hazard, PeriodEffect, Refutation
 from e2i.domain.study import EffectSpec
-from e2i.errors import CausalError, DataError
 
 _FEW_GROUPS, _FEW_TREATED, _FEW_CLUSTERS = 4, 5, 40
 _FEWEST_ROWS = 60
-_LEVEL = 0.05
 _OF_GROUPS = frozenset(
     (
         "outcome_constant",
         "extreme_outcome",
+        "extreme_value",
+        "units_mixed",
+        "two_scales",
+        "missing_code",
         "treatment_switched_off",
         "always_treated",
         "treated_before_entry",
@@ -67,16 +65,15 @@ def estimate(
     hazards = (*(hazard for hazard in panel_hazards(panel, identification) if hazard.code in _OF_GROUPS), *_hazards(panel, identification))
     if (refusal := refused_by(hazards, identification)) is not None:
         return refusal
+    panel = seen_before(panel, identification)
     main = RepeatedCrossSections().fit(panel, identification, seed=seed)
     others, missed = _others(panel, identification, seed=seed)
-    on = panel.treatment > 0
-    untreated = float(np.average(panel.outcome[~on], weights=None if panel.weights is None else panel.weights[~on]))
-    treated = float(np.average(panel.outcome[on], weights=None if panel.weights is None else panel.weights[on]))
+    naive, untreated = raw_difference(panel, identification)
     return Estimation(
         effect=as_effect(
             main,
             identification,
-            naive_difference=treated - untreated,
+            naive_difference=naive,
             outcome_mean_untreated=untreated,
             certificate=_certificate(main, panel),
         ),
@@ -90,7 +87,7 @@ def estimate(
 def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Identification, seed: int) -> tuple[Refutation, ...]:
     """What parallel trends, an unchanged mix of people and negative controls must show."""
     assert estimation.effect is not None
-    panel = make_panel(frame, identification)
+    panel = seen_before(make_panel(frame, identification), identification)
     mix = composition(panel, identification)
     return (
         *_tests_before(panel, identification, estimation.effect.interval()),
@@ -135,19 +132,8 @@ def _others(panel: Panel, identification: Identification, *, seed: int) -> tuple
     if identification.treatment_kind == "staggered":
         candidates["group-time from group means"] = lambda: GroupTime().fit(means, identification, seed=seed)
     if panel.n_units <= _FEW_CLUSTERS:
-        candidates["wild bootstrap"] = lambda: _by_bootstrap(means, seed=seed)
+        candidates["wild bootstrap"] = lambda: by_bootstrap(means, identification, estimator="group means", seed=seed)
     return beside(candidates, identification, apart=("wild bootstrap",))
-
-
-def _by_bootstrap(means: Panel, *, seed: int) -> Estimate:
-    treated = means.cohort != NEVER
-    return as_estimate(
-        wild_two_way(means, seed=seed),
-        estimator="group means, wild cluster bootstrap",
-        estimand="ATT",
-        n_treated=int(treated.sum()),
-        n_untreated=int((~treated).sum()),
-    )
 
 
 def _certificate(estimate: Estimate, panel: Panel) -> str:
@@ -172,34 +158,16 @@ def _tests_before(panel: Panel, identification: Identification, told: tuple[floa
     if events is None or len(events.before) == 0:
         return []
     found = list(pre_trend_tests(events))
-    if identification.treatment_kind != "binary":
+    if identification.treatment_kind != "binary" or events.is_flat_before:
         return found
-    try:
-        study = events.for_bounds()
-    except DataError as error:  # fewer clusters than periods make no joint covariance; the effect has its own
-        return [*found, untested("drift_robustness:a drift before treatment", str(error))]
-    return [
-        *found,
-        as_refutation(relative_magnitudes(study)),
-        as_refutation(smoothness(study)),
-        drift_robustness(smoothness(study, grid=(0.0,)), told),
-    ]
+    return [*found, *bounds_on_drift(events, told)]
 
 
 def _negative_controls(panel: Panel, identification: Identification, *, seed: int) -> list[Refutation]:
     """The same estimator on outcomes that treatment cannot move."""
     clustered = with_clusters_of_rows(panel)
-    level = _LEVEL / max(len(panel.negative_controls), 1)
-    return [_control(name, values, clustered, identification, level=level, seed=seed) for name, values in panel.negative_controls.items()]
-
-
-def _control(name: str, values: FloatArray, panel: Panel, identification: Identification, *, level: float, seed: int) -> Refutation:
-    test, known = f"negative_control:{name}", ~np.isnan(values)
-    if known.sum() < _FEWEST_ROWS or len(np.unique(values[known])) < 2:
-        return untested(test, "it hardly varies or has hardly any values.")
-    try:
-        part = replace(panel, outcome=np.where(known, values, 0.0)).of_rows(known)
-        found = RepeatedCrossSections().fit(part, identification, seed=seed)
-    except (CausalError, DataError) as error:
-        return untested(test, str(error))
-    return told_placebo(test, found, level=level)
+    return negative_controls(
+        clustered,
+        lambda part: RepeatedCrossSections().fit(part, identification, seed=seed),
+        is_enough=lambda known: int(known.sum()) >= _FEWEST_ROWS,
+    )

@@ -56,7 +56,7 @@ def cross_fit(sample: Sample, *, estimand: Average = "ATE", repetitions: int | N
     groups = fold_groups(sample)
     features = make_features(sample.covariates.matrix, sample.weights)
     rounds = repetitions_for(len(sample.outcome)) if repetitions is None else repetitions
-    propensity = fit_propensity(features, sample.treatment, groups, repetitions=rounds, seed=seed)
+    propensity = fit_propensity(features, sample.treatment, groups, outcome=sample.outcome, repetitions=rounds, seed=seed)
     arms = (0.0, 1.0) if estimand == "ATE" else (0.0,)
     means, learners = outcome_means(features, sample.outcome, sample.treatment, arms=arms, folds=propensity.folds, seed=seed)
     treated = means[1] if estimand == "ATE" else np.full_like(means[0], np.nan)

@@ -23,11 +23,25 @@ from e2i.causal.estimators.nuisances import (
     stack,
     used,
 )
+from e2i.causal.estimators.steps import outcome_terms
 
 REPETITIONS = 3
 _REPETITIONS_MANY_ROWS = 1
 _MANY_ROWS = 5_000
 CLIP = 0.01
+_RARER = 10.0
+
+
+def support(share: float) -> tuple[float, float]:
+    """Propensities between which units count as having had a choice: [0.01, 0.99], and below where few are treated at all.
+
+    A propensity of 0.005 is no lack of overlap where one in a hundred is treated: the smaller arm's share over ten bounds it.
+
+    Parameters
+    ----------
+    share : of treated rows, in 0-1
+    """
+    return min(CLIP, share / _RARER), 1.0 - min(CLIP, (1.0 - share) / _RARER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +52,14 @@ class Propensity:
     folds: IntArray
     learners: dict[str, float]
     """weight by learner"""
+    treated_share: float | None = None
+    """in 0-1; None: the mean of `raw`"""
 
     @property
     def clipped(self) -> FloatArray:
-        """Kept within [0.01, 0.99] for use in weights."""
-        out: FloatArray = np.clip(self.raw, CLIP, 1.0 - CLIP)
+        """Kept within the `support` for use in weights."""
+        share = float(self.raw.mean()) if self.treated_share is None else self.treated_share
+        out: FloatArray = np.clip(self.raw, *support(share))
         return out
 
     @property
@@ -73,7 +90,15 @@ def repetitions_for(rows: int) -> int:
     return REPETITIONS if rows <= _MANY_ROWS else _REPETITIONS_MANY_ROWS
 
 
-def fit_propensity(features: Features, treatment: FloatArray, groups: IntArray, *, repetitions: int = REPETITIONS, seed: int) -> Propensity:
+def fit_propensity(
+    features: Features,
+    treatment: FloatArray,
+    groups: IntArray,
+    *,
+    outcome: FloatArray | None = None,
+    repetitions: int = REPETITIONS,
+    seed: int,
+) -> Propensity:
     """Cross-fitted, stacked, logistic-calibrated propensity.
 
     Parameters
@@ -81,6 +106,7 @@ def fit_propensity(features: Features, treatment: FloatArray, groups: IntArray, 
     features : of n rows
     treatment : shape (n,), 0 or 1
     groups : shape (n,), equal for rows that are copies of one another
+    outcome : shape (n,); the calibration then also balances the thresholds and products that it follows, see `outcome_terms`
     """
     folds = np.stack([make_folds(groups, treatment.astype(np.int64), seed=seed * 1009 + r) for r in range(repetitions)])
     candidates = screen(features, treatment, folds=folds[0], candidates=library("binary", seed=seed))
@@ -89,18 +115,20 @@ def fit_propensity(features: Features, treatment: FloatArray, groups: IntArray, 
     kept, columns = used(candidates, weights)
     others = [out_of_fold(features, treatment, folds=again, candidates=kept)[0] @ weights.weights[columns] for again in folds[1:]]
     scores = [first @ weights.weights, *others]
-    return Propensity(raw=np.stack([_calibrate(score, treatment, features) for score in scores]), folds=folds, learners=weights.describe())
+    balanced = features.plain if outcome is None else np.column_stack([features.plain, outcome_terms(features, outcome, treatment)])
+    raw = np.stack([_calibrate(score, treatment, balanced, weights=features.weights) for score in scores])
+    return Propensity(raw=raw, folds=folds, learners=weights.describe(), treated_share=float(treatment.mean()))
 
 
-def _calibrate(score: FloatArray, treatment: FloatArray, features: Features) -> FloatArray:
-    """Logistic calibration of out-of-fold probabilities, with the covariates themselves: their means then balance after weighting.
+def _calibrate(score: FloatArray, treatment: FloatArray, balanced: FloatArray, *, weights: FloatArray | None) -> FloatArray:
+    """Logistic calibration of out-of-fold probabilities together with `balanced`, whose means then balance after weighting.
 
     The few parameters are learned on all rows; that keeps the estimate's distribution (a finite-dimensional update, as in
     targeted learning) and spares it the noise of imbalance by chance.
     """
     bounded = np.clip(score, 1e-4, 1.0 - 1e-4)
-    design = np.column_stack([np.log(bounded / (1.0 - bounded)), features.plain])
-    fit = logistic(design, treatment, penalty=np.append(1e-3, np.full(design.shape[1] - 1, 1.0)), weights=features.weights)
+    design = np.column_stack([np.log(bounded / (1.0 - bounded)), balanced])
+    fit = logistic(design, treatment, penalty=np.append(1e-3, np.full(design.shape[1] - 1, 1.0)), weights=weights)
     return fit.predict(design)
 
 
@@ -252,5 +280,5 @@ class DoublyRobust:
         covariates : shape (n, k), finite, no constant column
         """
         features = make_features(covariates)
-        propensity = fit_propensity(features, treatment, groups, repetitions=self.repetitions, seed=seed)
+        propensity = fit_propensity(features, treatment, groups, outcome=outcome, repetitions=self.repetitions, seed=seed)
         return doubly_robust(features, outcome, treatment, propensity=propensity, estimand=self.estimand, seed=seed)

@@ -18,7 +18,6 @@ from e2i.causal.estimators.linear_models import (
     ridge_of,
     rough_ridge_of,
     sigmoid,
-    sparse_linear,
     sparse_linear_of,
     sparse_logistic,
 )
@@ -35,17 +34,14 @@ Shared = TypeVar("Shared")
 BOOSTING_ROUNDS = (25, 60, 150)
 PENALTIES = (150.0, 20.0)
 _MANY_ROWS = 15_000
-_MAX_MAIN = 14
 _LINEAR_ROWS = 50_000
-_STEP_ROWS = 20_000
-"""thresholds are chosen on at most so many rows"""
 
 
 def ridge_learner(space: Space) -> Learner:
     """Least squares with an L2 penalty by leave-one-out error."""
 
     def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
-        return _of_matrix(space, (_ridge_start(views, space, train, target),))
+        return of_matrix(space, (_ridge_start(views, space, train, target),))
 
     return fit
 
@@ -54,7 +50,7 @@ def logistic_learner(space: Space, penalties: tuple[float, ...]) -> Learner:
     """Logistic regression under each penalty, strongest first; one column for each."""
 
     def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
-        return _of_matrix(space, _logistic_path(views, space, train, target, penalties))
+        return of_matrix(space, _logistic_path(views, space, train, target, penalties))
 
     return fit
 
@@ -63,7 +59,7 @@ def poisson_learner(penalty: float) -> Learner:
     """Poisson regression with log link on `plain`."""
 
     def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
-        return _of_matrix("plain", (poisson(_matrix(views, "plain", train), target, penalty=penalty, weights=_weights(views, train)),))
+        return of_matrix("plain", (poisson(_matrix(views, "plain", train), target, penalty=penalty, weights=weights_of(views, train)),))
 
     return fit
 
@@ -72,48 +68,22 @@ def sparse_learner(kind: Kind) -> Learner:
     """Squares and products at the price of BIC."""
 
     def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
-        return _of_matrix("basis", (_sparse_fit(kind, views, "basis", train, target, price=0.5 * np.log(len(train))),))
+        return of_matrix("basis", (sparse_fit(kind, views, "basis", train, target, price=0.5 * np.log(len(train))),))
 
     return fit
 
 
-def sparse_steps_learner(kind: Kind) -> Learner:
-    """Thresholds first, at the price of AIC; then the chosen ones and their products, at the price of BIC."""
-    learner = sparse_logistic if kind == "binary" else sparse_linear
-
-    def fit(views: Features, train: IntArray, target: FloatArray) -> Predictor:
-        few = _thinned(len(train), _STEP_ROWS)
-        main = _sparse_fit(kind, views, "steps", train[few], target[few], price=1.0)
-        order = np.argsort(-np.abs(main.coefficients), kind="stable")[:_MAX_MAIN]
-        chosen = np.sort(order[main.coefficients[order] != 0.0])
-        if len(chosen) < 2:
-            return _of_matrix("steps", (main,))
-        kept, (first, second) = views.matrix("steps", train, chosen), np.triu_indices(len(chosen), k=1)
-        wide = np.column_stack([kept, kept[:, first] * kept[:, second]])
-        final = learner(wide, target, price=0.5 * np.log(len(train)), weights=_weights(views, train))
-        products = np.zeros((len(chosen), len(chosen)))
-        products[first, second] = final.coefficients[len(chosen) :]
-
-        def predict(given: Features, rows: IntArray) -> FloatArray:
-            kept = given.matrix("steps", rows, chosen)
-            score = kept @ final.coefficients[: len(chosen)] + np.einsum("ij,ij->i", kept @ products, kept)
-            return final.mean_at(score)[:, None]
-
-        return predict
-
-    return fit
-
-
-def _sparse_fit(kind: Kind, views: Features, space: Space, train: IntArray, target: FloatArray, *, price: float) -> LinearFit:
+def sparse_fit(kind: Kind, views: Features, space: Space, train: IntArray, target: FloatArray, *, price: float) -> LinearFit:
+    """A view's columns at a price each; starts from what other learners of the fold have fitted."""
     if kind != "binary":
         given = _moments(views, space, train, target)
         return sparse_linear_of(given, start=rough_ridge_of(given), price=price)
     path = f"logistic {space} {PENALTIES}"
     start = _logistic_path(views, space, train, target, PENALTIES)[-1] if _is_at_hand(views, path, train) else None
-    return sparse_logistic(_matrix(views, space, train), target, price=price, weights=_weights(views, train), start=start)
+    return sparse_logistic(_matrix(views, space, train), target, price=price, weights=weights_of(views, train), start=start)
 
 
-def _thinned(rows: int, limit: int) -> slice:
+def thinned(rows: int, limit: int) -> slice:
     """Evenly spaced places, at most `limit`."""
     return slice(None, None, -(-rows // limit))
 
@@ -125,7 +95,7 @@ def on_few_rows(learner: Learner) -> Learner:
         limit = max(_LINEAR_ROWS, len(views.covariates) // 5)
         if len(train) <= limit:
             return learner(views, train, target)
-        places = _thinned(len(train), limit)
+        places = thinned(len(train), limit)
         return learner(views, _shared(views, "few rows", train, lambda: train[places]), target[places])
 
     return fit
@@ -137,7 +107,7 @@ def _matrix(views: Features, space: Space, train: IntArray) -> FloatArray:
 
 def _moments(views: Features, space: Space, train: IntArray, target: FloatArray) -> Moments:
     matrix = _matrix(views, space, train)
-    return _shared(views, f"moments {space}", train, lambda: moments(matrix, target, weights=_weights(views, train)))
+    return _shared(views, f"moments {space}", train, lambda: moments(matrix, target, weights=weights_of(views, train)))
 
 
 def _ridge_start(views: Features, space: Space, train: IntArray, target: FloatArray) -> LinearFit:
@@ -150,7 +120,7 @@ def _logistic_path(
     """From the strongest penalty to the weakest, each started from the one before."""
 
     def path() -> tuple[LinearFit, ...]:
-        matrix, weights = _matrix(views, space, train), _weights(views, train)
+        matrix, weights = _matrix(views, space, train), weights_of(views, train)
         fits: list[LinearFit] = []
         for penalty in penalties:
             fits.append(logistic(matrix, target, penalty=penalty, weights=weights, start=fits[-1] if fits else None))
@@ -173,7 +143,8 @@ def _is_at_hand(views: Features, name: str, train: IntArray) -> bool:
     return views.memo is not None and (name, id(train)) in views.memo
 
 
-def _weights(views: Features, rows: IntArray) -> FloatArray | None:
+def weights_of(views: Features, rows: IntArray) -> FloatArray | None:
+    """Sampling weights of some rows, shape (rows,)."""
     return None if views.weights is None else views.weights[rows]
 
 
@@ -232,7 +203,7 @@ def _binned(views: Features, train: IntArray, target: FloatArray, settings: dict
     """Training rows for boosting. Bins follow from covariates and treatment alone, so folds may share them."""
     import lightgbm as lgb
 
-    weights = _weights(views, train)
+    weights = weights_of(views, train)
     if views.binned is None or 2 * len(train) < len(views.covariates):
         return lgb.Dataset(_matrix(views, "raw", train), target, weight=weights, params=settings)
     if not views.binned:
@@ -244,7 +215,9 @@ def _binned(views: Features, train: IntArray, target: FloatArray, settings: dict
     return data
 
 
-def _of_matrix(space: Space, fits: tuple[LinearFit, ...]) -> Predictor:
+def of_matrix(space: Space, fits: tuple[LinearFit, ...]) -> Predictor:
+    """Predictions of linear models on one view, one column for each."""
+
     def predict(given: Features, rows: IntArray) -> FloatArray:
         return np.column_stack([fit.mean_at(given.products(space, rows, fit.coefficients)) for fit in fits])
 

@@ -10,7 +10,7 @@ from e2i.causal.arrays import FloatArray, IntArray
 from e2i.causal.design import MINIMUM_PER_ARM, Identification, Sample
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimators.cross_fit import average_of, fold_groups, joined, require_covariates, require_finite
-from e2i.causal.estimators.doubly_robust import CLIP, augmented_mean, fit_propensity, repetitions_for
+from e2i.causal.estimators.doubly_robust import augmented_mean, fit_propensity, repetitions_for, support
 from e2i.causal.estimators.features import Features, make_features
 from e2i.causal.estimators.nuisances import kind_of, library, out_of_fold, screen, stack, used
 from e2i.errors import PositivityViolated, TooFewRows
@@ -38,7 +38,7 @@ class MultiLevel:
         TooFewRows
             A level has fewer than 30 rows, or there are fewer than 10 clusters.
         PositivityViolated
-            More than 5 % of rows have a chance below 0.01 of some level.
+            More than 5 % of rows have a chance of some level below its support.
         """
         average_of(spec, ("ATE",))
         require_finite(data)
@@ -48,7 +48,7 @@ class MultiLevel:
         rounds = repetitions_for(len(data.outcome)) if self.repetitions is None else self.repetitions
         chances, folds = _generalised_propensity(data, features, levels, repetitions=rounds, seed=seed)
         means = np.stack([_level_mean(data, features, level, folds=folds, seed=seed) for level in levels])
-        clipped = np.maximum(chances, CLIP)
+        clipped = np.maximum(chances, _floors(data, levels)[:, None, None])
         found = [
             [
                 augmented_mean(data.outcome, (data.treatment == level) * 1.0, clipped[k, r], means[k, r], weights=data.weights)
@@ -118,19 +118,27 @@ def _generalised_propensity(
     """Chances, shape (levels, repetitions, n), and the folds of the first level, which the outcome models use too."""
     groups = fold_groups(data)
     fits = [
-        fit_propensity(features, (data.treatment == level).astype(np.float64), groups, repetitions=repetitions, seed=seed)
+        fit_propensity(
+            features, (data.treatment == level).astype(np.float64), groups, outcome=data.outcome, repetitions=repetitions, seed=seed
+        )
         for level in levels
     ]
     raw = np.stack([fit.raw for fit in fits])
     raw /= raw.sum(axis=0)
-    outside = float((raw.mean(axis=1) < CLIP).any(axis=0).mean())
+    floors = _floors(data, levels)
+    outside = float((raw.mean(axis=1) < floors[:, None]).any(axis=0).mean())
     if outside > _MAXIMUM_OUTSIDE:
         raise PositivityViolated(
-            f"{outside:.1%} of rows have a chance below 0.01 of some level (at most 5 % may).",
+            f"{outside:.1%} of rows have a chance below {floors.max():.2g} of some level (at most 5 % may).",
             where="treatment",
             advice="Compare fewer levels, or restrict the study to units that could have had each of them.",
         )
     return raw, fits[0].folds
+
+
+def _floors(data: Sample, levels: FloatArray) -> FloatArray:
+    """Lower end of every level's support, shape (levels,)."""
+    return np.array([support(float((data.treatment == level).mean()))[0] for level in levels])
 
 
 def _level_mean(data: Sample, features: Features, level: float, *, folds: IntArray, seed: int) -> FloatArray:

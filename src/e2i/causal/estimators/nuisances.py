@@ -25,8 +25,8 @@ from e2i.causal.estimators.learners import (
     poisson_learner,
     ridge_learner,
     sparse_learner,
-    sparse_steps_learner,
 )
+from e2i.causal.estimators.steps import sparse_steps_learner
 
 FOLDS = 5
 _MIN_WEIGHT = 0.03

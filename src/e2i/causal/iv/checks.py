@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from e2i.causal.arrays import FloatArray
+from e2i.causal.arrays import FloatArray, IntArray
 from e2i.causal.design import Sample
 from e2i.causal.estimate import Estimate
 from e2i.causal.iv.residuals import Residuals, project_out
@@ -17,13 +17,15 @@ from e2i.errors import CausalError, DataError, NotIdentified, TooFewRows
 
 MINIMUM_ROWS = 30
 ROWS_PER_COLUMN = 5
+ROWS_PER_LEVEL = 2
+"""a level needs two rows to say anything at all; the variance counts every level"""
 FEW_CLUSTERS = 20
 _COPY_R2 = 1.0 - 1e-6
 _NEAR_COPY_R2 = 0.98
 _NO_FIRST_STAGE = 0.05
 _NOTHING_R2 = 1e-20
 _DISAGREE_REVIEW, _DISAGREE_BLOCK = 0.05, 0.001
-_WRONG_SIGN = 0.10
+_WRONG_SIGN, _WRONG_SIGN_P = 0.10, 0.01
 _OUTSIDE = 0.02
 
 
@@ -86,7 +88,7 @@ def estimate_hazards(estimate: Estimate) -> tuple[Hazard, ...]:
     if not np.isfinite(estimate.interval).all():
         text = "the data do not bound the effect: its interval is infinite."
         found.append(Hazard(code="unbounded_interval", action="block", text=text, remedy="Find a stronger instrument or more rows."))
-    if (wrong := told.get("wrong_sign_share", 0.0)) > _WRONG_SIGN:
+    if (wrong := told.get("wrong_sign_share", 0.0)) > _WRONG_SIGN and told.get("wrong_sign_p", 1.0) < _WRONG_SIGN_P:
         text = f"for {wrong:.0%} of rows the instrument is predicted to move treatment the other way: defiers may be among them."
         remedy = "Look at the groups where it does; without monotonicity the estimate is no effect on compliers."
         found.append(Hazard(code="monotonicity", action="review", text=text, remedy=remedy, measured=wrong, threshold=_WRONG_SIGN))
@@ -95,6 +97,27 @@ def estimate_hazards(estimate: Estimate) -> tuple[Hazard, ...]:
         remedy = "Leave out rows in which the instrument could not vary."
         found.append(Hazard(code="instrument_overlap", action="review", text=text, remedy=remedy, measured=outside, threshold=_OUTSIDE))
     return tuple(found)
+
+
+def imbalance(covariates: FloatArray, instruments: FloatArray, *, clusters: IntArray | None) -> FloatArray:
+    """Largest absolute z-value of each covariate's correlation with an instrument, shape (k,).
+
+    Parameters
+    ----------
+    covariates : shape (n, k)
+    instruments : shape (n, m)
+    clusters : shape (n,), equal for rows that are not independent
+    """
+    left = covariates - covariates.mean(axis=0)
+    out = np.zeros(covariates.shape[1])
+    for column in (instruments - instruments.mean(axis=0)).T:
+        products = left * column[:, None]
+        if clusters is not None:
+            groups = np.unique(clusters, return_inverse=True)[1]
+            products = np.column_stack([np.bincount(groups, weights=each) for each in products.T])
+        error = np.sqrt(np.sum(products**2, axis=0))
+        out = np.maximum(out, np.abs(np.divide(products.sum(axis=0), error, out=np.zeros_like(error), where=error > 0)))
+    return out
 
 
 def raise_refused(hazards: Iterable[Hazard], *, override: tuple[str, ...] = ()) -> None:
@@ -130,7 +153,8 @@ def _presence(sample: Sample) -> list[Hazard]:
 def _size(sample: Sample) -> list[Hazard]:
     assert sample.instruments is not None
     rows, m = sample.instruments.shape
-    needed = max(MINIMUM_ROWS, ROWS_PER_COLUMN * (sample.covariates.matrix.shape[1] + m))
+    levels = sum(sample.covariates.is_level)
+    needed = max(MINIMUM_ROWS, ROWS_PER_COLUMN * (sample.covariates.matrix.shape[1] - levels + m) + ROWS_PER_LEVEL * levels)
     if rows < needed:
         columns = sample.covariates.matrix.shape[1]
         text = f"{needed} rows are needed for {columns} adjusted columns and {m} instruments; there are fewer."

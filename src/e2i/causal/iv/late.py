@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from e2i.causal.arrays import FloatArray
+from e2i.causal.arrays import BoolArray, FloatArray
 from e2i.causal.design import Sample
 from e2i.causal.estimate import Estimate, from_influence
 from e2i.causal.estimators.doubly_robust import CLIP
-from e2i.causal.iv.two_stage import both_intervals, choose_interval, first_stage_diagnostics
+from e2i.causal.iv.two_stage import both_intervals, choose_interval, choose_p, first_stage_diagnostics
 from e2i.causal.iv.weak import BIAS_TOLERATED, ConfidenceSet, Strength, anderson_rubin, anderson_rubin_p
 from e2i.errors import NotIdentified
+
+_FEWEST_WRONG = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,14 +114,31 @@ def _compliance(scores: _Scores, means: EncouragementMeans, data: Sample) -> dic
     if direction < 0:
         always += first.estimate
     predicted = direction * (means.treatment[1, 0] - means.treatment[0, 0])
+    wrong, p_value = _wrong_sign(direction * scores.treatment, predicted < 0, data)
     return {
         "complier_share": direction * first.estimate,
         "complier_share_low": low,
         "complier_share_high": high,
         "always_taker_share": always,
         "never_taker_share": 1.0 - always - direction * first.estimate,
-        "wrong_sign_share": float((predicted < 0).mean()),
+        "wrong_sign_share": wrong,
+        "wrong_sign_p": p_value,
     }
+
+
+def _wrong_sign(scores: FloatArray, wrong: BoolArray, data: Sample) -> tuple[float, float]:
+    """Share of rows for which models that did not see them predict the wrong sign, and whether their scores agree (one-sided p)."""
+    if wrong.sum() < _FEWEST_WRONG:
+        return float(wrong.mean()), 1.0
+    told = from_influence(
+        float(scores[wrong].mean()),
+        scores[wrong],
+        estimator="",
+        estimand="",
+        clusters=None if data.cluster is None else data.cluster[wrong],
+    )
+    p_value = 1.0 if told.p_value is None or told.estimate >= 0 else 0.5 * told.p_value
+    return float(wrong.mean()), p_value
 
 
 def _with_robust_interval(told: Estimate, scores: _Scores, data: Sample, diagnostics: dict[str, float]) -> Estimate:
@@ -130,6 +149,7 @@ def _with_robust_interval(told: Estimate, scores: _Scores, data: Sample, diagnos
     delta, pi = np.array([scores.outcome.mean()]), np.array([scores.treatment.mean()])
     statistic = float(pi[0] ** 2 / joint[1, 1])
     first = Strength(
+        instruments=1,
         first_stage_f=statistic,
         first_stage_p=float(f.sf(statistic, 1, degrees)),
         effective_f=statistic,
@@ -139,7 +159,7 @@ def _with_robust_interval(told: Estimate, scores: _Scores, data: Sample, diagnos
     robust = anderson_rubin(delta, pi, joint, degrees=degrees)
     wald = ConfidenceSet(segments=(told.interval,))
     interval, method, notes = choose_interval(wald, robust, first, method=told.interval_method)
-    p_value = anderson_rubin_p(delta, pi, joint, effect=0.0, degrees=degrees) if first.is_weak else told.p_value
+    p_value = choose_p(told.p_value or 0.0, anderson_rubin_p(delta, pi, joint, effect=0.0, degrees=degrees), first)
     return replace(
         told,
         interval=interval,

@@ -11,7 +11,7 @@ from e2i.causal.design import Identification, Sample
 from e2i.causal.estimate import LEVEL, Estimate
 from e2i.causal.iv.checks import examine, raise_refused
 from e2i.causal.iv.residuals import Residuals
-from e2i.causal.iv.weak import ConfidenceSet, Strength, anderson_rubin, anderson_rubin_p, strength
+from e2i.causal.iv.weak import USUAL_FROM, ConfidenceSet, Strength, anderson_rubin, anderson_rubin_p, strength
 from e2i.errors import NotIdentified, NoVariation
 
 
@@ -20,7 +20,8 @@ class TwoStageLeastSquares:
     """Effect of a treatment that the instruments move, linear in treatment and covariates (Angrist and Imbens 1995).
 
     Standard errors are robust (HC1), or clustered where the sample has clusters. The interval is Anderson and Rubin's where the
-    effective first-stage F lies below its critical value, else the usual one; diagnostics tell both.
+    effective first-stage F lies below its critical value, the usual one from an F of 104.7, and between the two see
+    `choose_interval`; diagnostics tell both.
     """
 
     def fit(self, data: Sample, spec: Identification, *, seed: int) -> Estimate:  # noqa: ARG002
@@ -84,10 +85,8 @@ def from_residuals(
     half = float(t.ppf(0.5 + LEVEL / 2, residuals.degrees)) * fit.standard_error
     wald = ConfidenceSet(segments=((fit.estimate - half, fit.estimate + half),))
     interval, method, more = choose_interval(wald.times(residuals.unit), robust.times(residuals.unit), first, method=_method(residuals))
-    if first.is_weak:
-        p_value = anderson_rubin_p(*residuals.reduced_form, effect=0.0, degrees=residuals.degrees)
-    else:
-        p_value = float(2 * t.sf(abs(fit.estimate) / fit.standard_error, residuals.degrees))
+    usual = float(2 * t.sf(abs(fit.estimate) / fit.standard_error, residuals.degrees))
+    p_value = choose_p(usual, anderson_rubin_p(*residuals.reduced_form, effect=0.0, degrees=residuals.degrees), first)
     is_binary = bool(np.isin(treatment, (0.0, 1.0)).all())
     dropped = tuple(f"instrument `{name}` adds nothing to the others and the covariates and was left out" for name in residuals.dropped)
     slope = () if is_binary else ("the effect is an average slope, weighted to units whose treatment the instruments move",)
@@ -108,6 +107,7 @@ def from_residuals(
             **both_intervals(wald.times(residuals.unit), robust.times(residuals.unit)),
             **against_least_squares(residuals, fit),
             **overidentification(residuals, fit),
+            "largest_row_share": float((fit.scores**2).max() / np.sum(fit.scores**2)),
             **(diagnostics or {}),
         },
         notes=(*dropped, *slope, *more, *notes),
@@ -117,7 +117,11 @@ def from_residuals(
 def choose_interval(
     wald: ConfidenceSet, robust: ConfidenceSet, first: Strength, *, method: str
 ) -> tuple[tuple[float, float], str, tuple[str, ...]]:
-    """Anderson and Rubin's set where instruments are weak, else the usual interval; with the method's name and notes.
+    """Anderson and Rubin's set where instruments are weak, the usual interval where they are strong; with the method's name and notes.
+
+    Between the two a t interval can still be too short where treatment is strongly confounded (Lee, McCrary, Moreira and Porter 2022):
+    one instrument then has Anderson and Rubin's set, which is exact; several have the wider ends of both, since that set grows short
+    when instruments disagree.
 
     Raises
     ------
@@ -125,16 +129,29 @@ def choose_interval(
         Instruments are weak and no effect agrees with all of them.
     """
     told = f"Anderson-Rubin 95 % set: {robust.describe()}"
-    if not first.is_weak:
-        return wald.hull, method, (told,)
-    if not robust.segments:
+    if first.is_weak and not robust.segments:
         raise NotIdentified(
             f"the instruments are weak (effective F {first.effective_f:.1f}) and no effect agrees with all of them.",
             where="effect.instruments",
             advice="At least one of them is invalid: keep only those whose exclusion you can defend.",
         )
-    weak = f"effective F {first.effective_f:.1f} is below {first.critical_value:.1f}: the usual interval cannot be trusted"
-    return robust.hull, "Anderson-Rubin, robust to weak instruments", (weak, told)
+    if first.is_weak:
+        weak = f"effective F {first.effective_f:.1f} is below {first.critical_value:.1f}: the usual interval cannot be trusted"
+        return robust.hull, "Anderson-Rubin, robust to weak instruments", (weak, told)
+    if not first.is_middling or not robust.segments:
+        return wald.hull, method, (told,)
+    usual = f"the usual interval is {wald.describe()}; below a first-stage F of {USUAL_FROM} it can be too short"
+    if first.instruments == 1:
+        return robust.hull, "Anderson-Rubin, robust to weak instruments", (usual,)
+    ends = (min(wald.hull[0], robust.hull[0]), max(wald.hull[1], robust.hull[1]))
+    return ends, "Anderson-Rubin and t, the wider ends", (usual, told)
+
+
+def choose_p(usual: float, robust: float, first: Strength) -> float:
+    """The p-value of no effect that belongs to the interval told."""
+    if first.is_weak or (first.is_middling and first.instruments == 1):
+        return robust
+    return max(usual, robust) if first.is_middling else usual
 
 
 def first_stage_diagnostics(first: Strength) -> dict[str, float]:

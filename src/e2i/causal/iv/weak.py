@@ -14,10 +14,15 @@ from e2i.causal.iv.residuals import Residuals
 BIAS_TOLERATED = 0.10
 """largest share of the worst-case bias that a Wald interval may rest on (Montiel Olea and Pflueger 2013)"""
 
+USUAL_FROM = 104.7
+"""first-stage F from which a 5 % t test has its size however strongly treatment is confounded (Lee, McCrary, Moreira and Porter 2022)"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Strength:
     """First stage of the treatment on the instruments, covariates held fixed."""
+
+    instruments: int
 
     first_stage_f: float
     """robust (or clustered) Wald statistic over the number of instruments"""
@@ -33,6 +38,11 @@ class Strength:
     def is_weak(self) -> bool:
         """Whether only weak-instrument-robust intervals may be used."""
         return self.effective_f < self.critical_value
+
+    @property
+    def is_middling(self) -> bool:
+        """Not weak, and not so strong that the usual interval holds in the worst case."""
+        return not self.is_weak and self.effective_f < USUAL_FROM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +92,7 @@ def strength(residuals: Residuals) -> Strength:
     largest = float(np.linalg.eigvalsh(variance)[-1])
     effective = trace**2 * (1 + 2 * allowed) / (float(np.sum(variance**2)) + 2 * allowed * trace * largest)
     return Strength(
+        instruments=m,
         first_stage_f=wald / m,
         first_stage_p=float(f.sf(wald / m, m, residuals.degrees)),
         effective_f=float(pi @ pi) / trace,

@@ -9,6 +9,7 @@ import numpy as np
 from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 from e2i.causal.design import Identification
 from e2i.causal.panel.data import NEVER, Panel
+from e2i.domain.disclosure import counted
 from e2i.domain.evidence import Hazard
 from e2i.errors import DataError, NotIdentified, NoVariation
 
@@ -137,10 +138,9 @@ def require_rectangle(panel: Panel) -> None:
     if not panel.is_balanced:
         observed = panel.observed
         lacking = np.flatnonzero(~observed.all(axis=1))
-        shown = ", ".join(panel.unit_names[unit] for unit in lacking[:_SHOWN])
         raise DataError(
-            f"{int((~observed).sum())} of {observed.size} unit-periods have no outcome, in {len(lacking)} units "
-            f"({shown}{', …' if len(lacking) > _SHOWN else ''}); a synthetic control weighs whole paths.",
+            f"{counted(int((~observed).sum()), 'unit-periods')} have no outcome, in {counted(len(lacking), 'units')}; "
+            "a synthetic control weighs whole paths.",
             where="panel",
             advice="Leave out these units or the periods without data, or fill the gaps; design `did` takes unbalanced panels.",
         )

@@ -48,19 +48,26 @@ class Grid:
         return self.time - self.first
 
 
-def make_grid(cohort: IntArray, n_periods: int, *, control: Control, base: Base, anticipation: int) -> Grid:
+def make_grid(cohort: IntArray, seen: BoolArray, *, control: Control, base: Base, anticipation: int) -> Grid:
     """Cells of Callaway & Sant'Anna (2021), section 2: base period g - 1 - anticipation after treatment.
 
-    Before treatment the base is the period before (`varying`), or the same as after (`universal`), as in the R package did.
+    Before treatment the base is the period before (`varying`), or the same as after (`universal`), as in the R package did. Where
+    nobody of the cohort is seen in the base period, the last period before it in which somebody is takes its place.
+
+    Parameters
+    ----------
+    cohort : shape (N,)
+    seen : shape (N, T), whether the unit has a row in the period
     """
     found = np.unique(cohort)
     cohorts = np.r_[found[found != NEVER], found[found == NEVER]].astype(np.int64)
     cells: list[tuple[int, int, int]] = []
     for number, first in enumerate(cohorts.tolist()):
-        long_base = first - anticipation - 1
-        if first == NEVER or long_base < 0:
+        before = np.flatnonzero(seen[cohort == first, : max(first - anticipation, 0)].any(axis=0))
+        if first == NEVER or len(before) == 0:
             continue
-        for period in range(n_periods):
+        long_base = int(before[-1])
+        for period in range(seen.shape[1]):
             compared = long_base if base == "universal" or period >= first else period - 1
             if compared >= 0 and compared != period:
                 cells.append((number, period, compared))
@@ -87,16 +94,27 @@ class Means:
     """shape (N,), mean 1"""
 
     @cached_property
+    def _cohorts(self) -> tuple[tuple[IntArray, FloatArray, bool], ...]:
+        """Per cohort: its units, their outcomes, and whether all of them are seen in all periods."""
+        parts = (np.flatnonzero(self.member == number) for number in range(len(self.grid.cohorts)))
+        complete = bool(self.observed.all())
+        return tuple((rows, self.outcome[rows], complete or bool(self.observed[rows].all())) for rows in parts)
+
+    @cached_property
     def _tables(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Per cohort and cell, each (H, K): weight, units, and sum of changes over units seen in both periods."""
         grid = self.grid
         shape = (len(grid.cohorts), len(grid.time))
         mass, units, change = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-        for number in range(shape[0]):
-            rows = self.member == number
+        for number, (rows, outcome, complete) in enumerate(self._cohorts):
+            if complete:
+                total = self.weights[rows] @ outcome
+                mass[number], units[number] = self.weights[rows].sum(), len(rows)
+                change[number] = total[grid.time] - total[grid.base]
+                continue
             seen = self.observed[rows].astype(np.float64)
             weighted = seen * self.weights[rows, None]
-            sums = (self.outcome[rows] * self.weights[rows, None]).T @ seen
+            sums = (outcome * self.weights[rows, None]).T @ seen
             pairs = weighted.T @ seen
             mass[number] = pairs[grid.time, grid.base]
             units[number] = (seen.T @ seen)[grid.time, grid.base]
@@ -136,31 +154,45 @@ class Means:
         """Influence per unit, shape (N, m), of m weighted sums of cells; `weights` has shape (K, m), 0 for NaN cells."""
         treated_mass, treated, control_mass, control = self._arms
         used = np.isfinite(treated - control) & (weights != 0).any(axis=1)
+        as_treated = weights * (len(self.member) / np.where(used, treated_mass, 1.0))[:, None]
+        as_control = weights * (-len(self.member) / np.where(used, control_mass, 1.0))[:, None]
         out = np.zeros((len(self.member), weights.shape[1]))
-        for number in range(len(self.grid.cohorts)):
-            rows = np.flatnonzero(self.member == number)
-            own = used & (self.grid.treated == number)
-            other = used & self.grid.controls[:, number]
-            for cells, factor, centre in ((own, 1.0 / treated_mass, treated), (other, -1.0 / control_mass, control)):
-                if cells.any():
-                    scaled = weights[cells] * (len(self.member) * factor[cells])[:, None]
-                    out[rows] += self._contribution(rows, np.flatnonzero(cells), scaled, centre[cells])
+        for number, (rows, outcome, complete) in enumerate(self._cohorts):
+            own = np.flatnonzero(used & (self.grid.treated == number))
+            other = np.flatnonzero(used & self.grid.controls[:, number])
+            cells, scaled = np.r_[own, other], np.vstack([as_treated[own], as_control[other]])
+            centre = np.r_[treated[own], control[other]]
+            if not len(cells):
+                continue
+            if complete:
+                sums = self._sums(outcome, cells, scaled) - centre @ scaled
+            else:
+                sums = self._sums_with_gaps(rows, cells, scaled, centre=centre)
+            out[rows] = sums if self.is_unweighted else self.weights[rows, None] * sums
         return out
 
-    def _contribution(self, rows: IntArray, cells: IntArray, scaled: FloatArray, centre: FloatArray) -> FloatArray:
+    @cached_property
+    def is_unweighted(self) -> bool:
+        """All units count the same."""
+        return bool((self.weights == 1.0).all())
+
+    def _sums(self, outcome: FloatArray, cells: IntArray, scaled: FloatArray) -> FloatArray:
+        """Weighted sums of the changes of some cells, per row of `outcome`, which has no gaps."""
+        loading = np.zeros((outcome.shape[1], scaled.shape[1]))
+        np.add.at(loading, self.grid.time[cells], scaled)
+        np.subtract.at(loading, self.grid.base[cells], scaled)
+        return outcome @ loading
+
+    def _sums_with_gaps(self, rows: IntArray, cells: IntArray, scaled: FloatArray, *, centre: FloatArray) -> FloatArray:
+        """The same around the cells' means, over the cells in which a row is seen."""
         time, base = self.grid.time[cells], self.grid.base[cells]
-        if self.observed[rows].all():
-            loading = np.zeros((self.outcome.shape[1], scaled.shape[1]))
-            np.add.at(loading, time, scaled)
-            np.subtract.at(loading, base, scaled)
-            return self.weights[rows, None] * (self.outcome[rows] @ loading - centre @ scaled)
         out = np.empty((len(rows), scaled.shape[1]))
         step = max(_BLOCK // len(cells), 1)
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
             both = self.observed[np.ix_(part, time)] & self.observed[np.ix_(part, base)]
             change = (self.outcome[np.ix_(part, time)] - self.outcome[np.ix_(part, base)] - centre) * both
-            out[start : start + step] = self.weights[part, None] * (change @ scaled)
+            out[start : start + step] = change @ scaled
         return out
 
 

@@ -24,8 +24,8 @@ def cluster_influence(influence: FloatArray, cluster: IntArray) -> FloatArray:
     groups = int(cluster.max()) + 1
     scale = np.float64(groups / len(cluster))
     if groups == len(cluster):
-        order = np.argsort(cluster)
-        return influence[order]
+        in_order = bool((cluster == np.arange(groups)).all())
+        return influence if in_order else influence[np.argsort(cluster)]
     if influence.ndim == 1:
         sums: FloatArray = np.bincount(cluster, weights=influence, minlength=groups).astype(np.float64) * scale
         return sums

@@ -40,26 +40,30 @@ def conditional_difference(
     design = _design(covariates)
     d = treated.astype(np.float64)
     mass, rest = weights * d, weights * (1.0 - d)
+    held = rest[:, None] * design
     if method != "weighting":
-        bread = _inverse(design.T @ (rest[:, None] * design))
-        change = change - design @ (bread @ (design.T @ (rest[:, None] * change)))
-    of_treated, inside = _mean(change, mass)
-    of_controls: FloatArray = np.zeros(len(of_treated))
-    odds = rest
-    pull = design.T @ mass / mass.sum()
+        bread = _inverse(design.T @ held)
+        change = change - design @ (bread @ (held.T @ change))
+    own = mass / mass.sum()
+    odds, other = rest, np.zeros(len(d))
+    loads, means = [own, -other], [own @ change, np.zeros(change.shape[1])]
     if method != "regression":
         propensity = _propensity(design, d, weights)
         odds = np.where(propensity < _TRIM, rest * propensity / (1.0 - np.minimum(propensity, _TRIM)), 0.0)
         _require_controls(odds)
-        of_controls, inside_controls = _mean(change, odds)
-        slope = design.T @ (odds[:, None] * (change - of_controls)) / odds.sum()
+        other = odds / odds.sum()
+        of_controls = other @ change
+        slope = (other[:, None] * design).T @ change - np.outer(design.T @ other, of_controls)
         information = _inverse(design.T @ ((weights * propensity * (1.0 - propensity))[:, None] * design))
-        score = (weights * (d - propensity))[:, None] * (design @ (len(d) * information))
-        inside = inside - inside_controls - score @ slope
-        pull = pull - design.T @ odds / odds.sum()
+        loads = [own, -other, *((weights * (d - propensity))[:, None] * (design @ information)).T]
+        means = [means[0], of_controls, *slope]
+    factor = own - other
     if method != "weighting":
-        inside = inside - (len(d) * rest * (design @ (bread @ pull)))[:, None] * change
-    return of_treated - of_controls, inside, float(odds.sum() ** 2 / max(odds @ odds, 1e-300))
+        factor = factor - held @ (bread @ (design.T @ factor))
+    # influence = change x factor - centres and the propensity's score: one pass over (n, m)
+    inside = (len(d) * factor)[:, None] * change
+    inside -= (len(d) * np.column_stack(loads)) @ np.vstack(means)
+    return means[0] - means[1], inside, float(odds.sum() ** 2 / max(odds @ odds, 1e-300))
 
 
 def _design(covariates: FloatArray) -> FloatArray:
@@ -71,15 +75,12 @@ def _design(covariates: FloatArray) -> FloatArray:
 
 
 def _inverse(gram: FloatArray) -> FloatArray:
-    inverse: FloatArray = np.linalg.pinv(gram, rcond=1e-11, hermitian=True).astype(np.float64)
+    """Pseudo-inverse of a symmetric matrix; directions without variation are left out."""
+    values, vectors = np.linalg.eigh(gram)
+    size = np.abs(values)
+    used = size > 1e-11 * size.max()
+    inverse: FloatArray = (vectors[:, used] / values[used]) @ vectors[:, used].T
     return inverse
-
-
-def _mean(values: FloatArray, mass: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Weighted mean per column and its influence."""
-    share = mass / mass.sum()
-    mean: FloatArray = share @ values
-    return mean, (len(mass) * share)[:, None] * (values - mean)
 
 
 def _require_controls(odds: FloatArray) -> None:
@@ -105,7 +106,7 @@ def _propensity(design: FloatArray, label: FloatArray, weights: FloatArray) -> F
             if trial >= value - 1e-12 * abs(value) or np.abs(step).max() < 1e-12:
                 break
             step = step / 2
-        coefficients, value = (coefficients + step).astype(np.float64), trial
+        coefficients, value = coefficients + step, trial
         if np.abs(step).max() < 1e-9:
             break
     else:

@@ -35,6 +35,8 @@ class Panel:
     covariates: FloatArray
     """shape (n, k), numbers per row, k may be 0; time-varying or repeated per unit"""
     covariate_names: tuple[str, ...] = ()
+    place: IntArray | None = None
+    """shape (N,): within which treatment of one unit may reach another; None where the study names none"""
     weights: FloatArray | None = None
     """shape (n,), positive"""
     negative_controls: dict[str, FloatArray] = field(default_factory=dict)
@@ -106,6 +108,12 @@ class Panel:
         out[self.unit[first]] = self.treatment[first] > 0
         return out
 
+    @cached_property
+    def is_always_treated(self) -> BoolArray:
+        """Whether nothing is seen of the unit without treatment, shape (N,), also where it entered after its treatment began."""
+        always: BoolArray = self.is_treated_from_start | ((self.cohort != NEVER) & (self.cohort <= 0))
+        return always
+
     def of_units(self, keep: BoolArray) -> Panel:
         """The panel of some units; the periods stay. `keep` has shape (N,)."""
         rows = keep[self.unit]
@@ -115,6 +123,7 @@ class Panel:
             unit=number[self.unit[rows]],
             unit_names=tuple(name for name, kept in zip(self.unit_names, keep, strict=True) if kept),
             cluster=np.unique(self.cluster[keep], return_inverse=True)[1].astype(np.int64),
+            place=None if self.place is None else self.place[keep],
             cohort_given=None if self.cohort_given is None else self.cohort_given[keep],
         )
 
@@ -131,6 +140,14 @@ class Panel:
             row_cluster=None if self.row_cluster is None else self.row_cluster[rows],
             negative_controls={name: values[rows] for name, values in self.negative_controls.items()},
         )
+
+    def without_anticipation(self, periods: int) -> Panel:
+        """Without the rows of treated units that may already react, `periods` before their treatment that lasts."""
+        if periods == 0 or not self.is_absorbing:
+            return self
+        begun = self.cohort[self.unit]
+        ahead = (begun != NEVER) & (self.time < begun) & (self.time >= begun - periods)
+        return replace(self.of_rows(~ahead), cohort_given=self.cohort)
 
     def matrix(self, values: FloatArray | None = None) -> FloatArray:
         """Row values (default the outcome) as shape (N, T), NaN where there is no row."""

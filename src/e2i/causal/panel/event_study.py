@@ -21,6 +21,7 @@ from e2i.domain.evidence import PeriodEffect
 from e2i.errors import NotIdentified
 
 Source = Literal["group_time", "two_way"]
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class EventTimes:
     n_treated: IntArray
     """shape (m,): treated units seen at that time"""
     reference: int
-    """-1 without anticipation"""
+    """-1 without anticipation, and earlier where no treated unit is seen then"""
     clusters_by_arm: tuple[int, int]
     """clusters with treated units, and clusters with units that can be controls"""
 
@@ -49,6 +50,13 @@ class EventTimes:
     def before(self) -> IntArray:
         """Numbers of the effects before the reference."""
         return np.flatnonzero(self.event_time < self.reference)
+
+    @property
+    def is_flat_before(self) -> bool:
+        """Nothing varies before the reference: what is left of these effects is rounding, and they can be tested by nothing."""
+        errors = np.sqrt(np.diag(self.covariance))
+        before = self.before
+        return bool(len(before) and errors[before].max() <= _ROUNDING * max(float(errors.max()), float(np.abs(self.estimate).max())))
 
     def points(self, *, seed: int) -> tuple[PeriodEffect, ...]:
         """Effects with 95 % bands that hold for all periods at once, the reference among them as 0."""
@@ -108,9 +116,15 @@ def event_times(
         estimate=found.estimate,
         influence=found.influence,
         n_treated=count.astype(np.int64),
-        reference=-1 - spec.anticipation,
+        reference=_reference(effects.grid.base - effects.grid.first, -1 - spec.anticipation),
         clusters_by_arm=_clusters_by_arm(absorbing(panel)[0]),
     )
+
+
+def _reference(bases: IntArray, usual: int) -> int:
+    """The event time that effects are told against: an earlier one where no treated unit is seen in the usual one."""
+    found = np.unique(bases)
+    return int(found[0]) if len(found) == 1 else usual
 
 
 def event_study(
@@ -130,9 +144,9 @@ def _by_regression(panel: Panel, spec: Identification) -> EventTimes:
             advice="Use the group-time event study.",
         )
     treated = panel.cohort[panel.unit] != NEVER
-    reference = -1 - spec.anticipation
     since = panel.time - starts[0]
     times = np.unique(since[treated])
+    reference = int(times[times <= -1 - spec.anticipation].max(initial=times[0]))
     times = times[times != reference]
     dummies = ((since[:, None] == times) & treated[:, None]).astype(np.float64)
     found = fixed_effects(panel, dummies, tuple(f"event time {time}" for time in times))

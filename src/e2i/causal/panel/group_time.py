@@ -79,8 +79,8 @@ class GroupTimeEffects:
             picked = np.zeros((len(errors), len(part)))
             picked[part, np.arange(len(part))] = 1.0
             values = cluster_influence(self.combine(picked), self.cluster)
-            groups = len(values)
-            errors[part] = np.sqrt(np.sum((values - values.mean(axis=0)) ** 2, axis=0) / (groups * max(groups - 1, 1)))
+            groups, centred = len(values), values - values.mean(axis=0)
+            errors[part] = np.sqrt(np.einsum("ij,ij->j", centred, centred) / (groups * max(groups - 1, 1)))
         return errors
 
     def aggregate(self, kind: Summary) -> Aggregation:
@@ -191,7 +191,7 @@ class GroupTime:
         panel, notes = absorbing(panel)
         if self.control == "never" and not (panel.cohort == NEVER).any():
             raise NotIdentified("no never-treated unit.", where="panel", advice="Compare with units that are not yet treated.")
-        grid = make_grid(panel.cohort, panel.n_periods, control=self.control, base=self.base, anticipation=spec.anticipation)
+        grid = make_grid(panel.cohort, panel.observed, control=self.control, base=self.base, anticipation=spec.anticipation)
         weights = unit_weights(panel)
         means = make_means(panel, grid, weights)
         keep = np.isfinite(means.estimate)
@@ -225,27 +225,25 @@ class GroupTime:
 
     def _conditional(self, panel: Panel, grid: Grid, weights: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Estimates (K,), influence (N, K) and effective controls (K,); cells that share units and covariates are solved together."""
-        outcome = panel.matrix()
-        covariates = np.stack([panel.matrix(column) for column in panel.covariates.T], axis=2)
-        fixed = bool(np.all(np.nanmax(covariates, axis=1) == np.nanmin(covariates, axis=1)))
-        if fixed:
-            covariates = np.broadcast_to(np.nanmax(covariates, axis=1)[:, None, :], covariates.shape)
+        outcome = np.ascontiguousarray(panel.matrix().T)
+        covariates, fixed = _baseline(panel)
         member = member_of(panel.cohort, grid)
-        estimate, effective, influence = np.empty(len(grid.time)), np.empty(len(grid.time)), np.zeros((panel.n_units, len(grid.time)))
+        estimate, effective, influence = np.empty(len(grid.time)), np.empty(len(grid.time)), np.zeros((len(grid.time), panel.n_units))
         for cells in self._batches(panel, grid, fixed=fixed):
             first = cells[0]
             in_arm = (member == grid.treated[first]) | grid.controls[first][member]
-            seen = panel.observed[:, grid.time[cells]].all(axis=1) & panel.observed[:, grid.base[first]]
-            rows = np.flatnonzero(in_arm & seen)
+            if not panel.is_balanced:
+                in_arm &= panel.observed[:, grid.time[cells]].all(axis=1) & panel.observed[:, grid.base[first]]
+            rows = np.flatnonzero(in_arm)
             estimate[cells], inside, effective[cells] = conditional_difference(
-                outcome[np.ix_(rows, grid.time[cells])] - outcome[np.ix_(rows, grid.base[cells])],
+                (outcome[np.ix_(grid.time[cells], rows)] - outcome[np.ix_(grid.base[cells], rows)]).T,
                 member[rows] == grid.treated[first],
-                covariates[rows, grid.base[first]],
+                covariates[0 if fixed else grid.base[first]][rows],
                 weights=weights[rows],
                 method=self.method,
             )
-            influence[np.ix_(rows, cells)] = inside * (panel.n_units / len(rows))
-        return estimate, influence, effective
+            influence[np.ix_(cells, rows)] = inside.T * (panel.n_units / len(rows))
+        return estimate, influence.T, effective
 
     def _batches(self, panel: Panel, grid: Grid, *, fixed: bool) -> list[IntArray]:
         if not panel.is_balanced:
@@ -253,6 +251,17 @@ class GroupTime:
         key = np.column_stack([grid.treated, np.zeros_like(grid.base) if fixed else grid.base, grid.controls])
         group = np.unique(key, axis=0, return_inverse=True)[1].ravel()
         return [np.flatnonzero(group == number) for number in range(int(group.max()) + 1)]
+
+
+def _baseline(panel: Panel) -> tuple[FloatArray, bool]:
+    """Covariates per period, shape (T, N, k), and whether no unit's ever change: one period stands for all then."""
+    rows = panel.covariates
+    same_unit = np.diff(panel.unit) == 0
+    if not (rows[1:] != rows[:-1])[same_unit].any():
+        fixed = np.zeros((1, panel.n_units, rows.shape[1]))
+        fixed[0, panel.unit] = rows
+        return fixed, True
+    return np.stack([panel.matrix(column).T for column in rows.T], axis=2), False
 
 
 def absorbing(panel: Panel) -> tuple[Panel, tuple[str, ...]]:
@@ -269,7 +278,7 @@ def absorbing(panel: Panel) -> tuple[Panel, tuple[str, ...]]:
             where="panel",
             advice="Use the design for treatments that go on and off, or end the rows of a unit when its treatment ends.",
         )
-    always = panel.is_treated_from_start | ((panel.cohort != NEVER) & (panel.cohort <= 0))
+    always = panel.is_always_treated
     notes = panel.notes
     if always.any():
         panel = panel.of_units(~always)

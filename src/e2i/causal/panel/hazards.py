@@ -7,13 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from e2i.causal.arrays import FloatArray
+from e2i.causal.arrays import FloatArray, IntArray
 from e2i.causal.design import Identification
-from e2i.causal.hazard_checks import extreme_outcome, mixed_units
+from e2i.causal.hazard_checks import EXTREME_TIMES, MIXED_SHARE, SCALE_GAP, extreme_outcome, mixed_units, two_scales
+from e2i.causal.hazard_scale import missing_codes
 from e2i.causal.late_reports import late_reports
 from e2i.causal.panel.absorb import TwoWay
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.few_treated import has_few_treated
+from e2i.causal.panel.fixed_confounders import unseen_among_untreated
 from e2i.causal.panel.on_off import fixed_effects
 from e2i.domain.disclosure import counted, visible
 from e2i.domain.evidence import Hazard
@@ -21,6 +23,8 @@ from e2i.errors import NoVariation, TooFewRows
 
 _FEW_CLUSTERS, _FEW_TREATED = 10, 5
 _MISSING_REVIEW, _MISSING_GAP = 0.20, 0.05
+_ALWAYS_REVIEW = 0.20
+"""share of the ever treated above which leaving out the always treated changes whose effect is told"""
 _LONG_STEP = 1.75
 """of the usual distance of periods; months and quarters differ by less"""
 _MOVES_WITH_TREATMENT = 4.0
@@ -51,21 +55,68 @@ def _outcome(panel: Panel, spec: Identification) -> Iterator[Hazard]:
     if times is not None:
         text = f"an outcome lies {times:.2g} times the usual distance from the median."
         yield Hazard(code="extreme_outcome", action="refuse", text=text, remedy="Correct it or set it to missing.", measured=times)
+
+
+def _measures(panel: Panel, spec: Identification) -> Iterator[Hazard]:
+    """Outcome, dose, confounders and negative controls in one unit of measure each, without codes for "missing" among them.
+
+    Units that differ a thousandfold all along may be meant; a unit's own rows hardly do. So outcome and dose are refused where rows
+    lie far from the others of their own unit, and else shown to a person.
+    """
+    dose = {spec.treatment: panel.treatment} if spec.treatment_kind == "continuous" else {}
+    decisive = {spec.outcome: panel.outcome, **dose}
+    others = dict(zip(panel.covariate_names, panel.covariates.T, strict=True)) | panel.negative_controls
+    for name, values in {**others, **decisive}.items():
+        known = np.isfinite(values)
+        if not known.any() or np.ptp(values[known]) == 0:
+            continue
+        if name != spec.outcome and (times := extreme_outcome(values[known])) is not None:
+            text = f"a value of `{name}` lies more than 10¹² times the usual distance from the median."
+            remedy = "Correct it, or set it to missing."
+            yield Hazard(code="extreme_value", action="refuse", text=text, remedy=remedy, measured=times, threshold=EXTREME_TIMES)
+            continue
+        stands_for = missing_codes(values[known])
+        if len(stands_for):
+            yield _about_codes(name, values[known], stands_for, decides=name in decisive)
+            continue
+        yield from _about_units_of_measure(name, values, panel, decides=name in decisive)
+
+
+def _about_codes(name: str, known: FloatArray, stands_for: FloatArray, *, decides: bool) -> Hazard:
+    share = float(np.isin(known, stands_for).mean())
+    shown = ", ".join(f"{code:g}" for code in stands_for)
+    text = f"{share:.1%} of the values of `{name}` are {shown}, far from all others: do they stand for missing?"
+    remedy = "Set them to missing in the source."
+    return _found("missing_code", "override" if decides else "review", text, remedy, (share, MIXED_SHARE))
+
+
+def _about_units_of_measure(name: str, values: FloatArray, panel: Panel, *, decides: bool) -> Iterator[Hazard]:
+    known = np.isfinite(values)
+    own = values[known] - _unit_medians(values[known], panel.unit[known])
+    # Of two or three rows the median says nothing about what is usual.
+    is_long = len(own) >= _ROWS_FOR_MEDIAN * len(np.unique(panel.unit[known])) and np.ptp(own) > 0
+    remedy = "Bring all rows to one unit of measure, and set codes such as -999 to missing."
+    within = mixed_units(own) if is_long else None
+    if within is not None and decides:
+        text = f"{within:.1%} of `{name}` lie 100 times the usual distance or more from their unit's median, with a gap before them."
+        yield _found("units_mixed", "refuse", text, remedy, (within, MIXED_SHARE))
         return
-    inside = panel.outcome - _unit_medians(panel)[panel.unit]
-    rows_per_unit = len(panel.unit) / panel.n_units  # of two or three rows the median says nothing about what is usual
-    share = mixed_units(inside) if rows_per_unit >= _ROWS_FOR_MEDIAN and np.ptp(inside) > 0 else None
+    share = mixed_units(values[known])
     if share is not None:
-        text = f"{share:.1%} of outcomes lie 100 times the usual distance or more from their unit's median, with a gap before them."
-        yield Hazard(code="units_mixed", action="refuse", text=text, remedy="Bring all rows to one unit of measure.", measured=share)
+        text = f"{share:.1%} of the values of `{name}` lie 100 times the usual distance or more from the median, with a gap before them."
+        yield _found("units_mixed", "review", text, remedy, (share, MIXED_SHARE))
+    elif (factor := two_scales(values[known])) is not None:
+        text = f"the values of `{name}` fall into two groups about {factor:.0f} times apart, with nothing between: are two units mixed?"
+        yield _found("two_scales", "review", text, remedy, (factor, SCALE_GAP))
 
 
-def _unit_medians(panel: Panel) -> FloatArray:
-    order = np.lexsort((panel.outcome, panel.unit))
-    count = np.bincount(panel.unit, minlength=panel.n_units)
+def _unit_medians(values: FloatArray, unit: IntArray) -> FloatArray:
+    """Of the row's unit, shape (n,)."""
+    order = np.lexsort((values, unit))
+    _, place, count = np.unique(unit, return_inverse=True, return_counts=True)
     start = np.cumsum(count) - count
-    medians: FloatArray = panel.outcome[order][np.minimum(start + count // 2, len(order) - 1)]
-    return medians
+    medians: FloatArray = values[order][start + count // 2]
+    return medians[place]
 
 
 def _clusters(panel: Panel, spec: Identification) -> Iterator[Hazard]:
@@ -99,6 +150,11 @@ def _measured(count: int) -> float | None:
     return None if shown is None else float(shown)
 
 
+def _share(share: float, count: int) -> float | None:
+    """A share of rows, unless the count behind it is a small cell."""
+    return None if visible(count) is None else share
+
+
 def _start(panel: Panel, spec: Identification) -> Iterator[Hazard]:
     if spec.treatment_kind == "continuous":
         return
@@ -110,10 +166,11 @@ def _start(panel: Panel, spec: Identification) -> Iterator[Hazard]:
         text = f"{counted(count, 'units')} enter the data after their treatment began."
         yield Hazard(code="treated_before_entry", action="warn", text=text, remedy="They are left out.", measured=_measured(count))
     if (always & ~entered_late).any() and spec.treatment_kind != "on_off":
-        count = int((always & ~entered_late).sum())
-        text = f"{counted(count, 'units')} of {panel.n_units} are treated from their first period on: nothing shows them before."
-        remedy = "Group-time and imputation estimators leave them out; add earlier periods to keep them."
-        yield Hazard(code="always_treated", action="warn", text=text, remedy=remedy, measured=_measured(count), threshold=0.0)
+        count, begun = int((always & ~entered_late).sum()), int((panel.cohort != NEVER).sum())
+        action, rest = ("review", ": the effect is that of the others") if count > _ALWAYS_REVIEW * begun else ("warn", "")
+        text = f"{counted(count, 'units')} of {panel.n_units} are treated from their first period on and left out{rest}."
+        remedy = "Nothing shows them before treatment; add earlier periods to keep them."
+        yield _found("always_treated", action, text, remedy, (_measured(count), _ALWAYS_REVIEW))
 
 
 def _arms(panel: Panel, spec: Identification) -> Iterator[Hazard]:
@@ -158,8 +215,10 @@ def _missing_cells(panel: Panel, spec: Identification) -> Iterator[Hazard]:
     share = 1.0 - float(observed.mean())
     if share > 0:
         action, remedy = "review" if share > _MISSING_REVIEW else "warn", "Fill rows that exist elsewhere; a missing row is not a zero."
-        text = f"{share:.1%} of the unit-periods have no row with outcome and treatment."
-        yield _found("unbalanced_panel", action, text, remedy, (share, _MISSING_REVIEW))
+        lacking = int((~observed).sum())
+        how_many = f"{share:.1%} of the unit-periods" if visible(lacking) is not None else counted(lacking, "unit-periods")
+        text = f"{how_many} have no row with outcome and treatment."
+        yield _found("unbalanced_panel", action, text, remedy, (_share(share, lacking), _MISSING_REVIEW))
     treated = panel.cohort != NEVER
     if share > 0 and treated.any() and not treated.all():
         late = np.arange(panel.n_periods) >= panel.cohort[treated].min()
@@ -184,9 +243,10 @@ def _gaps(panel: Panel, spec: Identification) -> Iterator[Hazard]:
     last = panel.n_periods - observed[:, ::-1].argmax(axis=1)
     inner = (last - observed.argmax(axis=1)) - observed.sum(axis=1)
     if (inner > 0).any():
-        share = float((inner > 0).mean())
-        text = f"{share:.1%} of the units of `{spec.unit}` have a gap between their first and last row."
-        yield _found("gaps_in_units", "warn", text, "Check the join or the reporting of these periods.", (share, 0.0))
+        share, units = float((inner > 0).mean()), int((inner > 0).sum())
+        how_many = f"{share:.1%} of the units" if visible(units) is not None else counted(units, "units")
+        text = f"{how_many} of `{spec.unit}` have a gap between their first and last row."
+        yield _found("gaps_in_units", "warn", text, "Check the join or the reporting of these periods.", (_share(share, units), 0.0))
 
 
 def _confounders(panel: Panel, spec: Identification) -> Iterator[Hazard]:
@@ -220,6 +280,16 @@ def _confounders(panel: Panel, spec: Identification) -> Iterator[Hazard]:
             yield _found("confounder_after_treatment", "review", text, remedy, (abs(found.coefficients[0]) / error, _MOVES_WITH_TREATMENT))
 
 
+def _unseen(panel: Panel, spec: Identification) -> Iterator[Hazard]:
+    if spec.design != "did" or spec.is_repeated_cross_section or spec.treatment_kind in ("on_off", "continuous"):
+        return
+    names = unseen_among_untreated(panel)
+    if names:
+        text = f"{', '.join(f'`{name}`' for name in names)} does not differ among never-treated units: nothing shows how trends go with it."
+        remedy = "Leave out the treated units that have no untreated unit like them, or take it out of `confounders`."
+        yield Hazard(code="confounder_without_controls", action="review", text=text, remedy=remedy)
+
+
 def _late(panel: Panel, spec: Identification) -> Iterator[Hazard]:
     """Judged by units that treatment cannot have lowered; by all where treatment comes and goes, or is a dose."""
     del spec
@@ -239,22 +309,19 @@ def _left_out(panel: Panel, spec: Identification) -> Iterator[Hazard]:
     lost = panel.rows_given - len(panel.unit)
     share = lost / panel.rows_given if panel.rows_given else 0.0
     if lost > 0:
-        text = f"{share:.1%} of {panel.rows_given} rows have no `{spec.outcome}` or no treatment and were left out."
-        yield _found(
-            "missing_outcome",
-            "review" if share > _MISSING_REVIEW else "warn",
-            text,
-            "Complete them at the source.",
-            (share, _MISSING_REVIEW),
-        )
+        how_many = f"{share:.1%} of rows" if visible(lost) is not None else counted(lost, "rows")
+        text = f"{how_many} have no `{spec.outcome}` or no treatment and were left out."
+        action = "review" if share > _MISSING_REVIEW else "warn"
+        yield _found("missing_outcome", action, text, "Complete them at the source.", (_share(share, lost), _MISSING_REVIEW))
 
 
-def _found(code: str, action: str, text: str, remedy: str, measure: tuple[float, float]) -> Hazard:
+def _found(code: str, action: str, text: str, remedy: str, measure: tuple[float | None, float]) -> Hazard:
     return Hazard(code=code, action=action, text=text, remedy=remedy, measured=measure[0], threshold=measure[1])  # type: ignore[arg-type]
 
 
 _CHECKS: tuple[Callable[[Panel, Identification], Iterator[Hazard]], ...] = (
     _outcome,
+    _measures,
     _clusters,
     _switched_off,
     _start,
@@ -263,6 +330,7 @@ _CHECKS: tuple[Callable[[Panel, Identification], Iterator[Hazard]], ...] = (
     _missing_cells,
     _gaps,
     _confounders,
+    _unseen,
     _late,
     _left_out,
 )

@@ -175,12 +175,12 @@ def season_of(panel: Panel) -> float | None:
     """Periods per season by the calendar of the period names; None where it is not known (plain numbers, years)."""
     import polars as pl
 
-    from e2i.causal.panel.periods import read_moments
+    from e2i.causal.panel.periods import DAY_ORDERS, read_moments
 
     form = read_moments(pl.Series("time", panel.period_names)).form
     if form in _CYCLE_OF_FORM:
         return _CYCLE_OF_FORM[form]
-    if form != "date":
+    if form != "date" and form not in DAY_ORDERS:
         return None
     gap = float(np.median(np.diff(panel.period_values)))
     return next((cycle for low, high, cycle in _CYCLE_OF_DAYS if low <= gap <= high), None)

@@ -11,16 +11,35 @@ import polars as pl
 from e2i.causal.arrays import FloatArray
 from e2i.errors import DataError, SchemaMismatch
 
+_MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_NAMED = rf"(?i:{'|'.join(_MONTH_NAMES)})[a-zA-Z]*\.?"
 _FORMS: tuple[tuple[str, str], ...] = (
     ("date", r"^\d{4}-\d{2}-\d{2}$"),
     ("datetime", r"^\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?Z?$"),
     ("compact date", r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$"),
-    ("month", r"^\d{4}[-/ ]?[mM](0[1-9]|1[0-2]|[1-9])$|^\d{4}-(0[1-9]|1[0-2])$"),
+    ("date with slashes", r"^\d{4}/\d{1,2}/\d{1,2}$"),
+    ("date with a month's name", rf"^\d{{1,2}}[-/ ]?{_NAMED}[-/ ,]*\d{{4}}$"),
+    ("month", r"^\d{4}[-/ ]?[mM](0[1-9]|1[0-2]|[1-9])$|^\d{4}[-/](0[1-9]|1[0-2])$"),
+    ("month without zeros", r"^\d{4}[-/]([1-9]|1[0-2])$"),
+    ("month's name", rf"^{_NAMED}[-/ ,]*\d{{4}}$|^\d{{4}}[-/ ]?{_NAMED}$"),
     ("compact month", r"^(19|20)\d{2}(0[1-9]|1[0-2])$"),
     ("quarter", r"^\d{4}[-/ ]?[qQ][1-4]$|^[qQ][1-4][-/ ]?\d{4}$"),
     ("week", r"^\d{4}-?[wW](0[1-9]|[1-4]\d|5[0-3])$"),
     ("number", r"^[+-]?\d+(\.\d+)?$"),
+    ("name and number", r"^[A-Za-z][A-Za-z _-]*\d+$"),
 )
+DAY_ORDERS = {"month/day/year": (0, 1), "day/month/year": (1, 0)}
+"""form -> places of month and day in 01/31/2024"""
+_SLASHES = r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{4}$"
+_PLAIN = {
+    "compact date": "date",
+    "datetime": "date",
+    "date with slashes": "date",
+    "date with a month's name": "date",
+    "compact month": "month",
+    "month without zeros": "month",
+    "month's name": "month",
+}
 _DAY_FIRST = r"^\d{1,2}\D+\d{1,2}\D+\d{2,4}$|^\d{1,2}\D+\d{4}$"
 _WORDS_FOR_NEVER = ("", "0", "0.0", "never", "none", "inf", "infinity", "nan", "na", "null")
 
@@ -31,7 +50,7 @@ class Moments:
 
     values: FloatArray
     form: str
-    """number, date (days), month, quarter, week (counts of them), or text (rank)"""
+    """number, date (days; month/day/year and day/month/year where text says so), month, quarter, week (counts), or text (rank)"""
 
 
 def read_moments(series: pl.Series, *, form: str | None = None) -> Moments:
@@ -47,7 +66,7 @@ def read_moments(series: pl.Series, *, form: str | None = None) -> Moments:
         The column cannot be ordered for sure, or is in another form than `form`.
     """
     text = series.dtype in (pl.String, pl.Categorical, pl.Enum)
-    found = _from_text(series.cast(pl.String)) if text else _from_values(series)
+    found = _by_level(series.cast(pl.String).str.strip_chars(), form=form) if text else _from_values(series)
     if form is not None and found.form != form and not np.isnan(found.values).all():
         raise SchemaMismatch(
             f"`{series.name}` holds moments as {found.form}, the time column as {form}.",
@@ -65,6 +84,22 @@ def without_never(series: pl.Series) -> pl.Series:
     if series.dtype.is_float():
         return series.set(series.is_nan() | series.is_infinite(), None)
     return series
+
+
+def refuse_negative_starts(starts: FloatArray, periods: FloatArray, column: str) -> None:
+    """A first treated period of -1 where time has no negative periods is a code for something, most likely for "never".
+
+    Raises
+    ------
+    SchemaMismatch
+    """
+    wrong = starts[np.isfinite(starts) & (starts < 0)]
+    if len(wrong) and np.nanmin(periods) >= 0:
+        raise SchemaMismatch(
+            f"cohort `{column}` has the value {wrong[0]:g}, and no period is negative.",
+            where=f"column {column}",
+            advice="If it stands for never treated, leave it empty or write 0; else write the first treated period.",
+        )
 
 
 def distinct(values: FloatArray) -> FloatArray:
@@ -100,25 +135,25 @@ def _is_compact_month(known: FloatArray) -> bool:
     return bool((known >= 190_001).all() and (known <= 210_012).all() and ((known % 100 >= 1) & (known % 100 <= 12)).all())
 
 
-def _from_text(series: pl.Series) -> Moments:
-    return _by_level(series.str.strip_chars())
-
-
-def _by_level(series: pl.Series) -> Moments:
-    """Read each distinct text once."""
+def _by_level(series: pl.Series, *, form: str | None = None) -> Moments:
+    """Read each distinct text once; where the texts alone leave the order of day and month open, `form` says it."""
     levels = series.drop_nulls().unique().sort()
     if levels.len() == 0:
         return Moments(values=np.full(len(series), np.nan), form="number")
-    numbers, form = _levels(levels)
+    numbers, found = _levels(levels, form)
     lookup = dict(zip(levels.to_list(), numbers.tolist(), strict=True))
     values = series.replace_strict(lookup, default=None, return_dtype=pl.Float64)
-    return Moments(values=values.to_numpy().astype(np.float64), form=form)
+    return Moments(values=values.to_numpy().astype(np.float64), form=found)
 
 
-def _levels(levels: pl.Series) -> tuple[FloatArray, str]:
+def _levels(levels: pl.Series, given: str | None) -> tuple[FloatArray, str]:
     for form, pattern in _FORMS:
-        if levels.str.contains(pattern).all():
-            return _read(levels, form), {"compact date": "date", "datetime": "date", "compact month": "month"}.get(form, form)
+        if levels.str.contains(pattern).all() and (form != "name and number" or _has_one_name(levels)):
+            return _read(levels, form), _PLAIN.get(form, form)
+    if levels.str.contains(_SLASHES).all():
+        order = given if given in DAY_ORDERS else _order_of_day_and_month(levels)
+        if order is not None:
+            return _read(levels, order), order
     templates = levels.str.replace_all(r"\d", "9").unique()
     if templates.len() > 1 or "9" not in templates[0] or levels.str.contains(_DAY_FIRST).any():
         shown = ", ".join(f"`{level}`" for level in levels.head(3).to_list())
@@ -130,20 +165,57 @@ def _levels(levels: pl.Series) -> tuple[FloatArray, str]:
     return np.arange(levels.len(), dtype=np.float64), "text"
 
 
+def _has_one_name(levels: pl.Series) -> bool:
+    """W1, W2 … W10: with one name before all numbers, the numbers are the order."""
+    return levels.str.replace(r"[ _-]*\d+$", "").str.to_lowercase().n_unique() == 1
+
+
+def _order_of_day_and_month(levels: pl.Series) -> str | None:
+    """Which of the first two numbers is the month, where a number above 12 tells it; None where none does, or both are."""
+    parts = np.array([[int(part) for part in re.split(r"\D", str(level))[:2]] for level in levels.to_list()])
+    first, second = (bool((parts[:, place] > 12).any()) for place in (0, 1))
+    if first == second:
+        return None
+    return "day/month/year" if first else "month/day/year"
+
+
 def _read(levels: pl.Series, form: str) -> FloatArray:
     texts = [str(level) for level in levels.to_list()]
     try:
-        if form in ("date", "datetime", "compact date"):
-            plain = [re.sub(r"^(\d{4})(\d{2})(\d{2})$", r"\1-\2-\3", text).rstrip("Z") for text in texts]
+        if _PLAIN.get(form, form) == "date" or form in DAY_ORDERS:
+            plain = [_iso_date(text, form) for text in texts]
             return np.array(plain, dtype="datetime64[us]").astype(np.float64) / 86_400e6
         if form == "number":
             return np.array([float(text) for text in texts])
+        if form == "name and number":
+            return np.array([float(re.sub(r"^\D+", "", text)) for text in texts])
         return np.array([_count(text, form) for text in texts])
     except ValueError as reason:
         raise SchemaMismatch(f"time `{levels.name}`: {reason}.", where=f"column {levels.name}", advice="Correct those dates.") from reason
 
 
+def _iso_date(text: str, form: str) -> str:
+    if form in ("date", "datetime"):
+        return text.rstrip("Z")
+    if form == "compact date":
+        return f"{text[:4]}-{text[4:6]}-{text[6:]}"
+    numbers = [int(part) for part in re.findall(r"\d+", text)]
+    if form in DAY_ORDERS:
+        month, day = (numbers[place] for place in DAY_ORDERS[form])
+        return f"{numbers[2]:04}-{month:02}-{day:02}"
+    if form == "date with a month's name":
+        return f"{numbers[1]:04}-{_month_of(text):02}-{numbers[0]:02}"
+    return f"{numbers[0]:04}-{numbers[1]:02}-{numbers[2]:02}"
+
+
+def _month_of(text: str) -> int:
+    name = re.sub(r"[^a-z]", "", text.lower())[:3]
+    return _MONTH_NAMES.index(name) + 1
+
+
 def _count(text: str, form: str) -> float:
+    if form == "month's name":
+        return 12.0 * int(re.sub(r"\D", "", text)) + _month_of(text)
     if form == "week":
         from datetime import date
 

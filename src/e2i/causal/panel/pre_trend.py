@@ -18,6 +18,7 @@ from e2i.errors import NotIdentified
 JOINT_LEVEL, TREND_LEVEL, PLACEBO_LEVEL = 0.0125, 0.025, 0.0125
 """they share 5 %: so often at most does any of the three fail a design without fault"""
 _CLUSTERS_PER_CONTRAST = 4
+_ROUNDING = 1e-9
 
 
 def pre_trend_tests(study: EventTimes) -> tuple[Refutation, ...]:
@@ -33,6 +34,8 @@ def pre_trend_tests(study: EventTimes) -> tuple[Refutation, ...]:
     degrees = min(study.clusters_by_arm) - 1
     if degrees < 1:
         return ()
+    if study.is_flat_before:
+        return (_untested("pre_trend", "the outcome does not vary before treatment, so parallel trends are a belief."),)
     return _joint(study, degrees), _linear(study, degrees)
 
 
@@ -88,7 +91,11 @@ def _linear(study: EventTimes, degrees: int) -> Refutation:
     )
 
 
-def detectable(error: float, degrees: int, level: float) -> float:
+def _untested(test: str, why: str) -> Refutation:
+    return Refutation(test=f"untested_{test}", passed=True, detail=f"It could not be tested: {why}", is_reported_only=True)
+
+
+def detectable(error: float, degrees: float, level: float) -> float:
     """Violation that a two-sided t test at `level` finds with 80 % power, in the unit of `error`."""
     from scipy.stats import t
 
@@ -104,7 +111,7 @@ def placebo_in_time(panel: Panel, spec: Identification, *, seed: int, periods: i
 
     Returns
     -------
-    None where no cohort has two periods before treatment, or no control is left.
+    None where no cohort has two periods before treatment, no control is left, or nothing varies before treatment.
     """
     panel, _ = absorbing(panel)
     lead = _lead(panel, spec.anticipation) if periods is None else periods
@@ -124,6 +131,8 @@ def placebo_in_time(panel: Panel, spec: Identification, *, seed: int, periods: i
     try:
         found = GroupTime().fit(early, replace(spec, anticipation=0), seed=seed)
     except NotIdentified:
+        return None
+    if found.standard_error <= _ROUNDING * float(np.abs(panel.outcome).max()):  # nothing varies before treatment
         return None
     p_value = 1.0 if found.p_value is None else found.p_value
     degrees = int(found.diagnostics["clusters"]) - 1

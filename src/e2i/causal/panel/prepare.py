@@ -11,8 +11,8 @@ from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 from e2i.causal.design import Identification
 from e2i.causal.encoding import encode, numeric
 from e2i.causal.panel.data import NEVER, Panel
-from e2i.causal.panel.periods import Moments, distinct, read_moments, without_never
-from e2i.domain.disclosure import counted
+from e2i.causal.panel.periods import Moments, distinct, read_moments, refuse_negative_starts, without_never
+from e2i.domain.disclosure import counted, visible
 from e2i.errors import DataError, NotIdentified, NoVariation, SchemaMismatch, TooFewRows
 
 _ALONE = ("interrupted_time_series",)
@@ -52,12 +52,14 @@ def make_panel(frame: pl.DataFrame, spec: Identification) -> Panel:
     codes, unit_names = _codes(rows[unit])
     periods = period_of_row[order]
     if not spec.is_repeated_cross_section:
-        _refuse_duplicates(codes, periods, rows, (unit, time))
+        _refuse_duplicates(codes, periods, (unit, time))
     names = _period_names(rows[time], periods)
     if len(period_values) < 2:
         raise TooFewRows(f"one period only ({names[0]}).", where=f"column {time}", advice="Add periods before and after treatment.")
     cohort = None if spec.cohort is None else _cohort(rows, codes, moments=moments, periods=period_values, spec=spec)
     treatment = dose[order] if dose is not None else _treated(cohort, codes, periods)
+    if cohort is not None and spec.treatment in frame.columns:
+        _require_agreement(frame[spec.treatment][order], rows, cohort, at=(codes, periods), spec=spec)
     covariates = encode(rows, tuple(name for name in spec.adjustment if name not in (unit, time)))
     if spec.is_repeated_cross_section:
         _require_one_treatment(treatment, codes, periods, spec)
@@ -70,6 +72,7 @@ def make_panel(frame: pl.DataFrame, spec: Identification) -> Panel:
         period_names=names,
         period_values=period_values,
         cluster=_clusters(rows, codes, None if spec.is_repeated_cross_section else spec.cluster, unit=unit),
+        place=_places(rows, codes, None if spec.is_repeated_cross_section else spec.place),
         covariates=covariates.matrix,
         covariate_names=covariates.names,
         weights=_weights(rows, spec.weights),
@@ -98,7 +101,7 @@ def _require_roles(frame: pl.DataFrame, spec: Identification) -> tuple[str, str]
 
 
 def _named(spec: Identification) -> tuple[str, ...]:
-    single = (spec.unit, spec.time, spec.outcome, spec.cohort or spec.treatment, spec.cluster, spec.weights)
+    single = (spec.unit, spec.time, spec.outcome, spec.cohort or spec.treatment, spec.cluster, spec.place, spec.weights)
     return (*(name for name in single if name is not None), *spec.adjustment, *spec.negative_controls)
 
 
@@ -147,14 +150,12 @@ def _codes(units: pl.Series) -> tuple[IntArray, tuple[str, ...]]:
     return codes, tuple(names.cast(pl.String).to_list())
 
 
-def _refuse_duplicates(codes: IntArray, periods: IntArray, rows: pl.DataFrame, columns: tuple[str, str]) -> None:
+def _refuse_duplicates(codes: IntArray, periods: IntArray, columns: tuple[str, str]) -> None:
     twice = np.flatnonzero((np.diff(codes) == 0) & (np.diff(periods) == 0))
     if len(twice):
-        example = rows.row(int(twice[0]), named=True)
         unit, time = columns
         raise SchemaMismatch(
-            f"duplicate unit-time: {counted(len(twice), 'rows')} repeat a `{unit}` and `{time}` that has a row already, "
-            f"for instance {example[unit]} in {example[time]}.",
+            f"duplicate unit-time: {counted(len(twice), 'rows')} repeat a `{unit}` and `{time}` that has a row already.",
             where=f"columns {unit}, {time}",
             advice="Sum or average them to one row per unit and period, or remove the copies.",
         )
@@ -194,6 +195,7 @@ def _cohort(rows: pl.DataFrame, codes: IntArray, *, moments: Moments, periods: F
     values = _moments_of_cohorts(rows, name, form=moments.form, time=str(spec.time))
     _require_constant(values, codes, what="cohort", column=name)
     first = values[np.flatnonzero(np.diff(codes, prepend=-1))]
+    refuse_negative_starts(first, periods, name)
     zero = first == 0
     if zero.any() and periods[0] < 0 < periods[-1] and not np.isnan(first).any():
         raise SchemaMismatch(
@@ -233,32 +235,87 @@ def _treated(cohort: IntArray | None, codes: IntArray, periods: IntArray) -> Flo
     return on
 
 
+def _require_agreement(
+    given: pl.Series, rows: pl.DataFrame, cohort: IntArray, *, at: tuple[IntArray, IntArray], spec: Identification
+) -> None:
+    """A 0/1 treatment column beside the cohort begins when the cohort says; or it marks the units that are ever treated.
+
+    It may end again, as a cohort asks for the effect of having begun, and may begin within the periods of anticipation.
+    """
+    if not (given.dtype.is_numeric() or given.dtype == pl.Boolean):
+        return
+    values = numeric(given)
+    known = ~np.isnan(values)
+    if not np.isin(values[known], (0.0, 1.0)).all():  # `treatment` is only a name, and another column happens to bear it
+        return
+    codes, periods = at
+    begun = cohort[codes]
+    has_begun = _running_maximum(np.where(known, values, 0.0), codes) > 0
+    ahead = (begun != NEVER) & (periods < begun) & (periods >= begun - spec.anticipation)
+    differs = known & ~ahead & (has_begun != (_treated(cohort, codes, periods) > 0))
+    if differs.any() and _is_fixed(values, codes, known):
+        named = without_never(rows[str(spec.cohort)])
+        is_named = (named.is_not_null() & (named != 0) if named.dtype.is_numeric() else named.is_not_null()).to_numpy()
+        differs = known & ((values > 0) != is_named)
+    count = int(differs.sum())
+    if count:
+        how_often = f"{count / int(known.sum()):.1%} of rows" if visible(count) is not None else counted(count, "rows")
+        raise SchemaMismatch(
+            f"`{spec.treatment}` and cohort `{spec.cohort}` disagree in {how_often} about who is treated when.",
+            where=f"columns {spec.treatment}, {spec.cohort}",
+            advice="Correct the one that is wrong; leave `cohort` out if the 0/1 column is right, or name a treatment that is no column.",
+        )
+
+
+def _running_maximum(values: FloatArray, codes: IntArray) -> FloatArray:
+    """Of values in 0-1 within each unit, whose rows stand together in order of time."""
+    out: FloatArray = np.maximum.accumulate(values + 2.0 * codes) - 2.0 * codes
+    return out
+
+
+def _is_fixed(values: FloatArray, codes: IntArray, known: BoolArray) -> bool:
+    """The known values of no unit change."""
+    own, place = values[known], codes[known]
+    return not ((np.diff(place) == 0) & (np.diff(own) != 0)).any()
+
+
 def _require_constant(values: FloatArray, codes: IntArray, *, what: str, column: str) -> None:
     same = (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
     broken = np.unique(codes[1:][~same & (np.diff(codes) == 0)])
     if len(broken):
         raise SchemaMismatch(
-            f"{what} `{column}` varies within {len(broken)} units; it must be constant per unit.",
+            f"{what} `{column}` varies within {counted(len(broken), 'units')}; it must be constant per unit.",
             where=f"column {column}",
             advice=f"Give every row of a unit the same `{column}`"
-            + (" (a unit that changes cluster has no one place to count for)." if what == "cluster" else "."),
+            + (f" (a unit that changes {what} has no one {what} to count for)." if what in ("cluster", "place") else "."),
         )
 
 
 def _clusters(rows: pl.DataFrame, codes: IntArray, column: str | None, *, unit: str) -> IntArray:
-    start = np.flatnonzero(np.diff(codes, prepend=-1))
     if column is None or column == unit:
-        return np.arange(len(start), dtype=np.int64)
+        return np.arange(int(codes[-1]) + 1, dtype=np.int64)
     _require_no_gap(rows, column)
+    return _of_units(rows, codes, column, what="cluster")
+
+
+def _places(rows: pl.DataFrame, codes: IntArray, column: str | None) -> IntArray | None:
+    if column is None:
+        return None
+    _require_no_gap(rows, column, what="place")
+    return _of_units(rows, codes, column, what="place")
+
+
+def _of_units(rows: pl.DataFrame, codes: IntArray, column: str, *, what: str) -> IntArray:
+    """0 … G-1 per unit, shape (N,), of a column that does not change within a unit."""
     ranks = rows[column].cast(pl.String).rank("dense").to_numpy().astype(np.float64)
-    _require_constant(ranks, codes, what="cluster", column=column)
-    return np.unique(ranks[start], return_inverse=True)[1].astype(np.int64)
+    _require_constant(ranks, codes, what=what, column=column)
+    return np.unique(ranks[np.flatnonzero(np.diff(codes, prepend=-1))], return_inverse=True)[1].astype(np.int64)
 
 
-def _require_no_gap(rows: pl.DataFrame, column: str) -> None:
+def _require_no_gap(rows: pl.DataFrame, column: str, *, what: str = "cluster") -> None:
     count = rows[column].null_count()
     if count:
-        raise SchemaMismatch(f"missing cluster: {counted(count, 'rows')} have no `{column}`.", where=f"column {column}", advice="Fill it.")
+        raise SchemaMismatch(f"missing {what}: {counted(count, 'rows')} have no `{column}`.", where=f"column {column}", advice="Fill it.")
 
 
 def _weights(rows: pl.DataFrame, column: str | None) -> FloatArray | None:
@@ -268,7 +325,7 @@ def _weights(rows: pl.DataFrame, column: str | None) -> FloatArray | None:
     wrong = int((~(values > 0)).sum())
     if wrong:
         raise DataError(
-            f"weights must be positive: {wrong} rows of `{column}` are negative, zero or missing.",
+            f"weights must be positive: {counted(wrong, 'rows')} of `{column}` are negative, zero or missing.",
             where=f"column {column}",
             advice="Correct the weights, or remove rows that shall not count.",
         )
@@ -276,14 +333,14 @@ def _weights(rows: pl.DataFrame, column: str | None) -> FloatArray | None:
 
 
 def _left_out(given: int, kept: int) -> tuple[str, ...]:
-    return (f"{given - kept} of {given} rows without outcome or treatment were left out",) if kept < given else ()
+    return (f"{counted(given - kept, 'rows')} without outcome or treatment were left out",) if kept < given else ()
 
 
 def _require_design(panel: Panel, spec: Identification) -> None:
     """Somebody is treated, somebody is not at the same time, and something is seen before."""
     if panel.n_units < 2 and spec.design not in _ALONE:
         raise TooFewRows(
-            f"one unit only ({panel.unit_names[0]}).", where=f"column {spec.unit}", advice="A panel design needs units to compare with."
+            "one unit only.", where=f"column {spec.unit}", advice="A panel design needs units to compare with."
         )
     if spec.treatment_kind == "continuous":
         if np.ptp(panel.treatment) == 0:

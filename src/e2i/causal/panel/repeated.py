@@ -52,7 +52,7 @@ class RepeatedCrossSections:
             Fewer than 30 rows with or without treatment, or one cluster.
         """
         del seed
-        panel = with_clusters_of_rows(_without_anticipation(panel, spec.anticipation))
+        panel = with_clusters_of_rows(panel.without_anticipation(spec.anticipation))
         on = panel.treatment > 0
         _require_rows(on, spec)
         found = fixed_effects(panel, panel.treatment[:, None], ("treatment",))
@@ -87,12 +87,6 @@ def with_clusters_of_rows(panel: Panel) -> Panel:
     if panel.row_cluster is not None or panel.n_units >= MANY_GROUPS:
         return panel
     return replace(panel, row_cluster=np.arange(len(panel.unit), dtype=np.int64))
-
-
-def _without_anticipation(panel: Panel, periods: int) -> Panel:
-    begun = panel.cohort[panel.unit]
-    ahead = (begun != NEVER) & (panel.time < begun) & (panel.time >= begun - periods)
-    return panel.of_rows(~ahead) if periods and panel.is_absorbing else panel
 
 
 def composition(panel: Panel, spec: Identification) -> Refutation | None:

@@ -27,7 +27,7 @@ class TwoWayFixedEffects:
     """
 
     def fit(self, panel: Panel, spec: Identification, *, seed: int) -> Estimate:
-        """The coefficient of treatment, t(G - 1), clustered.
+        """The coefficient of treatment, t(G - 1), clustered. Rows of anticipation are left out.
 
         Raises
         ------
@@ -35,6 +35,7 @@ class TwoWayFixedEffects:
             Treatment does not vary within units and periods beside the confounders.
         """
         del seed
+        panel = panel.without_anticipation(spec.anticipation)
         found = fixed_effects(panel, panel.treatment[:, None], ("treatment",))
         influence = influence_of(found)
         dose = spec.treatment_kind == "continuous"

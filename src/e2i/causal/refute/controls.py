@@ -15,9 +15,10 @@ import numpy as np
 
 from e2i.causal.arrays import BoolArray, FloatArray
 from e2i.causal.estimators.doubly_robust import DoublyRobust
-from e2i.causal.refute.ground import Functional, Ground, bent, functional, quick_propensity
+from e2i.causal.refute.ground import Functional, Ground, bent, functional, quick_propensity, sums_by
 from e2i.causal.refute.normal import adjusted_p_values, two_sided
 from e2i.causal.refute.refits import enough_for_control
+from e2i.causal.refute.witness import NO_TIE, NO_WITNESS, TOO_FEW, goes_with, untested
 from e2i.domain.evidence import Refutation
 
 FAMILY_LEVEL = 0.05
@@ -79,25 +80,24 @@ def hidden_bias_tests(ground: Ground, *, seed: int, confirm: bool = True) -> tup
     confirm : fit the full estimator on the strongest alarms (seconds each); without it alarms count as they are
     """
     family = _judge([*_outcome_contrasts(ground), *_exposure_contrasts(ground)], ground, seed=seed)
+    silent = _silent(ground)
     if not family:
-        return ()
+        return silent
     alarms = {member.contrast.name for member in family if member.p_value < FAMILY_LEVEL}
     real = _confirmed(family, ground, seed=seed) if confirm and alarms else alarms
     clean = [member for member in family if member.contrast.kind in _CLEAN]
     is_explained = bool(clean) and not any(member.contrast.name in real for member in clean)
     levels = [member for member in clean or family if member.contrast.kind in _LEVELS]
     bounds = (_bias_bound(levels, ground),) if levels else ()
-    return (*(_told(member, is_real=member.contrast.name in real, is_explained=is_explained) for member in family), *bounds)
+    return (*(_told(member, is_real=member.contrast.name in real, is_explained=is_explained) for member in family), *bounds, *silent)
 
 
 def _outcome_contrasts(ground: Ground) -> list[Contrast]:
     sample = ground.sample
     found = [
-        _contrast(ground, "negative_control", name, values)
-        for name, values in sample.negative_controls.items()
-        if enough_for_control(values, sample.treatment)
+        _contrast(ground, "negative_control", name, values) for name, values in sample.negative_controls.items() if _speaks(ground, values)
     ]
-    earlier = {name: values for name, values in sample.pre_outcomes.items() if enough_for_control(values, sample.treatment)}
+    earlier = {name: values for name, values in sample.pre_outcomes.items() if _speaks(ground, values)}
     found += [_contrast(ground, "pre_period_placebo", name, values) for name, values in earlier.items()]
     names = list(earlier)
     for old, new in pairwise(names):
@@ -109,6 +109,37 @@ def _outcome_contrasts(ground: Ground) -> list[Contrast]:
         if enough_for_control(average, sample.treatment):
             found.append(_contrast(ground, "pre_period_placebo", f"average of {len(names)} periods", average, sources=tuple(names)))
     return found
+
+
+def _speaks(ground: Ground, values: FloatArray) -> bool:
+    """Whether a control has rows enough and goes with the outcome, be it by what is measured or by what is not.
+
+    A control that shares no cause with the outcome shows no effect however much is hidden (Lipsitch, Tchetgen Tchetgen and Cohen
+    2010: it must share the outcome's causes).
+    """
+    sample = ground.sample
+    if not enough_for_control(values, sample.treatment):
+        return False
+    return goes_with(values, np.column_stack([sample.outcome, ground.untreated, ground.residual]), sample.treatment)
+
+
+def _meets_treatment(ground: Ground, values: FloatArray) -> bool:
+    """Whether a negative control exposure goes with treatment; one that shares no cause with it would show nothing."""
+    return goes_with(values, np.column_stack([ground.sample.treatment, ground.chance]), np.zeros(len(values)))
+
+
+def _silent(ground: Ground) -> tuple[Refutation, ...]:
+    """Controls that could see no hidden bias, in words."""
+    sample = ground.sample
+    kinds = {"negative_control": sample.negative_controls, "pre_period_placebo": sample.pre_outcomes}
+    exposures = ground.sample.negative_exposures.items()
+    alone = tuple(untested(f"negative_exposure:{name}", NO_TIE) for name, values in exposures if not _meets_treatment(ground, values))
+    return alone + tuple(
+        untested(f"{kind}:{name}", NO_WITNESS if enough_for_control(values, sample.treatment) else TOO_FEW)
+        for kind, given in kinds.items()
+        for name, values in given.items()
+        if not _speaks(ground, values)
+    )
 
 
 def _contrast(ground: Ground, kind: Kind, name: str, values: FloatArray, *, sources: tuple[str, ...] | None = None) -> Contrast:
@@ -164,7 +195,7 @@ def _exposure_contrasts(ground: Ground) -> list[Contrast]:
     found = []
     for name, values in sample.negative_exposures.items():
         known = ~np.isnan(values)
-        if known.sum() < 200 or np.ptp(values[known]) == 0:
+        if known.sum() < 200 or np.ptp(values[known]) == 0 or not _meets_treatment(ground, values):
             continue
         design = np.column_stack([ground.full.design, sample.treatment, sample.treatment[:, None] * ground.basis[:, 1:]])[known]
         target = np.column_stack([values[known], ground.residual[known]])
@@ -196,6 +227,7 @@ def _judge(contrasts: list[Contrast], ground: Ground, *, seed: int) -> list[Judg
     n = len(ground.sample.outcome)
     sums = ground.by_cluster(np.column_stack([contrast.influence for contrast in contrasts]))
     covariance = sums.T @ sums / n**2
+    covariance[np.diag_indices_from(covariance)] += [ground.between.get(contrast.name, 0.0) for contrast in contrasts]
     errors = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
     z = np.array([contrast.estimate for contrast in contrasts]) / errors
     p_values = adjusted_p_values(z, covariance / np.outer(errors, errors), seed=seed)
@@ -221,8 +253,11 @@ def _full_alarm(contrast: Contrast, ground: Ground, *, seed: int) -> bool:
     if matrix.shape[1] == 0:
         return True
     estimator = DoublyRobust(estimand=ground.fit.estimand)
-    fit = estimator(contrast.values[known], sample.treatment[known], matrix, groups=sample.groups[known], seed=seed)
-    z = fit.estimate / fit.standard_error
+    groups = sample.groups if sample.cluster is None else sample.cluster
+    fit = estimator(contrast.values[known], sample.treatment[known], matrix, groups=groups[known], seed=seed)
+    together = np.unique(groups[known], return_inverse=True)[1].astype(np.int64)
+    sums = sums_by(together, fit.influence.mean(axis=0)[:, None])
+    z = fit.estimate / max(fit.standard_error, float(np.sqrt(np.sum(sums**2))) / int(known.sum()))
     return bool(two_sided(z) < FAMILY_LEVEL and np.sign(z) == np.sign(contrast.estimate))
 
 

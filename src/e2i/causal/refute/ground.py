@@ -7,14 +7,15 @@ inner product, so hundreds of outcomes cost one matrix product.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from e2i.causal.arrays import FloatArray, IntArray
 from e2i.causal.design import Average, Sample
-from e2i.causal.estimators.doubly_robust import CLIP, Fit, Propensity
+from e2i.causal.estimators.doubly_robust import Fit, Propensity, support
 from e2i.causal.estimators.linear_models import logistic
 
 _JITTER = 1e-9
@@ -68,11 +69,12 @@ class Functional:
 
     def estimates(self, outcomes: FloatArray) -> FloatArray:
         """Effects on outcomes of shape (n,) or (n, m)."""
-        out: FloatArray = self.coefficients @ outcomes
+        out: FloatArray = self.coefficients @ _centred(outcomes)
         return out
 
     def slopes(self, outcomes: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Regression coefficients of outcomes (n, m) among the untreated and the treated, shape (p, m) each."""
+        """Regression coefficients of outcomes (n, m), less their means, among the untreated and the treated, shape (p, m) each."""
+        outcomes = _centred(outcomes)
         untreated, treated = (
             inverse @ (self.design[rows].T @ (self.weights[rows, None] * outcomes[rows]))
             for rows, inverse in zip(self.arms, self.inverses, strict=True)
@@ -82,6 +84,7 @@ class Functional:
     def influence(self, outcomes: FloatArray) -> FloatArray:
         """Influence values of the effects on outcomes (n, m), same shape; se² = sum(influence²) / n²."""
         n = len(outcomes)
+        outcomes = _centred(outcomes)
         untreated, treated = self.slopes(outcomes)
         low = self.design @ untreated
         effect = self.estimates(outcomes)
@@ -122,11 +125,13 @@ class Ground:
     sample: Sample
     fit: Fit
     propensity: Propensity
+    between: Mapping[str, float] = field(default_factory=dict)
+    """name of a control -> variance that missing confounders add to its effect; see `imputation.spread_of_controls`"""
 
     @cached_property
     def chance(self) -> FloatArray:
-        """Fitted propensity within [0.01, 0.99], shape (n,)."""
-        out: FloatArray = np.clip(self.propensity.mean, CLIP, 1.0 - CLIP)
+        """Fitted propensity within the support, shape (n,)."""
+        out: FloatArray = np.clip(self.propensity.mean, *support(float(self.sample.treatment.mean())))
         return out
 
     @cached_property
@@ -206,14 +211,21 @@ def bent(matrix: FloatArray) -> FloatArray:
 
 
 def quick_propensity(basis: FloatArray, treatment: FloatArray) -> FloatArray:
-    """Probability of treatment by logistic regression, within [0.01, 0.99]; `basis` has an intercept first."""
-    out: FloatArray = np.clip(logistic(basis[:, 1:], treatment, penalty=1.0).predict(basis[:, 1:]), CLIP, 1.0 - CLIP)
+    """Probability of treatment by logistic regression, within the support; `basis` has an intercept first."""
+    low, high = support(float(treatment.mean()))
+    out: FloatArray = np.clip(logistic(basis[:, 1:], treatment, penalty=1.0).predict(basis[:, 1:]), low, high)
     return out
 
 
 def sums_by(groups: IntArray, values: FloatArray) -> FloatArray:
     """Column sums of values (n, m) within groups numbered 0 … G-1; shape (G, m)."""
     return np.column_stack([np.bincount(groups, weights=column) for column in values.T])
+
+
+def _centred(outcomes: FloatArray) -> FloatArray:
+    """Less their means: an effect does not depend on where the outcome's zero lies, but digits are lost far from it."""
+    out: FloatArray = outcomes - outcomes.mean(axis=0)
+    return out
 
 
 def _standard(column: FloatArray) -> FloatArray:

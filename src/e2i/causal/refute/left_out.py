@@ -8,7 +8,7 @@ import numpy as np
 
 from e2i.causal.arrays import FloatArray, IntArray
 from e2i.causal.refute.ground import Ground
-from e2i.causal.sensitivity import Benchmark, benchmark_bound, robustness_value
+from e2i.causal.sensitivity import Benchmark, benchmark_bound, robustness_value, standardised
 from e2i.domain.evidence import Refutation
 
 _TOLD = 3
@@ -35,8 +35,8 @@ def leave_one_out(ground: Ground) -> tuple[LeftOut, ...]:
     """Every source column left out, largest move first; exact for least squares by one inverse of the Gram matrix."""
     sources = np.array(ground.sample.covariates.sources)
     treatment = ground.sample.treatment
-    design = np.column_stack([treatment, np.ones(len(treatment)), ground.sample.covariates.matrix])
-    outcome = regress(design, ground.sample.outcome)
+    design = np.column_stack([treatment, np.ones(len(treatment)), standardised(ground.sample.covariates.matrix)])
+    outcome = regress(design, ground.sample.outcome - ground.sample.outcome.mean())
     assignment = regress(design[:, 1:], treatment)
     found = []
     for source in dict.fromkeys(ground.sample.covariates.sources):
@@ -153,8 +153,9 @@ def _is_new(ground: Ground, one: LeftOut) -> bool:
     for name, values in earlier.items():
         known = ~np.isnan(values)
         kept = sources != name
-        design = np.column_stack([sample.treatment[known], np.ones(int(known.sum())), sample.covariates.matrix[known][:, kept]])
-        share = regress(design, values[known]).partial_r2(np.flatnonzero(sources[kept] == one.source) + 2)
+        matrix = standardised(sample.covariates.matrix[known][:, kept])
+        design = np.column_stack([sample.treatment[known], np.ones(int(known.sum())), matrix])
+        share = regress(design, values[known] - values[known].mean()).partial_r2(np.flatnonzero(sources[kept] == one.source) + 2)
         noise = 10.0 / known.sum()
         if share > max(_EARLIER_SHARE * one.of_outcome, noise):
             return False

@@ -101,7 +101,7 @@ def subsets(ground: Ground, influence: FloatArray, *, seed: int, draws: int = DR
 
     Parameters
     ----------
-    influence : shape (n,), of the fast estimator
+    influence : shape (n,), of the estimate
 
     Returns
     -------
@@ -141,7 +141,7 @@ def bootstrap(ground: Ground, influence: FloatArray, *, seed: int, draws: int = 
 
     Parameters
     ----------
-    influence : shape (n,), of the fast estimator
+    influence : shape (n,), of the estimate
     """
     values = ground.by_cluster(influence[:, None])[:, 0]
     weight = np.random.default_rng(seed).standard_exponential((draws, len(values)), dtype=np.float32) - 1.0
@@ -163,6 +163,7 @@ def bootstrap(ground: Ground, influence: FloatArray, *, seed: int, draws: int = 
 def noise_moves(fast: Functional, outcome: FloatArray, *, draws: int, seed: int) -> FloatArray:
     """By how much each of `draws` columns of noise, added to the design, moves the estimate; shape (draws,)."""
     noise = np.random.default_rng(seed).standard_normal((draws, len(outcome)), dtype=np.float32).astype(np.float64)
+    outcome = outcome - outcome.mean()
     slopes = fast.slopes(outcome[:, None])
     mass = fast.base if fast.estimand == "ATE" else fast.base * fast.treatment
     aim = noise @ (mass / mass.sum())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from e2i.causal.design import Sample
 from e2i.causal.estimators.doubly_robust import Fit, Propensity
 from e2i.causal.refute.controls import hidden_bias_tests
@@ -28,8 +30,13 @@ def refute_all(
         Placebo treatment, random common cause, dummy outcome, halves and subsets (where rows allow), bootstrap, earlier outcomes,
         negative controls (where the sample has them), timing of covariates; reported only: benchmarks and hidden-confounder bound.
     """
-    ground = Ground(sample=sample, fit=fit, propensity=propensity)
-    influence = ground.full.influence(sample.outcome[:, None])[:, 0]
+    return refute_ground(Ground(sample=sample, fit=fit, propensity=propensity), seed=seed, draws=draws, confirm=confirm)
+
+
+def refute_ground(ground: Ground, *, seed: int, draws: int = DRAWS, confirm: bool = True) -> tuple[Refutation, ...]:
+    """`refute_all` on an estimation that is laid out already."""
+    sample, fit = ground.sample, ground.fit
+    influence = fit.influence[int(np.argmin(np.abs(fit.estimates - fit.estimate)))]
     halves = subsets(ground, influence, seed=seed + 3, draws=draws)
     found = [
         placebo_treatments(ground, seed=seed, draws=draws),
@@ -44,6 +51,6 @@ def refute_all(
         found += [
             covariates_after_treatment(ground, left),
             confounder_benchmarks(ground, left),
-            hidden_confounder_bound(sample, fit, propensity),
+            hidden_confounder_bound(sample, fit, ground.propensity),
         ]
     return tuple(found)

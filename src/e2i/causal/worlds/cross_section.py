@@ -91,9 +91,8 @@ class World:
         return growth, np.column_stack([self._with_noise(rng, mean + hidden[:, place]) for place in range(_PERIODS)])
 
     def truth(self, estimand: str) -> float:
-        """Population effect: ATE or ATT by a fixed draw of 400,000 units (Monte Carlo error below 0.5 % of the effects here)."""
-        ate, att = _truths(self)
-        return (ate if estimand == "ATE" else att) + (0.8 if self.bad_control == "mediator" else 0.0)
+        """Population effect: ATE, ATT or ATO by a fixed draw of 400,000 units (Monte Carlo error below 0.5 % of the effects here)."""
+        return _truths(self)[estimand] + (0.8 if self.bad_control == "mediator" else 0.0)
 
     def effect(
         self, *, estimand: str = "ATE", negative_control: bool = True, earlier: bool = False, negative_exposure: bool = False
@@ -120,11 +119,17 @@ class World:
 
 
 @lru_cache(maxsize=32)
-def _truths(world: World) -> tuple[float, float]:
+def _truths(world: World) -> dict[str, float]:
     covariates = _covariates(np.random.default_rng(_TRUTH_SEED), _TRUTH_ROWS)
     gain = world.treated(covariates) - world.untreated(covariates)
     propensity = world.propensity(covariates)
-    return float(gain.mean()), float((propensity * gain).sum() / propensity.sum())
+    weights = {"ATE": np.ones(len(gain)), "ATT": propensity, "ATO": propensity * (1.0 - propensity)}
+    return {estimand: float(np.average(gain, weights=weight)) if weight.any() else float("nan") for estimand, weight in weights.items()}
+
+
+def covariates_of(rows: int, *, seed: int) -> FloatArray:
+    """The covariates that `World.draw` has with this seed, shape (rows, 10)."""
+    return _covariates(np.random.default_rng(seed), rows)
 
 
 def _covariates(rng: np.random.Generator, rows: int) -> FloatArray:

@@ -33,7 +33,12 @@ class PanelWorld:
     trend: float = 0.0
     """how strongly treatment is aimed at units that grow"""
     shock: float = 0.0
-    """lasting gain of outcome and negative control in the regions that are treated, from the first start on"""
+    """lasting gain of outcome and negative control in the regions that are treated, from the first start on
+
+    A shock to the treated that begins with treatment makes, row by row, the table that an effect of that size would make, so no test
+    on treatment, outcome and time can tell them apart. It takes another series that the shock moves and treatment cannot (a negative
+    control), or untreated units that the shock reaches too (in the same region).
+    """
     carry_over: float = 0.0
     """share of the lift that stays in each period after treatment was switched off; treatment is then on and off"""
     spill_over: float = 0.0
@@ -51,10 +56,14 @@ class PanelWorld:
         """Average effect on the treated rows of the same draw."""
         return self._long(units, seed)[1]
 
-    def effect(self, *, negative_control: bool = True) -> EffectSpec:
-        """The causal question that `draw` answers."""
+    def effect(self, *, negative_control: bool = True, place: bool = False) -> EffectSpec:
+        """The causal question that `draw` answers; with `place` it names the region as the one in which treatment may reach others."""
         return EffectSpec(
-            treatment="treatment", outcome="outcome", estimand="ATT", negative_controls=("negative_control",) if negative_control else ()
+            treatment="treatment",
+            outcome="outcome",
+            estimand="ATT",
+            negative_controls=("negative_control",) if negative_control else (),
+            place="region" if place else None,
         )
 
     def _long(self, units: int, seed: int) -> tuple[pl.DataFrame, float]:

@@ -56,6 +56,8 @@ def _solve(problem: Problem, spec: AllocationSpec, kept: tuple[Row, ...], names:
     low, high = limits_of(problem, spec, rows=implied, families=frozenset(held))
     if held & {"cardinality", "minimum_if_selected"}:
         high = np.where(np.isinf(high), _enough(problem, spec), high)
+    if np.any(high < low):
+        return Answer(x=None, is_optimal=True, bound=-math.inf)
     lines = cut(problem, low, high, whole="integer" in held)
     program = Program(problem=problem, spec=spec, rows=kept, families=frozenset(held), lines=lines, goal=NOTHING, relaxed=relaxed)
     return program.solve(time_limit_s=_SECONDS)

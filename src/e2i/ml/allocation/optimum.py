@@ -11,18 +11,17 @@ import numpy as np
 
 from e2i.errors import BackendUnavailable, ConfigError
 from e2i.ml.allocation.limits import Row, families, rows
-from e2i.ml.allocation.program import Answer, Goal, Program, cut, limits_of
-from e2i.ml.allocation.waterfill import fill
+from e2i.ml.allocation.program import PIECES, Answer, Goal
+from e2i.ml.allocation.refining import SELECTING, Best, is_near, refined
+from e2i.ml.allocation.selecting import selected
 
 if TYPE_CHECKING:
     from e2i.domain.allocation import AllocationSpec
     from e2i.ml.allocation.curves import FloatArray
     from e2i.ml.allocation.problem import Problem
 
-ROUNDS = 5
-MANY = 400
-"""entities above which a choice is not left to branch and bound alone"""
-SELECTING = frozenset({"cardinality", "minimum_if_selected"})
+SEARCHED = 6000
+"""lines among which branch and bound selects in seconds"""
 _SAME = 1e-9
 _DINKELBACH_STEPS = 30
 
@@ -38,16 +37,6 @@ class Optimum:
     multipliers: dict[str, float]
     """constraint -> change of the value when its limit is raised by 1; empty for integer programs, ROI and balance"""
     solver: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Best:
-    """The best plan for one goal, judged on the curves."""
-
-    x: FloatArray
-    value: float
-    bound: float
-    answer: Answer
 
 
 def optimise(problem: Problem, spec: AllocationSpec) -> Optimum | None:
@@ -78,15 +67,10 @@ def optimise(problem: Problem, spec: AllocationSpec) -> Optimum | None:
         x=best.x,
         value=float(sign * best.value),
         bound=float(sign * best.bound),
-        is_optimal=bool(best.answer.is_optimal),
+        is_optimal=best.answer.is_optimal and is_near(best.value, best.bound, spec),
         multipliers=prices,
         solver=best.answer.solver,
     )
-
-
-def worth(problem: Problem, x: FloatArray, goal: Goal) -> float:
-    """The goal's value on the curves."""
-    return goal.outcome * float(problem.curves.value(x).sum()) - goal.cost * float(problem.cost @ x)
 
 
 def _goal(problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...], deadline: float) -> Goal | None:
@@ -102,146 +86,26 @@ def _goal(problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...], 
     return Goal(outcome=spec.balance_weight / most.value, cost=(1 - spec.balance_weight) / spec.budget)
 
 
-def _maximise(problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...], goal: Goal, deadline: float) -> _Best | None:
+def _maximise(problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...], goal: Goal, deadline: float) -> Best | None:
+    """Prices choose first where entities are selected; branch and bound closes what gap they leave, where it can do so in time."""
     held = frozenset(families(problem, spec))
-    if problem.n > MANY and held & SELECTING and "integer" not in held:
-        found = _selected(problem, spec, constraints, goal, deadline)
-        if found is not None:
-            return found
-    return _refined(problem, spec, constraints, goal, deadline, held=held)
-
-
-def _refined(
-    problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...], goal: Goal, deadline: float, *, held: frozenset[str]
-) -> _Best | None:
-    """Solve, then cut finer around the plan, until the bound is near or the rounds are used up."""
-    low, high = limits_of(problem, spec, rows=constraints, families=held)
-    whole = "integer" in held
-    if [row.name for row in constraints] == ["budget"] and not whole and not held & SELECTING and np.all(np.isfinite(high)):
-        return _filled(problem, constraints[0], goal, low, high)
-    best: _Best | None = None
-    for depth in range(ROUNDS):
-        if best is not None and time.monotonic() > deadline:
-            break
-        lines = cut(problem, low, high, around=best.x if best is not None else None, depth=depth, whole=whole)
-        program = Program(problem=problem, spec=spec, rows=constraints, families=held, lines=lines, goal=goal)
-        start = best.answer.multipliers if best is not None else None
-        try:
-            answer = program.solve(time_limit_s=max(deadline - time.monotonic(), 0.5), start=start)
-        except BackendUnavailable:
-            if best is None:
-                raise
-            break
-        if answer.x is None:
-            return best
-        value = worth(problem, answer.x, goal)
-        if answer.multipliers is not None:
-            bound = dual_bound(problem, goal, constraints, answer.multipliers, limits=(low, high))
-        else:
-            is_exact = whole and float(lines.widths.max(initial=0.0)) <= 1
-            bound = answer.bound + (0.0 if is_exact else goal.outcome * float(problem.curves.chord_error(lines.points).sum()))
-        bound = min(bound, best.bound) if best is not None else bound
-        if best is None or value >= best.value:
-            best = _Best(x=answer.x, value=value, bound=max(bound, value), answer=answer)
-        near = best.bound - best.value <= (spec.gap_tolerance if problem.n > MANY else 1e-6) * abs(best.value)
-        if near or problem.curves.kind == "linear" or (whole and float(lines.widths.max(initial=0.0)) <= 1):
-            break
-    return best
-
-
-def _filled(problem: Problem, budget: Row, goal: Goal, low: FloatArray, high: FloatArray) -> _Best | None:
-    """One budget and bounds need no program."""
-    if np.any(high < low):
-        return None
-    charge = goal.cost * problem.cost
-    found = fill(problem.curves, weight=goal.outcome, charge=charge, cost=problem.cost, budget=budget.high, limits=(low, high))
-    if found is None:
-        return None
-    x, price = found
-    prices = np.array([price])
-    bound = dual_bound(problem, goal, (budget,), prices, limits=(low, high))
-    value = worth(problem, x, goal)
-    answer = Answer(x=x, is_optimal=True, bound=bound, multipliers=prices, solver="water-filling (Karush-Kuhn-Tucker)")
-    return _Best(x=x, value=value, bound=max(bound, value), answer=answer)
-
-
-def _selected(problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...], goal: Goal, deadline: float) -> _Best | None:
-    """Who is selected, for many entities: a plan for a selection puts prices on the constraints, the prices rank the entities, and the
-    best ranked are the next selection. A selection that comes back is proven best by duality; else the bound tells how far it may be.
-
-    None when no selection on the way is feasible.
-    """  # noqa: D205
-    held = frozenset(families(problem, spec)) - SELECTING
-    low, high = limits_of(problem, spec, rows=constraints, families=held)
-    floor = low if problem.minimum_if_selected is None else np.maximum(low, problem.minimum_if_selected)
-    most = spec.cardinality if spec.cardinality is not None else problem.n
-    start = _refined(problem, spec, constraints, goal, deadline, held=held)
-    if start is None:
-        return None
-    best, bound, multipliers = None, start.bound, start.answer.multipliers
-    seen: set[bytes] = set()
-    while multipliers is not None and time.monotonic() < deadline:
-        gains, constant = _gains(problem, goal, constraints, multipliers, limits=(floor, high))
-        gains = np.where(floor <= high, gains, -np.inf)
-        gains = np.where(low > 0, np.inf, gains)
-        chosen = np.sort(np.argsort(-gains, kind="stable")[:most])
-        chosen = chosen[gains[chosen] > 0]
-        ranked = np.where(low > 0, _gains(problem, goal, constraints, multipliers, limits=(floor, high))[0], np.maximum(gains, 0.0))
-        cut_off = 0.0 if most >= problem.n else max(float(np.sort(np.maximum(gains, 0.0))[::-1][most]), 0.0)
-        over = np.where(low > 0, ranked - cut_off, np.maximum(ranked - cut_off, 0.0))
-        bound = min(bound, constant + cut_off * most + float(over.sum()))
-        part = problem.take(chosen, minimum=floor[chosen])
-        inside = tuple(row.take(chosen) for row in constraints)
-        found = _refined(part, spec, inside, goal, deadline, held=held | {"minimum"}) if len(chosen) else None
+    if not held & SELECTING:
+        return refined(problem, spec, constraints, goal, deadline, held=held)
+    found = selected(problem, spec, constraints, goal, deadline)
+    lines = problem.n if problem.curves.kind == "linear" else problem.n * PIECES
+    if found is not None and (found.answer.is_optimal or lines > SEARCHED):
+        return found
+    try:
+        searched = refined(problem, spec, constraints, goal, deadline, held=held)
+    except BackendUnavailable:
         if found is None:
-            break
-        x = np.zeros(problem.n)
-        x[chosen] = found.x
-        if best is None or found.value > best.value:
-            best = _Best(x=x, value=found.value, bound=bound, answer=found.answer)
-        multipliers = found.answer.multipliers
-        if bound - best.value <= spec.gap_tolerance * abs(best.value) or chosen.tobytes() in seen:
-            break
-        seen.add(chosen.tobytes())
-    if best is None:
-        return None
-    is_near = bool(bound - best.value <= max(spec.gap_tolerance, 1e-6) * abs(best.value))
-    answer = replace(best.answer, multipliers=None, is_optimal=is_near, solver="HiGHS linear programs over selections")
-    return replace(best, bound=max(bound, best.value), answer=answer)
-
-
-def dual_bound(
-    problem: Problem, goal: Goal, constraints: tuple[Row, ...], multipliers: FloatArray, *, limits: tuple[FloatArray, FloatArray]
-) -> float:
-    """An upper bound of the goal over the curves themselves, for any multipliers of the right sign (weak duality).
-
-    Every entity is maximised on its own against the prices that the multipliers put on its units.
-    """
-    gains, constant = _gains(problem, goal, constraints, multipliers, limits=limits)
-    return constant + float(gains.sum())
-
-
-def _gains(
-    problem: Problem, goal: Goal, constraints: tuple[Row, ...], multipliers: FloatArray, *, limits: tuple[FloatArray, FloatArray]
-) -> tuple[FloatArray, float]:
-    """What every entity gains at best against the prices of its units, and what the prices themselves are worth."""
-    weight, price, constant = goal.outcome, goal.cost * problem.cost, 0.0
-    for row, y in zip(constraints, multipliers, strict=True):
-        if y == 0:
-            continue
-        constant += y * (row.high if y > 0 else row.low)
-        if row.coefficients is None:
-            weight -= y
-        else:
-            price = price + y * row.coefficients
-    low, high = limits
-    if problem.curves.kind == "linear":
-        gain = weight * problem.curves.coefficient - price
-        scale = 1e-9 * (np.abs(weight * problem.curves.coefficient) + np.abs(price))
-        x = np.where(gain > np.where(np.isinf(high), scale, 0.0), high, low)
-    else:
-        x = problem.curves.best(price, weight, low, high)
-    return np.asarray(weight * problem.curves.value(x) - price * x), constant
+            raise
+        return found
+    if searched is None or found is None:
+        return searched or found
+    better = max(searched, found, key=lambda item: item.value)
+    bound = max(min(searched.bound, found.bound), better.value)
+    return replace(better, bound=bound, answer=replace(better.answer, is_optimal=is_near(better.value, bound, spec)))
 
 
 def _ratio(problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...], deadline: float) -> Optimum | None:
@@ -264,6 +128,9 @@ def _ratio(problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...],
             advice = "Give `unit_cost`, or maximise the outcome."
             raise ConfigError("the best plan costs nothing: it has no return on cost.", where="allocation.unit_cost", advice=advice)
         found = value * float(problem.curves.value(step.x).sum()) / cost
+        if best is None and step.bound <= 0:
+            advice = "Leave out entities with a negative response, or the smallest total."
+            raise ConfigError("no plan has an outcome above 0: there is no return.", where="allocation.objective", advice=advice)
         best = step
         if found - ratio <= _SAME * max(1.0, abs(found)):
             ratio = max(found, ratio)
@@ -282,7 +149,7 @@ def _ratio(problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...],
 
 
 def _ratio_bound(
-    problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...], deadline: float, *, best: _Best, ratio: float
+    problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...], deadline: float, *, best: Best, ratio: float
 ) -> float:
     """No ratio passes ratio + rest / smallest cost, as value · f <= ratio · cost + rest for every plan."""
     rest = max(best.bound, 0.0)

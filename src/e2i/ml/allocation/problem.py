@@ -11,6 +11,7 @@ import polars as pl
 
 from e2i.errors import ConfigError, SchemaMismatch, TooFewRows
 from e2i.ml.allocation.curves import Curves, FloatArray
+from e2i.ml.allocation.segment_match import match
 from e2i.ml.columns import require_columns
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def read(frame: pl.DataFrame, spec: AllocationSpec, *, responses: Sequence[Segme
         shown = "an empty name" if names.has_nulls() else f"`{names.filter(names.is_duplicated())[0]}`"
         where = f"allocation, column {spec.entity}"
         raise SchemaMismatch(f"{shown} stands in several rows.", where=where, advice="Give one row per entity.")
-    a, low, high, shared = _responses(eligible, spec, responses)
+    a, low, high, shared, notes = _responses(eligible, spec, responses)
     scale = _numbers(eligible, 1.0 if spec.response.scale is None else spec.response.scale, "response.scale")
     exponent = _numbers(eligible, spec.response.exponent, "response.exponent")
     _within(scale, "response.scale", above=0.0)
@@ -116,7 +117,7 @@ def read(frame: pl.DataFrame, spec: AllocationSpec, *, responses: Sequence[Segme
         cost=numbers["unit_cost"],
         groups={column: tuple(eligible[column].cast(pl.String).fill_null("(missing)")) for column in sorted(by)},
         excluded=frame.height - eligible.height,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *notes),
     )
 
 
@@ -147,30 +148,21 @@ def _eligible(frame: pl.DataFrame, spec: AllocationSpec) -> tuple[pl.DataFrame, 
 
 def _responses(
     frame: pl.DataFrame, spec: AllocationSpec, responses: Sequence[SegmentResponse]
-) -> tuple[FloatArray, FloatArray | None, FloatArray | None, IntArray]:
+) -> tuple[FloatArray, FloatArray | None, FloatArray | None, IntArray, tuple[str, ...]]:
     response = spec.response
     if response.effect_by is None:
         a = _numbers(frame, response.coefficient, "response.coefficient")
         shared = np.arange(frame.height)
         if response.low is None or response.high is None:
-            return a, None, None, shared
+            return a, None, None, shared, ()
         low, high = _numbers(frame, response.low, "response.low"), _numbers(frame, response.high, "response.high")
         if np.any((low > a) | (high < a)):
             raise SchemaMismatch("a coefficient is outside its interval.", where="allocation.response", advice="Look at `low` and `high`.")
-        return a, low, high, shared
-    known = {item.segment: place for place, item in enumerate(responses)}
-    segments = frame[response.effect_by].cast(pl.String).fill_null("(missing)").to_list()
-    unknown = sorted(set(segments) - set(known))
-    if unknown:
-        raise SchemaMismatch(
-            f"there is no measured effect for {response.effect_by} = `{unknown[0]}`.",
-            where="allocation.response",
-            advice=f"Segments with an effect: {', '.join(known) or 'none'}. Leave the others out of the table, or give coefficients.",
-        )
-    shared = np.array([known[segment] for segment in segments], dtype=np.int64)
+        return a, low, high, shared, ()
+    shared, notes = match(frame[response.effect_by], [item.segment for item in responses])
     ends = np.array([(item.estimate, item.low, item.high) for item in responses], dtype=np.float64)
     a, low, high = ends[shared].T
-    return a, low, high, shared
+    return a, low, high, shared, notes
 
 
 def _numbers(frame: pl.DataFrame, given: str | float | None, role: str) -> FloatArray:

@@ -12,6 +12,7 @@ import numpy as np
 from e2i.errors import BackendUnavailable, ConfigError
 from e2i.ml.allocation import sparse_program
 from e2i.ml.allocation.limits import change_bounds
+from e2i.ml.allocation.quiet import output_aside
 from e2i.ml.allocation.sparse_program import known
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def limits_of(problem: Problem, spec: AllocationSpec, *, rows: tuple[Row, ...], 
         low, high = np.ceil(low - 1e-9), np.floor(high + 1e-9)
     for row in rows:
         if row.coefficients is not None and np.isfinite(row.high) and np.all(row.coefficients >= 0):
-            with np.errstate(divide="ignore"):
+            with np.errstate(divide="ignore", invalid="ignore"):
                 reach = np.where(row.coefficients > 0, row.high / row.coefficients, np.inf)
             high = np.where(reach >= low, np.minimum(high, reach), high)
     if problem.curves.kind != "linear":
@@ -200,21 +201,25 @@ class Program:
         return matrix, np.array(low, dtype=float), np.array(high, dtype=float)
 
     def _with_selection(self, matrix: Any, low: list[float], high: list[float]) -> tuple[Any, list[float], list[float]]:
-        """Binary columns: nothing above the lower bound without selection; few are selected; who is selected gets enough."""
+        """Binary columns: nothing above the lower bound without selection; few are selected; who is selected gets enough.
+
+        Every line is bound to its selection on its own, so that the relaxation is as tight as can be (Frangioni and Gentile 2006).
+        """
         from scipy import sparse
 
         n, k = self.lines.widths.shape
         each = sparse.kron(sparse.eye_array(n), np.ones((1, k)), format="csr")
         identity = sparse.eye_array(n, format="csr")
-        width = self.lines.widths.sum(axis=1)
+        width = self.lines.widths
         if not np.all(np.isfinite(width)):
             advice = "Give a `maximum`, or a budget with a cost per unit."
             raise ConfigError("choosing entities needs an upper bound for each.", where="allocation.maximum", advice=advice)
         wide = sparse.hstack([matrix, sparse.csr_array((matrix.shape[0], n))], format="csr")
         count = sparse.csr_array(np.concatenate([np.zeros(n * k), np.ones(n)])[None, :])
         most = float(self.spec.cardinality) if "cardinality" in self.families and self.spec.cardinality is not None else float(n)
-        parts = [wide, count, sparse.hstack([each, -sparse.diags_array(width)], format="csr")]
-        low, high = [*low, -np.inf, *([-np.inf] * n)], [*high, most, *([0.0] * n)]
+        owner = sparse.csr_array((-width.ravel(), (np.arange(n * k), np.repeat(np.arange(n), k))), shape=(n * k, n))
+        parts = [wide, count, sparse.hstack([sparse.eye_array(n * k, format="csr"), owner], format="csr")]
+        low, high = [*low, -np.inf, *([-np.inf] * (n * k))], [*high, most, *([0.0] * (n * k))]
         if "minimum_if_selected" in self.families and self.problem.minimum_if_selected is not None:
             least = np.maximum(self.problem.minimum_if_selected, 0.0)
             parts.append(sparse.hstack([each, -(identity * least[:, None])], format="csr"))
@@ -300,6 +305,7 @@ class Program:
         self, matrix: Any, low: FloatArray, high: FloatArray, lower: FloatArray, upper: FloatArray, *, time_limit_s: float
     ) -> Answer:
         """Branch and bound over the columns that are not fixed."""
+        from scipy import sparse
         from scipy.optimize import Bounds, LinearConstraint, milp
 
         whole = np.full(self.lines.widths.size, int("integer" in self.families))
@@ -313,18 +319,21 @@ class Program:
         rest = ~touched
         if np.any((shift[rest] < low[rest] - 1e-7) | (shift[rest] > high[rest] + 1e-7)):
             return Answer(x=None, is_optimal=True, bound=-math.inf, solver="HiGHS mixed-integer program")
-        limits = LinearConstraint(inner[touched], (low - shift)[touched], (high - shift)[touched]) if touched.any() else ()
+        scale = _row_sizes(inner[touched]) if touched.any() else np.ones(0)
+        ends = [(end - shift)[touched] / scale for end in (low, high)]
+        limits = LinearConstraint(sparse.diags_array(1 / scale) @ inner[touched], *ends) if touched.any() else ()
         charges = self._charges()
         if not free.any():
             value = -float(charges @ held)
             return self._answer(held, is_optimal=True, bound=value, multipliers=None, solver="mixed-integer")
-        result = milp(
-            charges[free],
-            integrality=np.concatenate(parts)[free],
-            bounds=Bounds(lower[free], upper[free]),
-            constraints=limits,
-            options={"time_limit": max(time_limit_s, 0.1), "mip_rel_gap": self.spec.gap_tolerance},
-        )
+        with output_aside():
+            result = milp(
+                charges[free],
+                integrality=np.concatenate(parts)[free],
+                bounds=Bounds(lower[free], upper[free]),
+                constraints=limits,
+                options={"time_limit": max(time_limit_s, 0.1), "mip_rel_gap": self.spec.gap_tolerance},
+            )
         if self._without_plan(result.status, result.x):
             return Answer(x=None, is_optimal=True, bound=-math.inf, solver="HiGHS mixed-integer program")
         fixed = -float(charges @ held)
@@ -348,7 +357,7 @@ class Program:
     def _answer(self, found: FloatArray, *, is_optimal: bool, bound: float, multipliers: FloatArray | None, solver: str) -> Answer:
         n, k = self.lines.widths.shape
         x = self.lines.low + found[: n * k].reshape(n, k).sum(axis=1)
-        x = np.clip(np.round(x) if "integer" in self.families else x, self.lines.low, self._upper())
+        x = np.clip(np.round(x) if "integer" in self.families else x, self.lines.low, self._upper()) + 0.0  # never -0.0
         extra = float(self.relaxed.cost @ found[-len(self.relaxed.cost) :]) if self.relaxed is not None else 0.0
         if self.line_charge is not None:
             extra += float(self.line_charge.ravel() @ found[: n * k])
@@ -361,3 +370,9 @@ class Program:
             multipliers=None if multipliers is None else multipliers[: len(self.rows)],
             solver=f"HiGHS {solver} program",
         )
+
+
+def _row_sizes(matrix: Any) -> FloatArray:
+    """The largest coefficient of every row: tolerances of a search are absolute."""
+    sizes = np.asarray(np.abs(matrix).max(axis=1).toarray(), dtype=float).ravel()
+    return np.where(sizes > 0, sizes, 1.0)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from e2i.domain.allocation import ScenarioResult, Sensitivity
+from e2i.errors import BackendUnavailable
 from e2i.ml.allocation.limits import families, rows, violations
 from e2i.ml.allocation.optimum import optimise
 from e2i.ml.allocation.program import limits_of
@@ -16,13 +18,18 @@ from e2i.ml.allocation.program import limits_of
 if TYPE_CHECKING:
     from e2i.domain.allocation import AllocationSpec
     from e2i.ml.allocation.curves import FloatArray
+    from e2i.ml.allocation.optimum import Optimum
     from e2i.ml.allocation.problem import IntArray, Problem
 
 Z95 = 1.959963984540054
 PIECES_OF_WORK = 400_000
 """entities times draws of a sensitivity analysis, at most; fewer draws for more entities"""
-SECONDS = 8.0
+SECONDS = 6.0
 """for all draws together"""
+FEWEST_DRAWS = 5
+"""draws that are made even where the time is up"""
+ROUGH = 0.005
+"""relative distance to the bound at which the search for a draw may end"""
 _KEPT = 1e-9
 
 
@@ -66,19 +73,24 @@ def sensitivity(problem: Problem, spec: AllocationSpec, plan: FloatArray, *, see
     drawn = _draws(problem, number, seed=seed)
     if drawn is None or problem.coefficient_low is None:
         return None
-    quick = spec.model_copy(update={"time_limit_s": min(spec.time_limit_s, SECONDS / number)})
-    kept, gains, overlaps = np.zeros(problem.n), [], []
-    for coefficient in drawn:
+    limits = {"time_limit_s": min(spec.time_limit_s, SECONDS / number), "gap_tolerance": max(spec.gap_tolerance, ROUGH)}
+    quick = spec.model_copy(update=limits)
+    kept, gains, overlaps, unsolved = np.zeros(problem.n), [], [], 0
+    begun = time.monotonic()
+    for done, coefficient in enumerate(drawn):
+        if done >= FEWEST_DRAWS and time.monotonic() - begun > SECONDS:
+            break
         other = replace(problem, curves=problem.curves.scaled(coefficient))
-        found = optimise(other, quick)
+        found = _solved(other, quick)
         if found is None:
+            unsolved += 1
             continue
         kept += found.x > _KEPT
         better = float(other.curves.value(found.x).sum() - other.curves.value(plan).sum())
         gains.append(better + float(problem.curves.value(plan).sum() - problem.curves.value(found.x).sum()))
         overlaps.append(float(np.minimum(found.x, plan).sum()) / max(float(plan.sum()), _KEPT))
     lowest = replace(problem, curves=problem.curves.scaled(problem.coefficient_low))
-    robust = optimise(lowest, quick)
+    robust = _solved(lowest, quick)
     if not gains:
         return None
     under = np.array([float(problem.curves.scaled(coefficient).value(plan).sum()) for coefficient in drawn])
@@ -94,15 +106,23 @@ def sensitivity(problem: Problem, spec: AllocationSpec, plan: FloatArray, *, see
         robust_outcome_at_low=at_low if robust is None else float(lowest.curves.value(robust.x).sum()),
         plan_outcome_at_low=at_low,
         overlap=float(np.mean(overlaps)),
-        note=_note(promised, optimism, infeasible=number - len(gains)),
+        note=_note(promised, optimism, unsolved=unsolved),
     )
     return Uncertainty(result=result, kept=kept / len(gains), robust=None if robust is None else robust.x)
 
 
-def _note(promised: float, optimism: float, *, infeasible: int) -> str:
+def _solved(problem: Problem, spec: AllocationSpec) -> Optimum | None:
+    """None where nothing is feasible, or was not found in the time of one draw."""
+    try:
+        return optimise(problem, spec)
+    except BackendUnavailable:
+        return None
+
+
+def _note(promised: float, optimism: float, *, unsolved: int) -> str:
     share = f"{optimism / promised:.1%} of the promised outcome" if promised > 0 else f"{optimism:.4g}"
     text = f"Winner's curse: entities are partly chosen because their estimates were lucky; {share} is expected not to come."
-    return text if not infeasible else f"{text} In {infeasible} draws no plan was feasible."
+    return text if not unsolved else f"{text} In {unsolved} draws no plan was feasible, or none was found in time."
 
 
 def _draws(problem: Problem, number: int, *, seed: int) -> FloatArray | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from e2i.errors import SpecError
+from e2i.ml.allocation.quiet import output_aside
 
 if TYPE_CHECKING:
     from e2i.ml.allocation.curves import FloatArray
@@ -126,7 +127,9 @@ def _direct(
         a_eq, b_eq = matrix[equal], low[equal]
     # Presolve compares columns with each other, which costs more than it saves on few rows with thousands of bounded columns.
     options = {"time_limit": time_limit_s, "presolve": len(charges) <= SMALL}
-    result = linprog(charges, A_ub=a_ub, b_ub=b_ub, A_eq=a_eq, b_eq=b_eq, bounds=np.stack(bounds, axis=1), method="highs", options=options)
+    limited = {"A_ub": a_ub, "b_ub": b_ub, "A_eq": a_eq, "b_eq": b_eq, "bounds": np.stack(bounds, axis=1)}
+    with output_aside():
+        result = linprog(charges, **limited, method="highs", options=options)
     duals = np.zeros(matrix.shape[0])
     if result.x is None:
         return Solved(status=int(result.status), x=None, value=np.inf, duals=duals)

@@ -93,7 +93,7 @@ def wilson(successes: int, trials: int, *, level: float = 0.95) -> tuple[float, 
 
 
 def planted(y: FloatArray, effect: float, *, kind: str, rng: np.random.Generator) -> FloatArray:
-    """The outcome under treatment: shifted; 0/1 values turned at the rate that moves the share; counts thinned or topped up.
+    """The outcome under treatment: shifted; as many 0/1 values turned as move the share; counts thinned or topped up.
 
     Raises ConfigError when a share would leave [0, 1].
     """
@@ -106,9 +106,11 @@ def planted(y: FloatArray, effect: float, *, kind: str, rng: np.random.Generator
     share = float(y.mean())
     if not 0.0 <= share + effect <= 1.0:
         raise ConfigError(f"a share of {share:.3g} cannot move by {effect:.3g}.", where="experiment", advice="Ask for a smaller effect.")
-    movable = y == (0.0 if effect > 0 else 1.0)
-    rate = abs(effect) / (1.0 - share if effect > 0 else share) if effect else 0.0
-    return np.where(movable & (rng.random(len(y)) < rate), 1.0 - y, y)
+    movable = np.flatnonzero(y == (0.0 if effect > 0 else 1.0))
+    turned = rng.permutation(movable)[: int(abs(effect) * len(y) + rng.random())]
+    out = y.copy()
+    out[turned] = 1.0 - out[turned]
+    return out
 
 
 def _own_rates(y: FloatArray, *, rng: np.random.Generator) -> FloatArray:

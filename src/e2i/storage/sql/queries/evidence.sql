@@ -39,9 +39,13 @@ values (
 )
 
 -- name: proven
--- The newest effect that passed the gate, per cause, on one outcome and brand.
-select distinct on (start_node)
-    path_id, run_id, start_node, end_node, causal_effect_size, effect_low, effect_high, estimand, design, created_at
-from causal_paths
-where gate_decision = 'proceed' and end_node = %(outcome)s and brand is not distinct from %(brand)s
-order by start_node, created_at desc
+-- Per cause, on one outcome and brand: the newest answer, where it passed the gate. A newer refusal or doubt takes an older pass back.
+select path_id, run_id, start_node, end_node, causal_effect_size, effect_low, effect_high, estimand, design, created_at
+from (
+    select distinct on (start_node) *
+    from causal_paths
+    where end_node = %(outcome)s and brand is not distinct from %(brand)s
+    order by start_node, created_at desc
+) as newest
+where gate_decision = 'proceed'
+order by start_node

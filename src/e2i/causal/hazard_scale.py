@@ -1,0 +1,111 @@
+"""Checks of measure: numbers beyond all bounds, two units in one column, a dose that one row decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from e2i.causal.arrays import FloatArray
+from e2i.causal.hazard_checks import EXTREME_TIMES, MIXED_SHARE, SCALE_GAP, extreme_outcome, mixed_units, two_scales
+from e2i.causal.hazard_table import Table, found, numbers, refuse
+from e2i.domain.evidence import Hazard
+
+_CARRIES, _CARRIES_ALL = 0.5, 0.95
+"""of a dose's variance in one row: heavy tails in a few hundred rows reach the first, mistakes of a decimal point the second"""
+_CODES = (7, 8, 9, 77, 88, 97, 98, 99, 777, 888, 997, 998, 999, 7777, 8888, 9999, 99999)
+"""what questionnaires and registers write for "unknown", also with a minus; 7 and 8 only with one"""
+_CODE_SHARE, _CODE_ROWS = 0.005, 5
+
+
+def scale(table: Table) -> Iterator[Hazard]:
+    """Numbers beyond all measure, in two units, or with a code such as -999 among them; a dose that one row decides."""
+    outcome = np.empty(0) if table.outcome is None else table.outcome[table.complete]
+    if len(outcome) == 0 or np.ptp(outcome) == 0:
+        return
+    spec = table.spec
+    dose = () if table.arm is not None or spec.reference is not None else (spec.treatment,)
+    values = _finite(table, (spec.outcome, *dose, *table.confounders, *spec.negative_controls, *spec.pre_outcomes))
+    for name, known in values.items():
+        times = extreme_outcome(known)
+        if times is not None:
+            text = f"a value of `{name}` lies more than 10¹² times the usual distance from the median."
+            yield refuse("extreme_value", text, "Correct it, or set it to missing.", times, EXTREME_TIMES)
+            return
+    for name, known in values.items():
+        stands_for = missing_codes(known)
+        if len(stands_for):
+            yield _codes(name, known, stands_for, decides=name in (spec.outcome, *dose))
+            continue
+        yield from _units_of(name, known, decides=name in (spec.outcome, *dose))
+    for name in dose:
+        yield from _one_row(name, values.get(name, np.empty(0)))
+
+
+def _finite(table: Table, names: tuple[str, ...]) -> dict[str, FloatArray]:
+    """Finite numbers of the complete rows, by column; columns of text and columns that do not vary are left out."""
+    out = {}
+    for name in dict.fromkeys(names):
+        values = numbers(table.frame[name])
+        if values is None:
+            continue
+        known = values[table.complete & np.isfinite(values)]
+        if len(known) and np.ptp(known) > 0:
+            out[name] = known
+    return out
+
+
+def missing_codes(values: FloatArray) -> FloatArray:
+    """Codes such as 9, 99 or -999 that lie outside all others by half of their range or more, each in 0.5 % of rows and 5 rows or more.
+
+    >>> missing_codes(np.array([0.0, 1.0, 1.0, 0.0] + 5 * [9.0])).tolist()
+    [9.0]
+    >>> missing_codes(np.array([5.0, 7.0, 8.0] + 5 * [9.0])).tolist()
+    []
+    """
+    codes = np.array([*(-code for code in _CODES), *(code for code in _CODES if code > 8)], dtype=np.float64)
+    is_code = np.isin(values, codes)
+    if not is_code.any() or is_code.all():
+        return np.empty(0)
+    others = values[~is_code]
+    low, high = float(others.min()), float(others.max())
+    found_codes, counts = np.unique(values[is_code], return_counts=True)
+    outside = np.maximum(low - found_codes, found_codes - high)
+    codes_found: FloatArray = found_codes[
+        (outside >= 0.5 * (high - low)) & (high > low) & (counts >= max(_CODE_ROWS, _CODE_SHARE * len(values)))
+    ]
+    return codes_found
+
+
+def _codes(name: str, known: FloatArray, stands_for: FloatArray, *, decides: bool) -> Hazard:
+    share = float(np.isin(known, stands_for).mean())
+    shown = ", ".join(f"{code:g}" for code in stands_for)
+    text = f"{share:.1%} of the values of `{name}` are {shown}, far from all others: do they stand for missing?"
+    remedy = "Set them to missing in the source."
+    return found("missing_code", "override" if decides else "review", text, remedy, measure=(share, _CODE_SHARE))
+
+
+def _units_of(name: str, known: FloatArray, *, decides: bool) -> Iterator[Hazard]:
+    """Outcome and dose in two units are refused; other columns only adjust or test badly then."""
+    share = mixed_units(known)
+    remedy = "Bring all rows to one unit, and set codes such as -999 to missing."
+    if share is not None:
+        text = (
+            f"{share:.1%} of the values of `{name}` lie 100 times the usual distance or more from the median, after a gap: "
+            "two units are mixed, or a code stands for missing."
+        )
+        yield found("units_mixed", "refuse" if decides else "review", text, remedy, measure=(share, MIXED_SHARE))
+    elif (factor := two_scales(known)) is not None:
+        text = f"the values of `{name}` fall into two groups about {factor:.0f} times apart, with nothing between: are two units mixed?"
+        yield found("two_scales", "review", text, remedy, measure=(factor, SCALE_GAP))
+
+
+def _one_row(name: str, dose: FloatArray) -> Iterator[Hazard]:
+    if len(dose) == 0:
+        return
+    squares = (dose - dose.mean()) ** 2
+    share = float(squares.max() / squares.sum())
+    if share > _CARRIES:
+        text = f"one row carries {share:.0%} of the variance of `{name}`: it alone would decide the slope."
+        remedy = "Check this value; leave the row out if it is not meant."
+        yield found("one_row_decides", "block" if share > _CARRIES_ALL else "review", text, remedy, measure=(share, _CARRIES))

@@ -1,0 +1,104 @@
+"""Columns that a study derives from others: `data.derive`, an expression of Polars' SQL dialect each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import polars as pl
+
+from e2i.data.frames import column_kind, pick_columns
+from e2i.data.nearest import did_you_mean, listed
+from e2i.errors import SchemaMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from e2i.ports.data import Snapshot
+
+
+class Loadable(Protocol):
+    """A table of a source."""
+
+    def identity(self) -> str:
+        """What must be the same for a run to be resumed."""
+        ...
+
+    def columns(self) -> dict[str, str]:
+        """Column -> kind."""
+        ...
+
+    def load(self, columns: Sequence[str] | None) -> Snapshot:
+        """The rows."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DerivedTable:
+    """A table with derived columns. The hash stays that of the source; the study's own hash covers the expressions."""
+
+    table: Loadable
+    derive: Mapping[str, str]
+
+    def identity(self) -> str:
+        """The source's."""
+        return self.table.identity()
+
+    def columns(self) -> dict[str, str]:
+        """Column -> kind; the rows are read, since an expression's type follows from its columns' types."""
+        return {name: column_kind(dtype) for name, dtype in self.load(None).frame.schema.items()}
+
+    def load(self, columns: Sequence[str] | None) -> Snapshot:
+        """All rows, with the derived columns last."""
+        snapshot = self.table.load(None)
+        frame = with_derived(snapshot.frame, self.derive)
+        return replace(snapshot, frame=pick_columns(frame.lazy(), columns, where="data").collect())
+
+
+def with_derived(frame: pl.DataFrame, derive: Mapping[str, str]) -> pl.DataFrame:
+    """The frame with one more column per expression, in order; a later one may use an earlier one.
+
+    What an expression cannot say of a row because a value is missing stays missing. The parser knows expressions only: no statement,
+    no other table, no file.
+
+    >>> with_derived(pl.DataFrame({"quantity": [0, 3, None]}), {"buys": "quantity > 0"})["buys"].to_list()
+    [False, True, None]
+
+    Raises
+    ------
+    SchemaMismatch
+        Not an expression, a column that is not there or is there already, or a value that cannot be converted.
+    """
+    for name, text in derive.items():
+        where = f"data.derive.{name}"
+        if name in frame.columns:
+            raise SchemaMismatch(f"the data have a column `{name}` already.", where=where, advice="Give the derived column a new name.")
+        parsed = _parsed(text, where)
+        _check_columns(parsed.meta.root_names(), frame.columns, where)
+        try:
+            frame = frame.with_columns(parsed.alias(name))
+        except pl.exceptions.PolarsError as error:
+            advice = "Look at the types of its columns: text is compared with quoted text, numbers with numbers."
+            raise SchemaMismatch(f"`{text}` fails: {_first_line(error)}.", where=where, advice=advice) from error
+    return frame
+
+
+def _parsed(text: str, where: str) -> pl.Expr:
+    try:
+        return pl.sql_expr(text)
+    except pl.exceptions.PolarsError as error:
+        advice = "Write one expression over columns, such as `quantity > 0` or `program = 'yes'`."
+        raise SchemaMismatch(f"`{text}` is no expression: {_first_line(error)}.", where=where, advice=advice) from error
+
+
+def _check_columns(named: Sequence[str], present: Sequence[str], where: str) -> None:
+    if not named:
+        raise SchemaMismatch("the expression names no column.", where=where, advice="Derive it from columns of the data.")
+    for column in named:
+        if column not in present:
+            advice = did_you_mean(column, present) or f"The columns are {listed(present)}. Text stands in single quotes: 'yes'."
+            raise SchemaMismatch(f"there is no column `{column}`.", where=where, advice=advice)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")
