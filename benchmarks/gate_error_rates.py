@@ -32,7 +32,7 @@ UNSOUND = (
     "no_overlap",
 )
 EVIDENCE = ("nothing", "controls", "earlier", "both")
-PANEL_EVIDENCE = ("earlier", "both")
+PANEL_EVIDENCE = ("earlier", "both", "place", "place and both")
 _UNITS = 400
 _Z = 1.959963984540054
 
@@ -71,7 +71,7 @@ def one(world: str, evidence: str, rows: int, seed: int) -> tuple[str, bool]:
         finding = analyse(frame, effect=unseen.effect, unit=unit, time=time, seed=seed)
     elif world in PANEL_WORLDS:
         panel = PANEL_WORLDS[world]
-        spec = panel.effect(negative_control=evidence == "both")
+        spec = panel.effect(negative_control=evidence.endswith("both"), place=evidence.startswith("place"))
         finding = analyse(panel.draw(_UNITS, seed=seed), effect=spec, unit="unit", time="time", seed=seed)
         truth = panel.truth(_UNITS, seed=seed)
     else:
@@ -99,7 +99,7 @@ def cells(worlds: list[str], evidences: list[str], *, held_out: bool) -> Iterato
     for world in worlds or [*SOUND, *UNSOUND, *PANEL_WORLDS]:
         panel = PANEL_WORLDS.get(world)
         for evidence in evidences:
-            if panel is None or evidence in PANEL_EVIDENCE:
+            if evidence in (EVIDENCE if panel is None else PANEL_EVIDENCE):
                 yield Cell(world=world, evidence=evidence, is_sound=panel.is_sound if panel else world in SOUND)
 
 
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument("--rows", type=int, default=1_500)
     parser.add_argument("--worlds", nargs="*", default=[])
-    parser.add_argument("--evidence", nargs="*", default=list(EVIDENCE))
+    parser.add_argument("--evidence", nargs="*", default=list(dict.fromkeys((*EVIDENCE, *PANEL_EVIDENCE))))
     parser.add_argument("--held-out", action="store_true")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--output", type=Path)

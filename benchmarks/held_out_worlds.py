@@ -32,7 +32,8 @@ class HeldOut:
 
 
 def sigmoid(score: Floats) -> Floats:
-    return 1.0 / (1.0 + np.exp(-score))
+    out: Floats = 1.0 / (1.0 + np.exp(-score))
+    return out
 
 
 # One row per prescriber: volume is heavy-tailed, decile a count, two flags, a specialty, noise columns that matter to nothing.
@@ -256,6 +257,6 @@ HELD_OUT: dict[str, HeldOut] = {
         _panel("weeks: shock, control sees it", Weeks(gain=0.0, shock=0.6), is_sound=False),
         _panel("weeks: shock, no control", Weeks(gain=0.0, shock=0.6), is_sound=False, control=False),
         _panel("weeks: late reports", Weeks(underreported=0.3), is_sound=False),
-        _panel("weeks: spill-over", Weeks(territory_share=0.8), is_sound=False, cluster="territory"),
+        _panel("weeks: spill-over", Weeks(territory_share=0.8), is_sound=False, place="territory"),
     )
 }

@@ -16,6 +16,7 @@ from e2i.causal.estimation import as_effect, refused
 from e2i.causal.gate import Evidence, weigh
 from e2i.causal.panel.compressed import fit_moments, fit_rows, two_way
 from e2i.causal.panel.compressed_paths import Adoption, PeriodCells, Profile, event_path
+from e2i.domain.disclosure import counted, visible
 from e2i.domain.evidence import CausalFinding, Hazard, PeriodEffect, Refutation
 from e2i.errors import CausalError, DataError, NotIdentified, NoVariation, SchemaMismatch, TooFewRows
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _FEW_COMBINATIONS = 100_000
 """different rows up to which equal rows are kept once; beyond it cross products are smaller"""
 _INCOMPLETE = 0.05
+_ALWAYS_REVIEW = 0.20
+"""share of the ever treated above which leaving out the always treated changes whose effect is told, as for panels in memory"""
 _SAMPLE = "Draw a random sample of units into a smaller file and run the same study on it."
 
 
@@ -172,12 +175,17 @@ def _panel(table: LargeTable, study: Study, effect: EffectSpec, profile: Profile
         raise NotIdentified("design `cross_section` does not fit: units have several rows.", where="effect.design", advice="Use `did`.")
     if effect.estimand not in (None, "ATT"):
         raise NotIdentified(f"design `did` estimates ATT, not {effect.estimand}.", where="effect.estimand", advice="Leave it out.")
+    if adjusted := tuple(dict.fromkeys((*effect.confounders, *effect.modifiers))):
+        raise NotIdentified(
+            f"the file is too large to load, and trends that differ by {', '.join(f'`{name}`' for name in adjusted)} need its rows.",
+            where="effect.confounders",
+            advice=f"{_SAMPLE} Or leave them out, if they stay the same within units and move no trend.",
+        )
     assert study.unit is not None
     assert study.time is not None
     is_dose = profile.treated + profile.untreated < profile.complete
     spec = _identification(effect, study, "did", estimand="APE" if is_dose else "ATT", adjustment=())
     roles = {"unit": study.unit, "time": study.time, "treatment": effect.treatment, "cluster": effect.cluster}
-    estimate = two_way(table.two_way(outcome=effect.outcome, **roles))  # type: ignore[arg-type]
     cells = table.period_cells(outcome=effect.outcome, **roles)  # type: ignore[arg-type]
     if not is_dose and cells.adoption.treated_from_start == cells.adoption.treated:
         raise NotIdentified(
@@ -185,9 +193,13 @@ def _panel(table: LargeTable, study: Study, effect: EffectSpec, profile: Profile
             where=f"column {effect.treatment}",
             advice="Add earlier periods.",
         )
+    every = is_dose or cells.adoption.switches
+    estimate = two_way(table.two_way(outcome=effect.outcome, always_treated=every, **roles))  # type: ignore[arg-type]
     path, refutations = _event_study(cells)
-    controls = _panel_controls(table, effect, roles)
-    hazards = (*_about_the_panel(effect, cells.adoption, is_dose=is_dose), *_incomplete(profile))
+    controls = _panel_controls(table, effect, roles, every=every)
+    if effect.place is not None:
+        controls = (*controls, untested(f"spill_over:{effect.place}", "the file is too large to load."))
+    hazards = (*_about_the_panel(cells.adoption, is_dose=is_dose), *_incomplete(profile))
     reason = "units over time, too many rows to load: two-way fixed effects on sufficient statistics of all rows."
     found = replace(estimate, estimand=spec.estimand)
     return _finding(found, spec, profile, hazards=hazards, refutations=(*refutations, *controls), reason=reason, event_study=path)
@@ -202,19 +214,19 @@ def _event_study(cells: PeriodCells) -> tuple[tuple[PeriodEffect, ...], tuple[Re
     return path.points(), () if tested is None else (tested,)
 
 
-def _panel_controls(table: LargeTable, effect: EffectSpec, roles: dict[str, str | None]) -> tuple[Refutation, ...]:
+def _panel_controls(table: LargeTable, effect: EffectSpec, roles: dict[str, str | None], *, every: bool) -> tuple[Refutation, ...]:
     found = []
     for name in effect.negative_controls:
         test = f"negative_control:{name}"
         try:
-            estimate = two_way(table.two_way(outcome=name, **roles))  # type: ignore[arg-type]
+            estimate = two_way(table.two_way(outcome=name, always_treated=every, **roles))  # type: ignore[arg-type]
             found.append(told_placebo(test, estimate, level=LEVEL / len(effect.negative_controls)))
         except (CausalError, DataError) as error:  # the control cannot be used; the effect stands without it
             found.append(untested(test, str(error)))
     return tuple(found)
 
 
-def _about_the_panel(effect: EffectSpec, adoption: Adoption, *, is_dose: bool) -> tuple[Hazard, ...]:
+def _about_the_panel(adoption: Adoption, *, is_dose: bool) -> tuple[Hazard, ...]:
     text = "the file is too large to load: one effect for all units and periods was assumed."
     found = [Hazard(code="two_way_only", action="review", text=text, remedy=_SAMPLE)]
     if adoption.starts > 1 and not adoption.switches and not is_dose:
@@ -223,10 +235,14 @@ def _about_the_panel(effect: EffectSpec, adoption: Adoption, *, is_dose: bool) -
     if adoption.switches and not is_dose:
         text = "treatment switches off again: effects that outlast it are taken for the outcome without treatment."
         found.append(Hazard(code="switching_two_way", action="review", text=text, remedy=_SAMPLE))
-    if effect.confounders or effect.modifiers:
-        names = ", ".join(f"`{name}`" for name in (*effect.confounders, *effect.modifiers))
-        text = f"{names} could not be adjusted for; what does not change over time is taken out by the units' own levels."
-        found.append(Hazard(code="confounders_not_used", action="review", text=text, remedy=_SAMPLE))
+    always = int(adoption.treated_from_start)
+    if always and not adoption.switches and not is_dose:
+        share = always / adoption.treated
+        action, rest = ("review", ": the effect is that of the others") if share > _ALWAYS_REVIEW else ("warn", "")
+        text = f"{counted(always, 'units')} are treated from their first period on and left out{rest}."
+        remedy = "Nothing shows them before treatment; add earlier periods to keep them."
+        measured = None if visible(always) is None else float(always)
+        found.append(Hazard(code="always_treated", action=action, text=text, remedy=remedy, measured=measured, threshold=_ALWAYS_REVIEW))  # type: ignore[arg-type]
     return tuple(found)
 
 

@@ -22,8 +22,6 @@ _FEW_PER_ARM = 100
 _FOLD_REVIEW, _FOLD_BLOCK = 0.5, 1.0
 _ROW_REVIEW = 0.20
 _DISAGREEMENT = 3.0
-_LOTTERY_Z = 3.5
-"""standard errors of the largest imbalance that chance still explains, raised with the number of covariates"""
 _BEYOND_DOUBT = 0.01
 """a test that blocks does so below this p-value; an alarm above it asks for a person"""
 _BLOCKING = frozenset(
@@ -88,7 +86,6 @@ def weigh(effect: Effect, evidence: Evidence) -> Verdict:
         *_about_effect(effect, is_dose=evidence.is_dose),
         *_about_refutations(judged),
         *_about_what_is_missing(effect, judged, is_randomised=evidence.is_randomised, is_adjusted=is_adjusted),
-        *(_about_the_lottery(effect, evidence.balance) if evidence.is_randomised else []),
         *disagreement(evidence.specifications),
         *disagreement_beside(effect, evidence.alternatives),
     ]
@@ -226,21 +223,6 @@ def _about_what_is_missing(effect: Effect, judged: Sequence[Refutation], *, is_r
     if effect.design == "cross_section" and is_adjusted and "subset_stability" not in kinds:
         found.append(_review("too few rows to compare two halves."))
     return found
-
-
-def _about_the_lottery(effect: Effect, balance: Sequence[BalanceRow]) -> list[Concern]:
-    """Did chance assign? The largest raw imbalance against what chance allows among so many covariates."""
-    worst = max(balance, key=lambda row: abs(row.smd_before), default=None)
-    if worst is None:
-        return []
-    z = abs(worst.smd_before) / math.sqrt(1.0 / max(effect.n_treated, 1) + 1.0 / max(effect.n_untreated, 1))
-    if z <= _LOTTERY_Z + math.sqrt(2.0 * math.log(len(balance))) - math.sqrt(2.0 * math.log(2)):
-        return []
-    text = (
-        f"the study says that chance assigned treatment, but `{worst.covariate}` differs by {worst.smd_before:+.2f} standard deviations "
-        f"between the arms ({z:.1f} standard errors)."
-    )
-    return [Concern(severity="block", text=text)]
 
 
 def _is_reported(refutation: Refutation) -> bool:

@@ -140,7 +140,7 @@ def missing(table: Table) -> Iterator[Hazard]:
         if share == 1.0 or table.frame.height == 0:
             yield refuse("confounder_without_values", f"confounder `{name}` has no values.", "Fill it or take it out.", 1.0, 1.0)
         elif share > _MISSING_REVIEW:
-            text = f"confounder `{name}` is missing in {share:.0%} of rows, which are compared without it."
+            text = f"confounder `{name}` is missing in {share:.0%} of rows: there it is filled in from the rest of the row, not measured."
             yield found(
                 "confounder_mostly_missing", "review", text, "Adjust for something better measured.", measure=(share, _MISSING_REVIEW)
             )

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from e2i.causal.arrays import FloatArray
+from e2i.causal.arrays import FloatArray, IntArray
 from e2i.causal.design import MissingOutcomes, Sample
 from e2i.causal.hazard_checks import (
     assignment,
@@ -44,6 +44,7 @@ _MISSING_GAP = 0.05
 _LOSS_Z = 2.5
 """standard errors that chance explains, among a few arms"""
 _CONTINUOUS = 50
+_COARSE = 0.05
 _FIRST: tuple[Callable[[Table], Iterator[Hazard]], ...] = (
     coding,
     confounders_as_text,
@@ -145,10 +146,7 @@ def concerns_about_rows(sample: Sample) -> tuple[Concern, ...]:
                 text=f"{copies:.0%} of rows are exact copies of other rows: the interval counts them as new evidence. Remove duplicates.",
             )
         )
-    missing = sample.missing_outcome / max(sample.rows_given - sample.missing_treatment, 1)
-    if missing > _MISSING_REVIEW:
-        concerns.append(Concern(severity="review", text=f"the outcome is missing in {missing:.0%} of rows, which were left out."))
-    concerns += selective_loss(sample.missing_outcomes)
+    concerns += concerns_about_losses(sample)
     r2 = _r2_by_column(sample, sample.outcome)
     for name, value in zip(sample.covariates.names, r2, strict=True):
         if value > _NEAR_COPY_R2:
@@ -156,6 +154,13 @@ def concerns_about_rows(sample: Sample) -> tuple[Concern, ...]:
                 Concern(severity="review", text=f"`{name}` alone explains {value:.1%} of the outcome: is it measured after treatment?")
             )
     return tuple(concerns)
+
+
+def concerns_about_losses(sample: Sample) -> tuple[Concern, ...]:
+    """Frequent or selective missing outcomes: they spoil a lottery too."""
+    missing = sample.missing_outcome / max(sample.rows_given - sample.missing_treatment, 1)
+    found = [Concern(severity="review", text=f"the outcome is missing in {missing:.0%} of rows, which were left out.")]
+    return (*(found if missing > _MISSING_REVIEW else ()), *selective_loss(sample.missing_outcomes))
 
 
 def selective_loss(arms: Sequence[MissingOutcomes]) -> list[Concern]:
@@ -176,7 +181,7 @@ def copied_share(sample: Sample) -> float:
     """Share of rows that are surplus copies, in 0-1; 0 where rows are coarse enough to agree by chance.
 
     Copies are believed when they share a value of a continuous column that no other row has (zero earnings are no evidence), or when
-    every distinct row occurs a multiple of the same number of times.
+    every distinct row occurs a multiple of the same number of times. What rounded outcomes bring about by themselves is taken off.
     """
     _, first, counts = np.unique(sample.groups, return_index=True, return_counts=True)
     surplus = 1.0 - len(counts) / len(sample.groups)
@@ -189,7 +194,30 @@ def copied_share(sample: Sample) -> float:
         place, uses = np.unique(column, return_inverse=True, return_counts=True)[1:]
         if (column != np.round(column)).any() and len(uses) > _CONTINUOUS:
             own |= uses[place] == 1
-    return float((counts[own] - 1).sum()) / len(sample.groups)
+    believed = float((counts[own] - 1).sum()) / len(sample.groups)
+    return max(believed - _met_by_chance(sample, first), 0.0) if believed > 0.0 else 0.0
+
+
+def _met_by_chance(sample: Sample, first: IntArray) -> float:
+    """Share of rows that chance makes equal to another: like rows have like outcomes, and rounding makes some of them the same.
+
+    Of neighbours in the outcome that are not equal in it, a share p agree in all else. So m rows that rounding alone gave one value
+    agree in all with chance p^(m - 1); the values whose rows do not all agree can be counted.
+
+    Parameters
+    ----------
+    first : one row of each group of equal rows
+    """
+    order = np.argsort(sample.outcome, kind="stable")
+    matrix = np.column_stack([sample.treatment, sample.covariates.matrix])[order]
+    apart = np.diff(sample.outcome[order]) != 0
+    p = float((matrix[1:] == matrix[:-1]).all(axis=1)[apart].mean()) if apart.any() else 0.0
+    if p > _COARSE:  # few kinds of rows: toward the ends of the outcome nearly all neighbours are of one kind
+        p = max(p, 0.5)
+    rows = np.unique(sample.outcome, return_counts=True)[1]
+    unlike = rows[np.unique(sample.outcome[first], return_counts=True)[1] > 1] - 1.0
+    chance = p**unlike
+    return float(np.sum(unlike * chance / np.maximum(1.0 - chance, 1e-3))) / len(order)
 
 
 def _refuse_extreme(outcome: FloatArray) -> None:

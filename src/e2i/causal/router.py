@@ -8,7 +8,6 @@ import polars as pl
 
 from e2i.causal.design import Identification, require_roles
 from e2i.causal.shape import Shape, measure_shape
-from e2i.domain.disclosure import counted
 from e2i.domain.study import EffectSpec
 from e2i.errors import NotIdentified
 
@@ -77,6 +76,12 @@ def identify(effect: EffectSpec, frame: pl.DataFrame, *, unit: str | None = None
         notes=(*_notes(effect, design, time), *_notes_on_groups(shape, unit)),
     )
     found = _with_graph(found, effect, frame)
+    if design == "matched" and effect.randomised:
+        raise NotIdentified(
+            "chance assigned treatment, so nothing needs to be matched.",
+            where="effect.design",
+            advice="Use `design: cross_section` with `randomised: true`, or leave `randomised` out.",
+        )
     if design in ("cross_section", "matched") and not found.adjustment and not effect.randomised and not effect.edges:
         raise NotIdentified(
             "no confounders are named, so nothing separates the effect from the reasons for treatment.",
@@ -192,6 +197,8 @@ def _notes(effect: EffectSpec, design: str, time: str | None) -> tuple[str, ...]
         notes.append(f"`{time}` is not used by design {design}")
     if effect.pre_outcomes and design in _PANEL:
         notes.append("`pre_outcomes` is not used: a panel has its own past")
+    if effect.place is not None and design not in _PANEL:
+        notes.append(f"`{effect.place}` is not tested for spill-over: only a panel shows it")
     days = (effect.treated_at, effect.measured_at, effect.entered_at) if design in _PANEL else ()
     notes += [f"`{name}` is not used: a panel has its own clock" for name in days if name is not None]
     if design not in ("cross_section", "matched") or effect.randomised:
@@ -203,8 +210,6 @@ def _notes_on_groups(shape: Shape, unit: str | None) -> tuple[str, ...]:
     notes = []
     if shape.is_repeated:
         notes.append(f"rows are taken as different people in {shape.units} groups of `{unit}` and {shape.periods} periods")
-    if shape.always_treated:
-        notes.append(f"{counted(shape.always_treated, 'units')} treated from their first period on are left out: nothing shows them before")
     return tuple(notes)
 
 
@@ -212,6 +217,7 @@ def _with_graph(found: Identification, effect: EffectSpec, frame: pl.DataFrame) 
     """The adjustment set checked against the study's graph, or found in it."""
     if not effect.edges:
         return found
+    from e2i.causal.dag import parse_edges
     from e2i.causal.graph import adjustment_by_graph, front_door_of
 
     asks_nothing_else = not found.adjustment and found.estimand == "ATE" and found.treatment_kind == "binary" and found.weights is None
@@ -219,5 +225,8 @@ def _with_graph(found: Identification, effect: EffectSpec, frame: pl.DataFrame) 
         mediators, said = front_door_of(effect, observed=frozenset(frame.columns))
         if mediators:
             return replace(found, mediators=mediators, reasons=(*found.reasons[:-1], "the graph opens the front door.", *said))
-    adjustment, said = adjustment_by_graph(effect, observed=frozenset(frame.columns), design=found.design)
+    observed = frozenset(frame.columns)
+    in_graph = parse_edges(effect.edges, columns=observed).nodes
+    selected = [name for name in in_graph if name in observed and frame[name].n_unique() == 1]
+    adjustment, said = adjustment_by_graph(effect, observed=observed, design=found.design, selected=selected)
     return replace(found, adjustment=adjustment, reasons=(*found.reasons, *said))

@@ -43,17 +43,20 @@ def plan_lines(report: StudyReport) -> list[str]:
 
 
 def effect_table(report: StudyReport) -> list[str]:
-    """Design, tests and, for an effect that may be told, other estimators and periods."""
+    """Design, tests and, for an effect that may be told, other estimators and periods; of a blocked one nothing that would tell it."""
     if report.effect is None:
         return []
     finding = report.effect.finding
     lines = [f"Design    {_sentence(reason)}" for reason in finding.reasons]
-    lines += [_check(hazard) for hazard in finding.hazards]
+    is_withheld = finding.effect is not None and finding.verdict.name == "block"
+    lines += [_check(hazard) for hazard in finding.hazards if not (is_withheld and hazard.code == "note")]
     if finding.effect is not None:
         lines.append(f"Method    {finding.effect.estimator}; interval: {finding.effect.interval_method}")
         if finding.effect.certificate:
             lines.append(f"          {finding.effect.certificate}")
-    lines += [_test(item) for item in sorted(finding.refutations, key=lambda item: untested(item.test) is not None)]
+    lines += [
+        _test(item, is_withheld=is_withheld) for item in sorted(finding.refutations, key=lambda item: untested(item.test) is not None)
+    ]
     return [*lines, *(_details(finding) if finding.verdict.name == "proceed" else [])]
 
 
@@ -64,12 +67,13 @@ def _check(hazard: Hazard) -> str:
     return f"Check     {hazard.code}{action}: {hazard.text} {hazard.remedy}".rstrip()
 
 
-def _test(item: Refutation) -> str:
-    """What ran with its result; what could not be tested says so and is no result."""
+def _test(item: Refutation, *, is_withheld: bool) -> str:
+    """What ran with its result; what could not be tested says so and is no result. What passed would tell a withheld estimate."""
     name = untested(item.test)
     if name is not None:
         return f"Untested  {name}: {item.detail}"
-    return f"Test      {'told  ' if item.is_reported_only else 'passed' if item.passed else 'FAILED'} {item.test}: {item.detail}"
+    detail = "withheld with the estimate" if is_withheld and item.passed else item.detail
+    return f"Test      {'told  ' if item.is_reported_only else 'passed' if item.passed else 'FAILED'} {item.test}: {detail}"
 
 
 def _sentence(text: str) -> str:

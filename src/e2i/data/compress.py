@@ -184,8 +184,9 @@ class LargeFile:
             )
             if not adoption.is_simple:
                 return PeriodCells(adoption=adoption)
+            rest = scan.without_always_treated(unit=unit, time=time, treatment=treatment)
             one = "0" if cluster is None else quoted(cluster)
-            found = scan.run("compress_periods", cluster=one, **columns).fetchnumpy()
+            found = rest.run("compress_periods", cluster=one, **columns).fetchnumpy()
         period, is_before = codes_of(found["period"]), np.asarray(found["is_before"], dtype=np.bool_)
         return PeriodCells(
             adoption=adoption,
@@ -197,8 +198,10 @@ class LargeFile:
             spread=as_numbers(found["spread"]),
         )
 
-    def two_way(self, *, unit: str, time: str, outcome: str, treatment: str, cluster: str | None = None) -> UnitSums:
-        """Sums per unit of a balanced panel, for two-way fixed effects.
+    def two_way(
+        self, *, unit: str, time: str, outcome: str, treatment: str, cluster: str | None = None, always_treated: bool = True
+    ) -> UnitSums:
+        """Sums per unit of a balanced panel, for two-way fixed effects; without those treated in their first period where told so.
 
         Raises
         ------
@@ -209,8 +212,9 @@ class LargeFile:
         """
         group = unit if cluster is None else cluster
         with self._open((unit, time, outcome, treatment, group), numbers=(outcome, treatment)) as scan:
+            kept = scan if always_treated else scan.without_always_treated(unit=unit, time=time, treatment=treatment)
             columns = {"unit": unit, "time": time, "outcome": outcome, "treatment": treatment, "cluster": group}
-            found = scan.run("compress_units", **{role: quoted(name) for role, name in columns.items()}).fetchnumpy()
+            found = kept.run("compress_units", **{role: quoted(name) for role, name in columns.items()}).fetchnumpy()
         rows, periods = as_numbers(found["rows"]), found["periods"]
         if len(rows) == 0:
             raise TooFewRows("no row has all of the columns.", where=str(self.path), advice="Check for columns that are empty.")

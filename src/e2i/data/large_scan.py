@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -65,6 +65,11 @@ class Scan:
                 raise SchemaMismatch(what, where=str(self.path), advice="Convert it to numbers.")
             parts.append(part("is_number" if types[name] in ("FLOAT", "DOUBLE") else "is_known", column=quoted(name)))
         return Scan(connection=self.connection, path=self.path, form=self.form, complete=" AND ".join(parts), types=types)
+
+    def without_always_treated(self, *, unit: str, time: str, treatment: str) -> Scan:
+        """Less the units that are treated in their first period: nothing shows them before."""
+        roles = {"unit": quoted(unit), "time": quoted(time), "treatment": quoted(treatment)}
+        return replace(self, complete=part("is_seen_before", source=part(f"scan_{self.form}"), complete=self.complete, **roles))
 
     def number_columns(self, names: Sequence[str]) -> list[tuple[str, str]]:
         """(name, expression) of each regressor: numbers as they are, days since 1970, an indicator per level of a text but the first.

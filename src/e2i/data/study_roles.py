@@ -123,7 +123,7 @@ def _roles(study: Study) -> Iterator[tuple[str, str | tuple[str, ...] | None]]:
     if (effect := study.effect) is not None:
         yield from (("effect.treatment", effect.treatment), ("effect.outcome", effect.outcome), ("effect.cohort", effect.cohort))
         yield from (("effect.cluster", effect.cluster), ("effect.weights", effect.weights), ("effect.treated_at", effect.treated_at))
-        yield from (("effect.measured_at", effect.measured_at), ("effect.entered_at", effect.entered_at))
+        yield from (("effect.measured_at", effect.measured_at), ("effect.entered_at", effect.entered_at), ("effect.place", effect.place))
         yield from (("effect.negative_exposures", effect.negative_exposures), ("effect.pre_outcomes", effect.pre_outcomes))
         yield from (("effect.confounders", effect.confounders), ("effect.modifiers", effect.modifiers))
         yield from (("effect.negative_controls", effect.negative_controls), ("effect.instruments", effect.instruments))

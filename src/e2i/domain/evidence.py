@@ -19,7 +19,11 @@ class BalanceRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """Propensity overlap. `share_outside` is the share of rows whose propensity leaves [0.01, 0.99]."""
+    """Propensity overlap.
+
+    `share_outside` is the share of rows whose propensity leaves the support: [0.01, 0.99], wider where an arm holds less than a tenth
+    of rows; for the ATT only its upper end counts.
+    """
 
     share_outside: float
     effective_share: float

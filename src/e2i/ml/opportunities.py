@@ -60,9 +60,7 @@ def counted_once(gaps: Sequence[PerformanceGap], estimates: Sequence[RoiEstimate
     return tuple(gap for (family, segment, _), (_, gap) in sorted(best.items()) if shown[family] == segment)
 
 
-def report(
-    table: GapTable, ranked: Sequence[Opportunity], spec: GapSpec, *, findings: Mapping[str, CausalFinding], seed: int
-) -> GapReport:
+def report(table: GapTable, ranked: Sequence[Opportunity], spec: GapSpec, *, findings: Mapping[str, CausalFinding], seed: int) -> GapReport:
     """The answer in words and numbers; `spec.maximum_opportunities` of the ranked ones are told."""
     gaps, estimates = [item.gap for item in ranked], [item.roi for item in ranked]
     once = counted_once(gaps, estimates)

@@ -101,8 +101,10 @@ class LargeTable(Protocol):
         """A second reading, for the robust variance of a fit of `moments`."""
         ...
 
-    def two_way(self, *, unit: str, time: str, outcome: str, treatment: str, cluster: str | None = None) -> UnitSums:
-        """Sums per unit of a balanced panel."""
+    def two_way(
+        self, *, unit: str, time: str, outcome: str, treatment: str, cluster: str | None = None, always_treated: bool = True
+    ) -> UnitSums:
+        """Sums per unit of a balanced panel; without the units treated in their first period where told so."""
         ...
 
     def period_cells(self, *, unit: str, time: str, outcome: str, treatment: str, cluster: str | None = None) -> PeriodCells:

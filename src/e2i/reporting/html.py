@@ -167,7 +167,7 @@ def _prose(text: str) -> Markup:
     """A message as a sentence, with its `quoted` names as code."""
     from markupsafe import Markup, escape
 
-    if re.match(r"[a-z]+[ ,]", text):
+    if re.match(r"[a-z]+[ ,:]", text):
         text = text[0].upper() + text[1:]
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped just before
 

@@ -194,8 +194,8 @@ def test_treated_that_drift_before_treatment_are_blocked(tmp_path: Path) -> None
 def test_a_staggered_a_switching_and_a_dosed_panel_say_what_two_way_effects_assume(tmp_path: Path) -> None:
     path = tmp_path / "panel.parquet"
     panel(units=1_000, periods=8, starts=(3, 5)).write_parquet(path)
-    staggered = answered(path, unit="npi", time="week", confounders=("territory",))
-    assert codes(staggered) == {"two_way_only", "staggered_two_way", "confounders_not_used"}
+    staggered = answered(path, unit="npi", time="week")
+    assert codes(staggered) == {"two_way_only", "staggered_two_way"}
     assert staggered.finding.event_study == ()
     frame = panel(units=1_000, periods=8, starts=(3,))
     frame.with_columns(program=pl.col("program") * (pl.col("week") < 6)).write_parquet(path)
@@ -203,6 +203,31 @@ def test_a_staggered_a_switching_and_a_dosed_panel_say_what_two_way_effects_assu
     frame.with_columns(program=pl.col("program") * (1 + pl.col("npi") % 3)).write_parquet(path)
     dosed = answered(path, unit="npi", time="week")
     assert (effect_of(dosed).estimand, effect_of(dosed).naive_difference) == ("APE", None)
+
+
+@pytest.mark.parametrize(("always", "action"), [(0.1, "warn"), (0.5, "review")])
+def test_units_treated_from_their_first_period_on_are_left_out_as_in_memory(tmp_path: Path, always: float, action: str) -> None:
+    frame = panel(units=1_000, periods=8, starts=(4,))
+    is_always = (pl.col("npi") % 2 == 1) & (pl.col("npi") < 1_000 * always)
+    frame = frame.with_columns(
+        program=pl.when(is_always).then(1).otherwise("program"),
+        nrx=pl.when(is_always).then(pl.col("nrx") + 2.0 * pl.col("week")).otherwise("nrx"),
+    )
+    path, rest = tmp_path / "panel.parquet", tmp_path / "rest.parquet"
+    frame.write_parquet(path)
+    frame.filter(~is_always).write_parquet(rest)
+    answer = answered(path, unit="npi", time="week", negative_controls=("other",), place="territory")
+    expected = answered(rest, unit="npi", time="week")
+    (told,) = (hazard for hazard in answer.finding.hazards if hazard.code == "always_treated")
+    assert (told.action, told.measured) == (action, 500.0 * always)
+    assert effect_of(answer).estimate == pytest.approx(effect_of(expected).estimate, rel=1e-9)
+    assert effect_of(answer).n_treated == effect_of(expected).n_treated == 500 * (1 - always)
+    assert [point.estimate for point in answer.finding.event_study] == pytest.approx(
+        [point.estimate for point in expected.finding.event_study]
+    )
+    (control,) = (test for test in answer.finding.refutations if test.test == "negative_control:other")
+    assert control.passed
+    assert "untested_spill_over:territory" in {test.test for test in answer.finding.refutations}
 
 
 def test_dates_as_periods_and_a_cross_section_with_a_date_are_understood_in_csv_too(tmp_path: Path) -> None:
@@ -253,6 +278,7 @@ def test_rows_with_gaps_are_left_out_and_counted(tmp_path: Path) -> None:
         ({"instruments": ("other",), "unit": "npi", "time": "week"}, "an instrument"),
         ({"unit": "npi", "time": "week", "estimand": "ATE"}, "estimates ATT, not ATE"),
         ({"unit": "npi", "time": "week", "design": "cross_section"}, "several rows"),
+        ({"unit": "npi", "time": "week", "confounders": ("territory",)}, "trends that differ by `territory` need its rows"),
         ({}, "no confounders"),
         ({"confounders": ("program",)}, "cannot be adjusted for"),
     ],

@@ -371,6 +371,7 @@ async def test_the_analysis_study_finds_the_effect_in_the_results(tmp_path: Path
     assert study.effect.randomised
     finding = analyse(results(deps.frames.load(done.assigned), 1.5), effect=study.effect, unit=study.unit, seed=1)
     assert isinstance(finding, CausalFinding)
+    assert finding.verdict.name != "block", finding.reasons
     assert finding.effect is not None, finding.refusal
     low, high = finding.effect.interval()
     assert low < 1.5 < high

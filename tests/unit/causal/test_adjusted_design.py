@@ -8,8 +8,10 @@ import pytest
 
 from e2i.causal.analysis import analyse
 from e2i.causal.arrays import FloatArray
+from e2i.causal.estimators.doubly_robust import Propensity, support
+from e2i.causal.estimators.features import make_features
 from e2i.causal.estimators.linear_models import sigmoid
-from e2i.causal.overlap import measure_overlap, require_overlap, support, weights
+from e2i.causal.overlap import measure_overlap, require_overlap, weights
 from e2i.domain.study import EffectSpec
 from e2i.errors import PositivityViolated
 
@@ -122,3 +124,40 @@ def test_the_answer_hangs_on_why_a_strong_confounder_is_missing_and_says_so() ->
     assert abs(finding.effect.estimate - 1.0) < 2.5 * finding.effect.standard_error
     assert finding.verdict.name == "review"
     assert any("Find out why they are missing" in reason for reason in finding.verdict.reasons)
+
+
+def test_the_estimate_uses_the_weights_that_balance_is_judged_by() -> None:
+    rng = np.random.default_rng(9)
+    x: FloatArray = rng.normal(size=20_000)
+    chance = sigmoid(1.2 * x - 5.5)
+    treatment = (rng.random(20_000) < chance).astype(float)
+    propensity = Propensity(
+        raw=chance[None], folds=np.zeros((1, 20_000), dtype=np.int64), learners={}, treated_share=float(treatment.mean())
+    )
+    judged = weights(treatment, chance, "ATE")[treatment == 1]
+    used = 1.0 / propensity.clipped[0][treatment == 1]
+    assert used / used.sum() == pytest.approx(judged)
+    assert propensity.clipped.min() < 0.005, "a floor at 0.01 would leave the arms unlike"
+
+
+def test_overlap_weights_are_not_judged_by_what_inverse_weights_would_do() -> None:
+    frame = drawn(10, 2_000, groups=80, steep=2.5)
+    finding = analyse(frame, effect=ASKED.model_copy(update={"estimand": "ATO", "cluster": "region"}), seed=1)
+    assert finding.effect is not None
+    assert not {"fold_spread", "weighting_gap", "weighting_estimate"} & set(finding.effect.diagnostics)
+    assert finding.specifications == ()
+
+
+def test_one_division_into_folds_says_nothing_about_others() -> None:
+    finding = analyse(drawn(11, 5_200), effect=ASKED, seed=1)
+    assert finding.effect is not None
+    assert "fold_spread" not in finding.effect.diagnostics
+
+
+def test_rare_levels_of_a_long_list_enter_no_products() -> None:
+    rng = np.random.default_rng(12)
+    place, x = rng.integers(0, 60, 2_000), rng.normal(size=(2_000, 3))
+    levels = (place[:, None] == np.arange(1, 60)).astype(float)
+    assert make_features(np.column_stack([x, levels])).basis.shape[1] == 62 + 6
+    few = (place[:, None] == np.arange(1, 9)).astype(float)
+    assert make_features(np.column_stack([x, few])).basis.shape[1] > 11 + 6

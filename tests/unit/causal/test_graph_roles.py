@@ -99,3 +99,11 @@ def test_rows_selected_on_an_effect_or_a_collider_are_refused_with_the_path(edge
 def test_rows_selected_on_a_harmless_column_are_taken(edge: str) -> None:
     effect = EffectSpec(treatment="calls", outcome="nrx", edges=(*BASE, edge), confounders=("decile",))
     assert adjustment_by_graph(effect, observed=COLUMNS, design="cross_section", selected=("reach",))[0] == ("decile",)
+
+
+def test_rows_that_were_selected_on_a_collider_are_seen_in_the_data() -> None:
+    frame = pl.DataFrame({"calls": [0, 1] * 30, "nrx": list(range(60)), "decile": [1.0, 2.0, 3.0] * 20, "reach": [1] * 60})
+    effect = EffectSpec(treatment="calls", outcome="nrx", edges=(*BASE, "calls -> reach", "nrx -> reach"), confounders=("decile",))
+    with pytest.raises(NotIdentified, match="`reach` has one value in these rows"):
+        identify(effect, frame)
+    assert identify(effect, frame.with_columns(reach=pl.col("calls"))).adjustment == ("decile",)

@@ -164,6 +164,21 @@ def test_copied_rows_are_blocked_and_do_not_bias_the_estimate_through_the_folds(
     assert abs(result.effect.estimate - TRUE_EFFECT) < 0.5
 
 
+def test_rounded_outcomes_of_like_people_are_no_copies_and_repeated_rows_are() -> None:
+    shares, doubled = [], []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        x, t = rng.integers(0, 2, 400), rng.integers(0, 2, 400)
+        y = t + x + rng.normal(size=400)
+        frame = pl.DataFrame({"a": x, "b": x, "segment": x, "t": t, "y": np.round(y, 2)})
+        shares.append(copied_share(prepare(frame, identify(EFFECT, frame))))
+        exact = frame.with_columns(y=pl.Series(np.round(y, 4)))
+        again = pl.concat([exact, exact[:40]])
+        doubled.append(copied_share(prepare(again, identify(EFFECT, again))))
+    assert max(shares) < 0.01
+    assert min(doubled) > 0.05
+
+
 def test_coarse_rows_that_agree_by_chance_are_not_taken_for_copies() -> None:
     rng = np.random.default_rng(0)
     coarse = pl.DataFrame({name: rng.integers(0, 3, 500) for name in ("a", "b", "segment")} | {"t": rng.integers(0, 2, 500)})

@@ -210,9 +210,9 @@ def drifting(slope: float, effect: float, *, error: float = 0.05, pre: int = 6, 
     return EventStudy(periods=periods, estimates=estimates, covariance=error**2 * (0.5 * np.eye(len(periods)) + 0.5))
 
 
-def robustness(study: EventStudy) -> Refutation:
+def robustness(study: EventStudy, *, spread: float = 0.1) -> Refutation:
     found = smoothness(study, grid=(0.0,))
-    return drift_robustness(found, found.original)
+    return drift_robustness(found, found.original, spread=spread)
 
 
 def test_an_effect_beyond_any_straight_drift_stands_and_one_that_a_drift_explains_does_not() -> None:
@@ -227,3 +227,5 @@ def test_no_effect_is_only_told_when_a_drift_could_not_hide_one() -> None:
     assert not short.passed
     assert "a drift could hide an effect" in short.detail
     assert robustness(drifting(0.0, 0.0, pre=16, post=1)).passed
+    small = robustness(drifting(0.0, 0.0, pre=2, post=8), spread=1_000.0)
+    assert small.passed, "beside an outcome that varies by far more, all that a drift could hide is small"

@@ -248,3 +248,71 @@ def test_a_front_door_is_told_how_much_bias_its_controls_leave(worth: float) -> 
     bound = next(test for test in told if test.test == "bias_bound")
     assert bound.passed is (worth == 1.0)
     assert "half of the effect" in bound.detail
+
+
+QUESTION = EffectSpec(treatment="treatment", outcome="nrx", confounders=("x",), instruments=("offer",), pre_outcomes=("before",))
+
+
+def rows_of_an_offer(rows: int = 2_000) -> pl.DataFrame:
+    rng = np.random.default_rng(12)
+    x, trait = rng.normal(size=rows), rng.normal(size=rows)
+    offer = rng.integers(0, 2, rows)
+    treatment = (1.5 * offer + trait + rng.normal(size=rows) > 1.0).astype(int)
+    nrx = treatment + x + trait + rng.normal(size=rows) + 6.0
+    return pl.DataFrame({"x": x, "offer": offer, "treatment": treatment, "nrx": nrx, "before": x + trait + rng.normal(size=rows)})
+
+
+ROW = pl.int_range(pl.len())
+LARGE = pl.col("nrx") * 1_000.0
+FAULTS: dict[str, tuple[pl.Expr, str]] = {
+    "a fifth of outcomes in another unit": (pl.when(ROW % 5 == 0).then(LARGE).otherwise("nrx").alias("nrx"), "units_mixed"),
+    "a sentinel of the outcome": (pl.when(ROW == 7).then(9.99e14).otherwise("nrx").alias("nrx"), "extreme_value"),
+    "a code for missing": (pl.when(ROW % 50 == 0).then(-999.0).otherwise("nrx").alias("nrx"), "missing_code"),
+    "a confounder that is the outcome": ((pl.col("nrx") + 1e-3 * pl.col("x")).alias("x"), "confounder_is_outcome"),
+    "an earlier outcome that is the outcome": ((2.0 * pl.col("nrx")).alias("before"), "control_is_outcome"),
+    "an infinite outcome": (pl.when(ROW == 7).then(float("inf")).otherwise("nrx").alias("nrx"), "infinite_values"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_table_that_is_unfit_for_adjustment_is_unfit_for_an_instrument_too(fault: str) -> None:
+    change, code = FAULTS[fault]
+    finding = analyse(rows_of_an_offer().with_columns(change), effect=QUESTION, seed=0)
+    assert finding.effect is None
+    assert finding.verdict.name == "block"
+    assert code in {hazard.code for hazard in finding.hazards}
+
+
+def test_sound_rows_of_an_offer_have_no_such_fault() -> None:
+    finding = analyse(rows_of_an_offer(), effect=QUESTION, seed=0)
+    assert finding.effect is not None
+    assert finding.effect.interval()[0] < 1.0 < finding.effect.interval()[1]
+    assert {hazard.action for hazard in finding.hazards} <= {"warn"}
+
+
+def test_rows_given_twice_and_outcomes_lost_in_one_arm_hold_an_instrument_up() -> None:
+    frame = rows_of_an_offer()
+    twice = analyse(pl.concat([frame, frame]), effect=QUESTION, seed=0)
+    assert any("exact copies" in reason for reason in twice.verdict.reasons)
+    lost = frame.with_columns(pl.when((pl.col("treatment") == 1) & (ROW % 3 == 0)).then(None).otherwise("nrx").alias("nrx"))
+    assert any("the outcome is missing in" in reason for reason in analyse(lost, effect=QUESTION, seed=0).verdict.reasons)
+
+
+def test_a_covariate_that_nearly_decides_who_is_treated_does_not_stop_an_instrument() -> None:
+    rng = np.random.default_rng(13)
+    frame = rows_of_an_offer()
+    told = frame.with_columns(x=pl.col("treatment") * 6.0 + pl.Series(rng.normal(size=frame.height)))
+    codes = {hazard.code for hazard in analyse(told, effect=QUESTION, seed=0).hazards}
+    assert "perfect_separation" not in codes
+
+
+def test_the_study_itself_tells_how_much_bias_the_controls_of_a_front_door_leave() -> None:
+    rng = np.random.default_rng(12)
+    trait = rng.normal(size=1_000)
+    treatment = (trait + rng.normal(size=1_000) > 0).astype(int)
+    reach = treatment + rng.normal(size=1_000)
+    nrx, before = reach + trait + rng.normal(size=1_000), trait + rng.normal(size=1_000)
+    frame = pl.DataFrame({"treatment": treatment, "reach": reach, "nrx": nrx, "before": before})
+    edges = ("treatment -> reach", "reach -> nrx", "treatment <-> nrx")
+    effect = EffectSpec(treatment="treatment", outcome="nrx", edges=edges, pre_outcomes=("before",))
+    assert "bias_bound" in {test.test for test in analyse(frame, effect=effect, seed=0).refutations}

@@ -93,8 +93,51 @@ def test_a_fault_has_its_code_and_action(fault: str) -> None:
 
 
 def test_the_measure_is_what_was_measured() -> None:
-    frame = sound().filter((pl.col("u") != 59) | (pl.col("t") < 2))
-    assert hazards(frame)["unbalanced_panel"].measured == pytest.approx(6 / (N * T))
+    frame = sound().filter((pl.col("u") < 58) | (pl.col("t") < 2))
+    assert hazards(frame)["unbalanced_panel"].measured == pytest.approx(12 / (N * T))
+
+
+def test_a_handful_of_missing_rows_is_not_counted_out() -> None:
+    lacking = sound().with_columns(y=pl.when((pl.col("u") == 59) & (pl.col("t").is_in([3, 4]))).then(None).otherwise("y"))
+    found = hazards(lacking)
+    for code in ("unbalanced_panel", "missing_outcome", "gaps_in_units"):
+        assert found[code].measured is None
+        assert "fewer than 11" in found[code].text
+        assert "%" not in found[code].text
+
+
+def scaled(column: str, rows: pl.Expr) -> pl.DataFrame:
+    frame = sound().with_columns(x=pl.col("x") + 5.0, n=pl.col("x") + 5.0)
+    return frame.with_columns(pl.when(rows).then(pl.col(column) * 1_000.0).otherwise(pl.col(column)).alias(column))
+
+
+TENTH = (pl.col("u") + 3 * pl.col("t")) % 10 == 0
+
+
+def test_a_dose_in_two_units_of_measure_ends_the_analysis() -> None:
+    spec = replace(SPEC, treatment="x", treatment_kind="continuous")
+    assert "units_mixed" not in hazards(scaled("x", pl.lit(value=False)), spec)
+    assert hazards(scaled("x", TENTH), spec)["units_mixed"].action == "refuse"
+    larger = sound().with_columns(x=pl.col("x") + pl.when(pl.col("u") < 6).then(5_000.0).otherwise(0.0))
+    assert hazards(larger, spec)["units_mixed"].action == "review", "a few units may be that large"
+
+
+def test_confounders_and_controls_in_two_units_of_measure_want_review() -> None:
+    adjusted, controlled = replace(SPEC, adjustment=("x",)), replace(SPEC, negative_controls=("n",))
+    assert hazards(scaled("x", TENTH), adjusted)["units_mixed"].action == "review"
+    assert hazards(scaled("n", TENTH), controlled)["units_mixed"].action == "review"
+
+
+def test_a_code_for_missing_among_outcomes_needs_a_person_and_among_controls_a_look() -> None:
+    coded = scaled("n", pl.lit(value=False)).with_columns(pl.when(TENTH).then(-999.0).otherwise(pl.col("y", "n")).name.keep())
+    assert hazards(coded)["missing_code"].action == "override"
+    sane = coded.with_columns(y=sound()["y"])
+    assert hazards(sane, replace(SPEC, negative_controls=("n",)))["missing_code"].action == "review"
+
+
+def test_a_value_beyond_all_measure_in_a_confounder_ends_the_analysis() -> None:
+    frame = sound().with_columns(x=pl.when((pl.col("u") == 1) & (pl.col("t") == 1)).then(9.99e14).otherwise("x"))
+    assert hazards(frame, replace(SPEC, adjustment=("x",)))["extreme_value"].action == "refuse"
 
 
 def test_counts_of_one_to_ten_units_are_not_told() -> None:

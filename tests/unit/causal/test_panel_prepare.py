@@ -137,7 +137,7 @@ def test_confounders_weights_clusters_and_negative_controls_follow_their_rows() 
 
 
 REFUSED: dict[str, tuple[pl.DataFrame, Identification, type[E2IError], str]] = {
-    "duplicates": (pl.concat([long(), long().head(2)]), SPEC, SchemaMismatch, "duplicate unit-time: fewer than 11 rows.*a in 2004"),
+    "duplicates": (pl.concat([long(), long().head(2)]), SPEC, SchemaMismatch, "fewer than 11 rows repeat a `u` and `t`"),
     "missing unit": (
         long().with_columns(u=pl.when(pl.int_range(pl.len()) < 3).then(None).otherwise("u")),
         SPEC,
@@ -163,7 +163,7 @@ REFUSED: dict[str, tuple[pl.DataFrame, Identification, type[E2IError], str]] = {
         long(cohorts=[2006, 2006, 0, 0]).with_columns(g=pl.when(pl.col("t") == 2004).then(0).otherwise("g")),
         BY_COHORT, SchemaMismatch, "constant per unit",
     ),
-    "cluster varies": (long().with_columns(c=pl.col("t") % 2), replace(SPEC, cluster="c"), SchemaMismatch, "varies within 4 units"),
+    "cluster varies": (long().with_columns(c=pl.col("t") % 2), replace(SPEC, cluster="c"), SchemaMismatch, "within fewer than 11 units"),
     "unpadded text": (long([f"{number}th week" for number in (8, 9, 10, 11)]), SPEC, SchemaMismatch, "order is not sure.*pad"),
     "month names": (long(["Jan 04", "Feb 04", "Mar 04", "Apr 04"]), SPEC, SchemaMismatch, "order is not sure"),
     "day first": (long(["05/01/2024", "06/01/2024", "01/02/2024", "02/02/2024"]), SPEC, SchemaMismatch, "order is not sure"),
@@ -192,9 +192,55 @@ def test_a_dose_is_taken_when_the_question_is_about_one_and_a_single_unit_for_an
 
 
 def test_a_part_of_the_units_keeps_rows_cohorts_and_clusters_together() -> None:
-    panel = make_panel(long(cohorts=[2006, 2007, 0, 0]), BY_COHORT)
+    panel = make_panel(long(cohorts=[2006, 2007, 0, 0]).drop("d"), BY_COHORT)
     part = panel.of_units(np.array([False, True, False, True]))
     assert part.unit_names == ("b", "d")
     assert part.cohort.tolist() == [3, NEVER]
     assert np.array_equal(part.matrix(), panel.matrix()[[1, 3]])
     assert part.cluster.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pytest.param(long()["d"], id="when"),
+        pytest.param(long()["d"].max() * (long()["u"].is_in(["a", "b"])).cast(pl.Float64), id="who"),
+        pytest.param((long()["d"] == 1) & (long()["t"] == 2006), id="ends again"),
+        pytest.param(long()["u"], id="a name that another column bears"),
+        pytest.param(pl.Series([3.0] * 16), id="a number that is no treatment"),
+    ],
+)
+def test_a_treatment_column_may_say_the_same_as_the_cohort(column: pl.Series) -> None:
+    frame = long(cohorts=[2006, 2006, 0, 0]).with_columns(column.alias("d"))
+    assert make_panel(frame, BY_COHORT).cohort.tolist() == [2, 2, NEVER, NEVER]
+
+
+def test_a_treatment_column_that_contradicts_the_cohort_is_refused() -> None:
+    early = long(cohorts=[2005, 2005, 0, 0], units=4)
+    with pytest.raises(SchemaMismatch, match="`d` and cohort `g` disagree in fewer than 11 rows"):
+        make_panel(early, BY_COHORT)
+    many = long(cohorts=[2005] * 20 + [None] * 20, units=40)
+    with pytest.raises(SchemaMismatch, match=r"disagree in 12\.5% of rows"):
+        make_panel(many, BY_COHORT)
+    other_units = early.with_columns(d=pl.col("u").is_in(["a", "c"]).cast(pl.Int64))
+    with pytest.raises(SchemaMismatch, match="disagree"):
+        make_panel(other_units, BY_COHORT)
+
+
+def test_a_treatment_column_may_begin_within_the_periods_of_anticipation() -> None:
+    frame = long(cohorts=[2007, 2007, 0, 0])
+    with pytest.raises(SchemaMismatch, match="disagree"):
+        make_panel(frame, BY_COHORT)
+    assert make_panel(frame, replace(BY_COHORT, anticipation=1)).cohort.tolist() == [3, 3, NEVER, NEVER]
+
+
+def test_places_are_read_per_unit_beside_clusters_and_must_not_change() -> None:
+    frame = long().with_columns(p=pl.col("u").replace({"a": "north", "b": "south", "c": "north", "d": "south"}))
+    panel = make_panel(frame, replace(SPEC, place="p"))
+    assert panel.place is not None
+    assert (panel.place.tolist(), panel.cluster.tolist()) == ([0, 1, 0, 1], [0, 1, 2, 3])
+    part = panel.of_units(np.array([True, False, True, True]))
+    assert part.place is not None
+    assert part.place.tolist() == [0, 0, 1]
+    with pytest.raises(SchemaMismatch, match="place `p` varies within"):
+        make_panel(frame.with_columns(p=pl.col("t") % 2), replace(SPEC, place="p"))

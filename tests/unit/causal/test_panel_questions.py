@@ -157,3 +157,50 @@ def test_a_confounder_that_separates_the_arms_asks_for_a_person() -> None:
     found = finding(frame, PANEL.model_copy(update={"confounders": ("x",)}))
     assert found.verdict.name == "review"
     assert "confounder_without_controls" in {hazard.code for hazard in found.hazards}
+
+
+def gap_at(frame: pl.DataFrame, since: int) -> pl.DataFrame:
+    """Without the treated units' rows so many periods since their start."""
+    return frame.filter((pl.col("g") == 99) | (pl.col("t") - pl.col("g") != since))
+
+
+@pytest.mark.parametrize("starts", [(7,), (6, 9)])
+@pytest.mark.parametrize("since", [-2, -1, 0])
+def test_a_gap_of_the_treated_beside_their_start_costs_that_period_and_not_the_study(starts: tuple[int, ...], since: int) -> None:
+    found = analyse(gap_at(long(units=200, starts=starts), since), effect=PANEL, unit="u", time="t", seed=1)
+    assert found.effect is not None
+    assert found.effect.interval()[0] < 1.0 < found.effect.interval()[1]
+    assert any(test.test == "pre_trend" for test in found.refutations)
+    (reference,) = (point.period for point in found.event_study if point.is_reference)
+    assert reference == (-1 if since == -2 else -2) or starts != (7,)
+    assert sum(point.period == reference for point in found.event_study) == 1
+
+
+def test_a_gap_where_nobody_of_a_cohort_is_seen_moves_its_base_one_period_back() -> None:
+    frame = gap_at(long(units=200, starts=(6, 9)), -1)
+    found = analyse(frame, effect=EffectSpec(treatment="promotion", outcome="y", cohort="g"), unit="u", time="t", seed=1)
+    assert found.effect is not None
+    assert found.effect.interval()[0] < 1.0 < found.effect.interval()[1]
+
+
+@pytest.mark.parametrize("starts", [(7,), (6, 9)])
+def test_an_outcome_without_chance_has_no_interval_and_is_refused(starts: tuple[int, ...]) -> None:
+    frame = long(starts=starts).with_columns(y=3.0 * pl.col("u") / 7.0 + 0.1 * pl.col("t") + pl.col("d"))
+    found = analyse(frame, effect=PANEL, unit="u", time="t", seed=1)
+    assert found.effect is None
+    assert "explain the outcome without rest" in str(found.refusal)
+
+
+def test_a_negative_control_without_chance_is_untested_and_no_alarm() -> None:
+    frame = long().with_columns(n=0.1 * pl.col("t") + pl.col("u") / 7.0)
+    effect = EffectSpec(treatment="d", outcome="y", negative_controls=("n",))
+    found = analyse(frame, effect=effect, unit="u", time="t", seed=1)
+    (control,) = (test for test in found.refutations if test.test.endswith("negative_control:n"))
+    assert control.is_reported_only
+    assert "without rest" in control.detail
+
+
+def test_a_cohort_that_contradicts_the_treatment_column_is_refused_however_the_study_is_run() -> None:
+    frame = long().with_columns(g=pl.when(pl.col("g") == 99).then(99).otherwise(pl.col("g") + 2))
+    with pytest.raises(SchemaMismatch, match="`d` and cohort `g` disagree"):
+        analyse(frame, effect=EffectSpec(treatment="d", outcome="y", cohort="g"), unit="u", time="t", seed=1)

@@ -255,3 +255,11 @@ def test_without_covariates_controls_still_speak() -> None:
     assert failed(found) <= {"bias_bound"}, "400 rows leave a quarter of a standard deviation possible"
     assert found[5].test == "negative_control:other"
     assert "confounder_benchmarks" not in {refutation.test for refutation in found}
+
+
+def test_a_claim_of_a_tenth_of_the_spread_cannot_vouch_for_itself() -> None:
+    ground = ground_of("linear", 800)
+    bold = replace(ground.fit, influence=0.1 * ground.fit.influence, standard_error=0.1 * ground.fit.standard_error)
+    found = refute_all(ground.sample, bold, ground.propensity, seed=1, confirm=False)
+    assert {"bootstrap", "subset_stability"} <= failed(found)
+    assert not {"bootstrap", "subset_stability"} & failed(refute_all(ground.sample, ground.fit, ground.propensity, seed=1, confirm=False))

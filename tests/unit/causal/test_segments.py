@@ -5,6 +5,7 @@ from datetime import date, timedelta
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 
 from e2i.causal.cate.dr_learner import Scores
@@ -148,3 +149,43 @@ def test_scores_without_any_spread_give_no_false_certainty() -> None:
     found = segment_effects(scores_of(np.ones(200)), [by_letter(["ab"[i // 2 % 2] for i in range(200)])], seed=1)
     assert all(segment.differs is False for segment in found.by_modifier["letter"])
     assert found.pooling == {}
+
+
+def of_clusters(groups: int, *, seed: int, own: bool) -> tuple[Scores, Grouping, np.ndarray]:
+    """480 rows without an effect; four segments, either across clusters or (`own`) of whole clusters."""
+    rng = np.random.default_rng(seed)
+    cluster = np.arange(480) % groups
+    effect = 2 * rng.normal(size=480) + rng.normal(size=groups)[cluster]
+    places = cluster % 4 if own else rng.integers(0, 4, 480)
+    t = np.arange(480) // groups % 2 * 1.0
+    return scores_of(effect, t, cluster=cluster), by_letter(["abcd"[place] for place in places]), cluster
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_with_few_clusters_p_values_are_those_of_t_and_the_simultaneous_interval_is_the_wider_one(own: bool) -> None:
+    scores, letters, cluster = of_clusters(8, seed=2, own=own)
+    for place, segment in enumerate(segment_effects(scores, [letters], seed=2).by_modifier["letter"]):
+        freedom = len(np.unique(cluster[letters.codes == place])) - 1
+        assert freedom == (1 if own else 7)
+        assert segment.estimate is not None
+        assert segment.standard_error is not None
+        assert segment.low is not None
+        assert segment.simultaneous_low is not None
+        assert segment.p_value == pytest.approx(2 * student.sf(abs(segment.estimate) / segment.standard_error, freedom))
+        assert segment.estimate - segment.low == pytest.approx(student.ppf(0.975, freedom) * segment.standard_error)
+        assert segment.simultaneous_low < segment.low
+
+
+def test_a_segments_error_is_that_of_its_own_clusters_and_one_cluster_has_none() -> None:
+    scores, letters, cluster = of_clusters(9, seed=1, own=True)
+    found = segment_effects(scores, [letters], seed=1)
+    by_name = {segment.segment_value: segment for segment in found.by_modifier["letter"]}
+    means = np.array([scores.effect[cluster == one].mean() for one in (1, 5)])
+    sizes = np.array([(cluster == one).sum() for one in (1, 5)])
+    middle = sizes @ means / sizes.sum()
+    assert by_name["b"].standard_error == pytest.approx(np.sqrt(2 * ((sizes * (means - middle)) ** 2).sum()) / sizes.sum())
+    scores, letters, _ = of_clusters(4, seed=1, own=True)
+    alone = segment_effects(scores, [letters], seed=1)
+    assert {segment.status for segment in alone.by_modifier["letter"]} == {"one_cluster"}
+    assert all(segment.estimate is None and not segment.is_significant for segment in alone.by_modifier["letter"])
+    assert "one cluster" in " ".join(alone.notes)

@@ -12,6 +12,7 @@ from e2i.causal.panel.spill_over import Reach, reach, spill_over
 from e2i.causal.router import identify
 from e2i.causal.worlds import PANEL_WORLDS
 from e2i.domain.study import EffectSpec
+from e2i.errors import SchemaMismatch
 
 UNITS = 250
 
@@ -125,3 +126,19 @@ def test_an_effect_and_a_shock_to_the_treated_make_the_same_table_and_only_anoth
     assert verdict(effect, named=False) == verdict(shock, named=False)
     assert verdict(effect, named=True) == "proceed"
     assert verdict(shock, named=True) == "block"
+
+
+def test_a_place_tests_spill_over_and_leaves_units_as_clusters_of_the_interval() -> None:
+    world = PANEL_WORLDS["panel_lift"]
+    frame = world.draw(120, seed=6)
+    found, bare = (analyse(frame, effect=world.effect(place=place), unit="unit", time="time", seed=1) for place in (True, False))
+    assert found.effect is not None
+    assert bare.effect is not None
+    assert found.effect.interval() == bare.effect.interval()
+    assert any(test.test == "spill_over" for test in found.refutations)
+
+
+def test_an_unknown_place_is_refused_by_name() -> None:
+    frame = PANEL_WORLDS["panel_lift"].draw(60, seed=1)
+    with pytest.raises(SchemaMismatch, match=r"`regoin` is not in the data.*Did you mean `region`"):
+        identify(EffectSpec(treatment="treatment", outcome="outcome", place="regoin"), frame, unit="unit", time="time")

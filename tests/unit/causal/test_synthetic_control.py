@@ -12,11 +12,14 @@ import polars as pl
 import pytest
 
 from e2i.causal.design import Identification
+from e2i.causal.designs import rebuilt_path
+from e2i.causal.estimation import Estimation
 from e2i.causal.panel.data import Panel
 from e2i.causal.panel.predictors import Predictor
 from e2i.causal.panel.prepare import make_panel
 from e2i.causal.panel.synthetic_control import SyntheticControl
 from e2i.causal.panel.synthetic_inference import Placebos, block_p_values, placebo_interval
+from e2i.domain.evidence import Refutation
 from e2i.errors import DataError, NotIdentified, NoVariation, SchemaMismatch
 
 PERIODS = 30
@@ -152,9 +155,9 @@ def test_weights_follow_a_change_of_scale_and_level() -> None:
     assert moved.interval == pytest.approx(tuple(np.array(first.interval) * 1e6), rel=1e-4)
 
 
-def test_a_panel_with_gaps_is_refused_with_the_units_named() -> None:
+def test_a_panel_with_gaps_is_refused_without_naming_a_unit() -> None:
     frame = frame_of(factor_paths(11)).filter(~((pl.col("unit") == "u05") & (pl.col("period") == 3)))
-    with pytest.raises(DataError, match=r"1 of 720 unit-periods .*u05"):
+    with pytest.raises(DataError, match=r"fewer than 11 unit-periods have no outcome, in fewer than 11 units;"):
         SyntheticControl().fit(make_panel(frame, spec()), spec(), seed=0)
 
 
@@ -221,3 +224,30 @@ def test_a_predictor_after_treatment_is_refused() -> None:
     late = (Predictor(column="income"), Predictor(column="bmprison", periods=("1994",)))
     with pytest.raises(SchemaMismatch, match="1994 is not a fitted period"):
         SyntheticControl(predictors=late).fit(panel, identification, seed=0)
+
+
+def told_controls(count: int, *, shift: float, donors: int = 23) -> list[Refutation]:
+    rng = np.random.default_rng(7)
+    paths = factor_paths(7, units=donors + 1, periods=18)
+    frame = frame_of(paths, start=12)
+    reached = shift * np.outer(np.arange(donors + 1) == 0, np.arange(18) >= 12)
+    controls = {f"n{k}": paths + rng.normal(scale=0.3, size=paths.shape) + reached for k in range(count)}
+    frame = frame.with_columns(**{name: pl.Series(values.ravel()) for name, values in controls.items()})
+    question = spec(negative_controls=tuple(controls))
+    tests = rebuilt_path.refute(frame, Estimation(effect=None), identification=question, seed=0)
+    return [test for test in tests if test.test.startswith("negative_control:")]
+
+
+def test_a_control_at_the_first_rank_is_beyond_doubt_however_few_the_placebos() -> None:
+    (alarm,) = told_controls(1, shift=20.0)
+    assert not alarm.passed
+    assert alarm.smallest_p is not None
+    assert alarm.p_value == alarm.smallest_p > 0.01
+
+
+def test_several_controls_share_their_false_alarms() -> None:
+    one, three = told_controls(1, shift=20.0), told_controls(3, shift=20.0)
+    assert three[0].p_value == pytest.approx(3.0 * one[0].p_value)
+    assert not three[0].passed, "the first rank is an alarm still"
+    assert three[0].smallest_p is None, "but 3 / 24 is not beyond doubt"
+    assert all(test.passed for test in told_controls(3, shift=0.0))

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from e2i.causal.analysis import analyse
+from e2i.causal.designs.controls import told_placebo
+from e2i.causal.estimate import Estimate
 from e2i.causal.estimators.linear_models import sigmoid
+from e2i.causal.estimators.multi_level import simultaneous
 from e2i.causal.refute.witness import goes_with
 from e2i.domain.study import EffectSpec
 
@@ -60,3 +65,75 @@ def test_an_earlier_outcome_and_an_exposure_of_pure_noise_are_no_evidence_either
 def test_a_control_that_shares_the_hidden_cause_still_blocks() -> None:
     asked = EffectSpec(treatment="t", outcome="y", confounders=("x",), negative_controls=("shares_hidden",))
     assert analyse(FRAME, effect=asked, seed=1).verdict.name == "block"
+
+
+def people(seed: int = 5) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=900)
+    t = (rng.random(900) < 1.0 / (1.0 + np.exp(-x))).astype(int)
+    scarce = np.where(np.arange(900) < 40, x, np.nan)
+    return pl.DataFrame(
+        {
+            "x": x,
+            "t": t,
+            "level": np.array(["none", "low", "high"])[t + (rng.random(900) < 0.3)],
+            "dose": x + rng.normal(size=900),
+            "y": t + x + rng.normal(size=900),
+            "nc": 5.0 * t,
+            "scarce": scarce,
+            "flat": np.ones(900),
+            "copy": x,
+        }
+    ).with_columns(pl.col("scarce").fill_nan(None))
+
+
+@pytest.mark.parametrize("role", ["negative_controls", "pre_outcomes"])
+@pytest.mark.parametrize(("treatment", "control"), [("t", pl.col("nc")), ("dose", 2.0 * pl.col("dose"))])
+def test_a_control_that_treatment_alone_decides_is_an_alarm(role: str, treatment: str, control: pl.Expr) -> None:
+    frame = people().with_columns(nc=control)
+    spec = EffectSpec(treatment=treatment, outcome="y", confounders=("x",)).model_copy(update={role: ("nc",)})
+    finding = analyse(frame, effect=spec, seed=1)
+    alarms = [test for test in finding.refutations if test.test.endswith(":nc")]
+    assert [test.passed for test in alarms] == [False]
+    assert finding.verdict.name == "block"
+
+
+@pytest.mark.parametrize("name", ["scarce", "flat", "copy"])
+def test_an_exposure_that_cannot_be_used_is_told(name: str) -> None:
+    spec = EffectSpec(treatment="t", outcome="y", confounders=("x",), negative_exposures=(name,))
+    finding = analyse(people(), effect=spec, seed=1)
+    assert [test.test for test in finding.refutations if test.test.endswith(f":{name}")] == [f"untested_negative_exposure:{name}"]
+
+
+def estimate(value: float, error: float, p_value: float | None) -> Estimate:
+    return Estimate(
+        estimate=value,
+        standard_error=error,
+        interval=(value - 2 * error, value + 2 * error),
+        interval_method="normal",
+        p_value=p_value,
+        estimator="any",
+        estimand="ATE",
+        n_treated=100,
+        n_untreated=100,
+    )
+
+
+def test_the_p_value_that_is_told_counts_the_tests() -> None:
+    told = told_placebo("negative_control:nc", estimate(1.0, 0.4, 0.008), level=0.05 / 10)
+    assert told.passed
+    assert told.p_value == pytest.approx(0.08)
+    assert not told_placebo("negative_control:nc", estimate(1.0, 0.2, 0.001), level=0.05 / 10).passed
+
+
+def test_an_effect_without_spread_passes_only_at_zero() -> None:
+    assert not told_placebo("negative_control:nc", estimate(1.0, 0.0, None), level=0.05).passed
+    assert told_placebo("negative_control:nc", estimate(0.0, 0.0, None), level=0.05).passed
+
+
+def test_p_values_of_several_levels_hold_for_all_at_once() -> None:
+    rng = np.random.default_rng(6)
+    rows = rng.normal(size=(5, 400))
+    single = tuple(replace(estimate(0.22, 0.1, 0.028), influence=row) for row in rows)
+    joint = simultaneous(single, seed=1)
+    assert joint[0].p_value == pytest.approx(1.0 - (1.0 - 0.028) ** 5, abs=0.03)

@@ -171,3 +171,9 @@ def test_the_hash_is_of_the_meaning(tmp_path: Path) -> None:
     reordered = GOOD.replace("unit: npi\n", "") + "# a comment\nseed: 42\nunit: 'npi'\n"
     assert study_sha256(load_study(write(tmp_path, reordered))) == plain
     assert study_sha256(load_study(write(tmp_path, GOOD + "seed: 43\n"))) != plain
+
+
+@pytest.mark.parametrize("role", ["place", "cluster", "weights"])
+def test_a_column_of_rows_that_belong_together_is_asked_for_with_its_line(tmp_path: Path, role: str) -> None:
+    refused = role_refusal(tmp_path, GOOD.replace("  treatment: program\n", f"  treatment: program\n  {role}: territory\n"))
+    assert f"study.yaml:6: `effect.{role}` names column `territory`, which the data lack" in str(refused)

@@ -77,9 +77,7 @@ async def optimize(state: State, deps: Deps) -> State:
     best, members = await deps.compute.run(_optimise, _entities(state, deps), state.spec, responses=state.responses)
     if best is None:
         return replace(state, conflict=members)
-    solved = Solved(
-        value=best.value, bound=best.bound, is_optimal=best.is_optimal, multipliers=best.multipliers, solver=best.solver
-    )
+    solved = Solved(value=best.value, bound=best.bound, is_optimal=best.is_optimal, multipliers=best.multipliers, solver=best.solver)
     return replace(state, solved=solved, solution=deps.frames.save(SOLUTION, pl.DataFrame({"allocated": best.x})))
 
 
@@ -92,9 +90,7 @@ async def run_scenarios(state: State, deps: Deps) -> State:
     if uncertainty is None:
         return replace(state, scenarios=compared)
     columns = {"kept": uncertainty.kept} | ({} if uncertainty.robust is None else {"robust": uncertainty.robust})
-    return replace(
-        state, scenarios=compared, sensitivity=uncertainty.result, tried=deps.frames.save(TRIED, pl.DataFrame(columns))
-    )
+    return replace(state, scenarios=compared, sensitivity=uncertainty.result, tried=deps.frames.save(TRIED, pl.DataFrame(columns)))
 
 
 async def project(state: State, deps: Deps) -> State:

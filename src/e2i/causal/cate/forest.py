@@ -164,7 +164,7 @@ def _with_interval(mean: FloatArray, variance: FloatArray, bags: FloatArray) -> 
         low=mean - half,
         high=mean + half,
         interval_method="bootstrap of little bags (half-sampling) over trend and honest trees, t; "
-        "95 % where the effect is smooth in the modifiers, 81 to 87 % measured where it jumps",
+        "95 % where the effect is linear or quadratic in the modifiers, 81 to 87 % measured where it jumps or waves",
     )
 
 

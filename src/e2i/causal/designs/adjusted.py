@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from e2i.causal.arrays import FloatArray
-from e2i.causal.certificate import Shape, certify
+from e2i.causal.certificate import certify, shape_of_sample
 from e2i.causal.design import Average, Identification, Sample
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, beside, refused, told_reasons
 from e2i.causal.estimators.aipw import AIPW
-from e2i.causal.estimators.cross_fit import Nuisances, fold_groups, require_covariates
+from e2i.causal.estimators.cross_fit import Nuisances, fold_groups, joined, require_covariates
 from e2i.causal.estimators.doubly_robust import Fit, Propensity, doubly_robust, fit_propensity, repetitions_for
 from e2i.causal.estimators.features import make_features
 from e2i.causal.estimators.matched import Matched
@@ -45,7 +45,8 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
         require_both_arms_in_levels(sample.covariates, sample.treatment, estimand)
     features = make_features(sample.covariates.matrix, sample.weights)
     rounds = repetitions_for(len(sample.outcome))
-    propensity = fit_propensity(features, sample.treatment, fold_groups(sample), repetitions=rounds, seed=seed)
+    groups = fold_groups(sample)
+    propensity = fit_propensity(features, sample.treatment, groups, outcome=sample.outcome, repetitions=rounds, seed=seed)
     overlap = measure_overlap(sample.treatment, propensity.mean, estimand)
     try:
         if not is_ato:  # overlap weights ask less of the data, and refuse by themselves
@@ -59,7 +60,7 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
     draws = spread(given, estimand=estimand, seed=seed)
     main = _over_draws(_main(sample, identification, nuisances, seed=seed), draws)
     if sample.cluster is not None:  # rows of a cluster are no evidence of their own to the refuters either
-        clustered = main if is_ato else AIPW().estimate(sample, replace(identification, estimand=estimand), nuisances)
+        clustered = joined(sample, fit.estimates, fit.influence, estimator=main.estimator, estimand=estimand)
         fit = replace(fit, standard_error=clustered.standard_error)
     others, missed = _others(sample, identification, nuisances, seed=seed)
     drawn = tuple(f"`{name}`" for name, _ in sample.covariates.gaps)
@@ -71,8 +72,8 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
         reasons=told_reasons(identification),
         hazards=(*hazards, *as_warnings((*main.notes, *missed, *told))),
         alternatives=others,
-        specifications=specification_curve(sample, fit, propensity),
-        concerns=(*_concerns(sample, main), *doubts(halves(sample, fit, propensity)), *_about_gaps(main, draws)),
+        specifications=() if is_ato else specification_curve(sample, fit, propensity),
+        concerns=(*_concerns(sample, main), *(() if is_ato else doubts(halves(sample, fit, propensity))), *_about_gaps(main, draws)),
         propensity=propensity,
         fit=fit,
     )
@@ -113,10 +114,10 @@ def _about_gaps(main: Estimate, draws: Spread | None) -> tuple[Concern, ...]:
     """Where the answer hangs on how missing values are understood, a person has to say how they came about."""
     if draws is None or abs(draws.indicator_gap) <= main.standard_error:
         return ()
-    other = main.estimate + draws.indicator_gap
+    apart = abs(draws.indicator_gap) / main.standard_error
     text = (
-        f"missing confounders carry part of the estimate: {main.estimate:.4g} if their values, unseen, worked as the seen ones do, about "
-        f"{other:.4g} if nobody could act on them. Find out why they are missing."
+        f"missing confounders carry part of the estimate: whether their values, unseen, worked as the seen ones do or nobody could act on "
+        f"them moves it by {apart:.1f} standard errors. Find out why they are missing."
     )
     return (Concern(severity="review", text=text),)
 
@@ -143,8 +144,8 @@ def _pairs_apart(main: Estimate) -> tuple[Concern, ...]:
     if adjusted is None or plain is None or abs(adjusted - plain) <= main.standard_error:
         return ()
     text = (
-        f"what still differs within pairs carries part of the estimate: {plain:.4g} by pairs alone, {adjusted:.4g} once it is taken off "
-        "(Abadie and Imbens 2011)."
+        f"what still differs within pairs carries part of the estimate: taking it off moves it by "
+        f"{abs(adjusted - plain) / main.standard_error:.1f} standard errors (Abadie and Imbens 2011)."
     )
     return (Concern(severity="review", text=text),)
 
@@ -174,21 +175,17 @@ def _effect(
     untreated_mean = float(np.average(sample.outcome[~treated], weights=None if sample.weights is None else sample.weights[~treated]))
     treated_mean = float(np.average(sample.outcome[treated], weights=None if sample.weights is None else sample.weights[treated]))
     fit, propensity = fitted
-    shape = Shape(
-        rows=len(sample.outcome),
-        effective_share=effective_share,
-        zero_share=float((sample.outcome == 0).mean()),
-        clusters=0 if sample.cluster is None else len(np.unique(sample.cluster)),
-    )
     effect = as_effect(
         main,
         identification,
         naive_difference=treated_mean - untreated_mean,
         outcome_mean_untreated=untreated_mean,
-        certificate=certify(main.estimator, shape),
+        certificate=certify(main.estimator, shape_of_sample(sample, effective_share=effective_share), estimand=main.estimand),
     )
     diagnostics = _diagnostics(sample, fit, propensity, untreated_mean)
-    if identification.estimand == "ATO" and main.influence is not None:
+    if identification.design != "matched" and identification.estimand != "ATO":
+        diagnostics |= _of_weighting(sample, fit, propensity)
+    if main.influence is not None:
         squares = main.influence**2
         diagnostics["largest_row_share"] = float(squares.max() / squares.sum())
     return replace(effect, diagnostics=diagnostics | main.diagnostics)
@@ -196,8 +193,6 @@ def _effect(
 
 def _diagnostics(sample: Sample, fit: Fit, propensity: Propensity, untreated_mean: float) -> dict[str, float]:
     outcome = sample.outcome
-    weighted, weighted_error = _weighting(sample, propensity.mean, fit.estimand)
-    variance = (fit.influence**2).mean(axis=0)
     values = {
         "rows_given": float(sample.rows_given),
         "rows_used": float(len(outcome)),
@@ -205,10 +200,6 @@ def _diagnostics(sample: Sample, fit: Fit, propensity: Propensity, untreated_mea
         "missing_outcome": float(sample.missing_outcome),
         "copied_share": copied_share(sample),
         "adjusted_columns": float(sample.covariates.matrix.shape[1]),
-        "fold_spread": float(fit.estimates.std() / fit.standard_error),
-        "largest_row_share": float(variance.max() / variance.sum()),
-        "weighting_estimate": weighted,
-        "weighting_gap": float((weighted - fit.estimate) / np.hypot(weighted_error, fit.standard_error)),
     }
     ratio = e_value(fit.estimate, untreated_mean=untreated_mean, outcome_sd=float(outcome.std()), is_binary=kind_of(outcome) == "binary")
     if ratio is not None:
@@ -216,6 +207,14 @@ def _diagnostics(sample: Sample, fit: Fit, propensity: Propensity, untreated_mea
     values |= {f"propensity_{name}": weight for name, weight in propensity.learners.items()}
     values |= {f"outcome_{name}": weight for name, weight in fit.learners.items()}
     return values
+
+
+def _of_weighting(sample: Sample, fit: Fit, propensity: Propensity) -> dict[str, float]:
+    """What judges an estimate by inverse weights, and no other: how it moves with the folds (several fits), and weighting alone."""
+    weighted, error = _weighting(sample, propensity.mean, fit.estimand)
+    gap = float((weighted - fit.estimate) / np.hypot(error, fit.standard_error))
+    spread = {"fold_spread": float(fit.estimates.std() / fit.standard_error)} if len(fit.estimates) > 1 else {}
+    return spread | {"weighting_estimate": weighted, "weighting_gap": gap}
 
 
 def _weighting(sample: Sample, propensity: FloatArray, estimand: Average) -> tuple[float, float]:

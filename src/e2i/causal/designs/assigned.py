@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from e2i.causal.design import Identification, Sample
 from e2i.causal.designs.controls import placebo_outcomes
+from e2i.causal.designs.lottery import concerns_about_the_lottery
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, certificate_of_sample, told_reasons
 from e2i.causal.estimators.unadjusted import DifferenceInMeans, RegressionAdjusted
-from e2i.causal.hazards import concerns_about_rows
+from e2i.causal.hazards import Concern, concerns_about_losses, concerns_about_rows
 from e2i.causal.overlap import balance
 from e2i.domain.evidence import Hazard, Refutation
+from e2i.errors import TooFewRows
 
 
 def estimate(sample: Sample, identification: Identification, hazards: tuple[Hazard, ...], *, seed: int) -> Estimation:
     """The difference in means, or with covariates Lin's regression with the plain difference beside it."""
-    has_covariates = sample.covariates.matrix.shape[1] > 0
     main = _fit(sample, identification, seed=seed)
     plain = DifferenceInMeans().fit(sample, identification, seed=seed)
-    share = float(sample.treatment.mean())
+    chance = np.full(len(sample.treatment), sample.treatment.mean())
+    has_covariates = sample.covariates.matrix.shape[1] > 0
     untreated = sample.treatment == 0
     return Estimation(
         effect=as_effect(
@@ -31,11 +35,11 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
             ),
             certificate=certificate_of_sample(main, sample),
         ),
-        balance=balance(sample.covariates, sample.treatment, np.full(len(sample.treatment), share), "ATE") if has_covariates else (),
+        balance=balance(sample.covariates, sample.treatment, chance, "ATE") if has_covariates else (),
         reasons=told_reasons(identification),
         hazards=(*hazards, *as_warnings((*main.notes, *sample.covariates.notes))),
-        alternatives=(as_effect(plain, identification),) if has_covariates else (),
-        concerns=concerns_about_rows(sample) if has_covariates else (),
+        alternatives=(as_effect(plain, identification),) if main.estimator != plain.estimator else (),
+        concerns=_concerns(sample, is_randomised=identification.is_randomised),
     )
 
 
@@ -44,7 +48,19 @@ def refute(sample: Sample, identification: Identification, *, seed: int) -> tupl
     return placebo_outcomes(sample, lambda part: _fit(part, identification, seed=seed))
 
 
+def _concerns(sample: Sample, *, is_randomised: bool) -> tuple[Concern, ...]:
+    """Without covariates rows that agree are no copies: arm and outcome is all they have."""
+    if sample.covariates.matrix.shape[1] == 0:
+        return concerns_about_losses(sample)
+    return (*concerns_about_rows(sample), *(concerns_about_the_lottery(sample) if is_randomised else ()))
+
+
 def _fit(sample: Sample, identification: Identification, *, seed: int) -> Estimate:
-    if sample.covariates.matrix.shape[1] > 0:
+    """Covariates that the smaller arm cannot carry are left aside: chance assigned, so the plain difference needs none."""
+    plain = DifferenceInMeans().fit(sample, identification, seed=seed)
+    if sample.covariates.matrix.shape[1] == 0:
+        return plain
+    try:
         return RegressionAdjusted().fit(sample, identification, seed=seed)
-    return DifferenceInMeans().fit(sample, identification, seed=seed)
+    except TooFewRows as error:
+        return replace(plain, notes=(*plain.notes, f"covariates are left aside: {error.what}"))

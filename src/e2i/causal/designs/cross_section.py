@@ -33,7 +33,7 @@ def estimate(frame: pl.DataFrame, *, effect: EffectSpec, identification: Identif
 def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Identification, seed: int) -> tuple[Refutation, ...]:
     """Every test that this kind of estimate can fail."""
     if identification.mediators:
-        return front_door.refute(front_door.mediated(frame, identification), identification, seed=seed)
+        return front_door.refute(front_door.mediated(frame, identification), identification, seed=seed, estimation=estimation)
     sample: Sample = prepare(frame, identification)
     if identification.treatment_kind in ("continuous", "multi_level"):
         return dosed.refute(sample, identification, seed=seed)

@@ -8,6 +8,7 @@ import numpy as np
 
 from e2i.causal.design import Identification, Sample
 from e2i.causal.designs.controls import placebo_outcomes
+from e2i.causal.designs.lottery import concerns_about_the_lottery
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, certificate_of_sample, told_reasons
 from e2i.causal.estimators.multi_level import MultiLevel
@@ -33,7 +34,7 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
         reasons=told_reasons(identification),
         hazards=(*hazards, *as_warnings((*main.notes, *sample.covariates.notes))),
         alternatives=others,
-        concerns=concerns_about_rows(sample),
+        concerns=(*concerns_about_rows(sample), *(concerns_about_the_lottery(sample) if identification.is_randomised else ())),
     )
 
 

@@ -9,7 +9,15 @@ import polars as pl
 
 from e2i.causal.design import Identification
 from e2i.causal.designs.controls import untested
-from e2i.causal.designs.over_time import Fitter, bounds_on_drift, by_bootstrap, negative_controls, raw_difference, seen_before
+from e2i.causal.designs.over_time import (
+    Fitter,
+    bounds_on_drift,
+    by_bootstrap,
+    negative_controls,
+    raw_difference,
+    require_chance,
+    seen_before,
+)
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, beside, certificate_of_panel, refused_by, told_reasons
 from e2i.causal.panel import few_treated, on_off
@@ -19,6 +27,7 @@ from e2i.causal.panel.fixed_confounders import by_period, is_fixed
 from e2i.causal.panel.group_time import GroupTime
 from e2i.causal.panel.hazards import panel_hazards
 from e2i.causal.panel.imputation import Imputation
+from e2i.causal.panel.jackknife import with_jackknife
 from e2i.causal.panel.pre_trend import placebo_in_time, pre_trend_tests
 from e2i.causal.panel.prepare import make_panel
 from e2i.causal.panel.spill_over import spill_over
@@ -50,9 +59,8 @@ def estimate(
     if (refusal := refused_by(hazards, identification)) is not None:
         return refusal
     panel = seen_before(panel, identification)
-    main = _fitter(identification, seed=seed)(panel)
-    if few_treated.has_few_treated(panel):
-        main = few_treated.with_honest_interval(main, panel, identification)
+    main = _honest(panel, identification, seed=seed)
+    require_chance(main, panel)
     others, missed = _others(panel, identification, seed=seed)
     periods, pathless = _periods(panel, identification, seed=seed)
     naive, untreated = raw_difference(panel, identification)
@@ -91,6 +99,15 @@ def _fitter(identification: Identification, *, seed: int) -> Fitter:
     if identification.treatment_kind == "staggered":
         return lambda panel: GroupTime().fit(panel, identification, seed=seed)
     return lambda panel: _of_one_start(panel).fit(by_period(panel), identification, seed=seed)
+
+
+def _honest(panel: Panel, identification: Identification, *, seed: int) -> Estimate:
+    """The estimate with an interval that few clusters do not make too narrow."""
+    fit = _fitter(identification, seed=seed)
+    found = fit(panel)
+    if few_treated.has_few_treated(panel):
+        return few_treated.with_honest_interval(found, panel, identification)
+    return with_jackknife(found, panel, fit)
 
 
 def _of_one_start(panel: Panel) -> TwoWayFixedEffects | Imputation:
@@ -154,7 +171,7 @@ def _tests_before(panel: Panel, identification: Identification, told: tuple[floa
     found = [*pre_trend_tests(events), *(() if earlier is None else (earlier,))]
     if not len(events.before) or events.is_flat_before:
         return found
-    return [*found, *bounds_on_drift(events, told)]
+    return [*found, *bounds_on_drift(events, told, panel)]
 
 
 def _tests_of_changing_treatment(panel: Panel, identification: Identification) -> list[Refutation]:
@@ -175,12 +192,9 @@ def _tests_of_changing_treatment(panel: Panel, identification: Identification) -
 
 def _negative_controls(panel: Panel, identification: Identification, *, seed: int) -> list[Refutation]:
     """The same estimator on outcomes that treatment cannot move."""
-    plain = _fitter(identification, seed=seed)
-    few = few_treated.has_few_treated(panel)
-
-    def fit(part: Panel) -> Estimate:
-        found = plain(part)
-        return few_treated.with_honest_interval(found, part, identification) if few else found
-
     fewest = min(_FEWEST_UNITS, panel.n_units)
-    return negative_controls(panel, fit, is_enough=lambda known: len(np.unique(panel.unit[known])) >= fewest)
+    return negative_controls(
+        panel,
+        lambda part: _honest(part, identification, seed=seed),
+        is_enough=lambda known: len(np.unique(panel.unit[known])) >= fewest,
+    )

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from e2i.causal.arrays import BoolArray, FloatArray
+from e2i.causal.arrays import FloatArray
 from e2i.causal.design import Identification, Sample
-from e2i.causal.designs.controls import of_rows
+from e2i.causal.designs.controls import of_rows, without_copies
 from e2i.causal.iv.checks import examine, raise_refused
 from e2i.causal.iv.two_stage import two_stage
 from e2i.causal.iv.weak import anderson_rubin_p
@@ -19,7 +19,6 @@ from e2i.errors import CausalError, DataError
 
 _LEVEL = 0.05
 _FEWEST_ROWS = 60
-_SAME = 0.98
 _CLAIM_SHARE, _QUIET_SD, _Z90 = 0.5, 0.25, 1.6448536269514722
 _SMALL = 1e-4
 _ADJUSTED = "pre_period_placebo_adjusted"
@@ -81,9 +80,9 @@ def _tested(kind: str, name: str, values: FloatArray, sample: Sample, identifica
     if known.sum() < _FEWEST_ROWS or len(np.unique(values[known])) < 2:
         return untested(f"{kind}:{name}", TOO_FEW)
     part = replace(of_rows(sample, known), outcome=values[known])
-    own = _itself(part, name) if kind == "pre_period_placebo" else np.zeros(part.covariates.matrix.shape[1], dtype=np.bool_)
-    if own.any():
-        kind, part = _ADJUSTED, _without(part, own)
+    fewer = without_copies(part, part.outcome, name) if kind == "pre_period_placebo" else part
+    if fewer is not part:
+        kind, part = _ADJUSTED, fewer
     try:
         hazards, residuals = examine(part)
         raise_refused(hazards, override=identification.override)
@@ -114,29 +113,6 @@ def _along(reduced_form: tuple[FloatArray, FloatArray, FloatArray], degrees: int
     m = len(pi)
     error = float(np.sqrt(pi @ joint[:m, :m] @ pi))
     return float(2.0 * t.sf(abs(float(pi @ delta)) / error, degrees)) if error > 0 else 1.0
-
-
-def _itself(part: Sample, name: str) -> BoolArray:
-    """Covariate columns that are the placebo outcome, by name or by content, shape (k,)."""
-    matrix = part.covariates.matrix - part.covariates.matrix.mean(axis=0)
-    centred = part.outcome - part.outcome.mean()
-    total = np.maximum(np.sum(matrix**2, axis=0) * float(centred @ centred), 1e-300)
-    same: BoolArray = ((centred @ matrix) ** 2 / total > _SAME) | np.array([source == name for source in part.covariates.sources], np.bool_)
-    return same
-
-
-def _without(part: Sample, own: BoolArray) -> Sample:
-    """The sample without some covariate columns."""
-    old = part.covariates
-    kept = np.flatnonzero(~own)
-    fewer = replace(
-        old,
-        matrix=old.matrix[:, kept],
-        names=tuple(old.names[j] for j in kept),
-        sources=tuple(old.sources[j] for j in kept),
-        is_level=tuple(old.is_level[j] for j in kept),
-    )
-    return replace(part, covariates=fewer)
 
 
 def _told(found: _Found, *, tests: int, is_explained: bool) -> Refutation:

@@ -16,10 +16,12 @@ from e2i.causal.panel.event_study import EventTimes
 from e2i.causal.panel.honest import as_refutation, drift_robustness, relative_magnitudes, smoothness
 from e2i.causal.panel.wild import as_estimate, wild_two_way
 from e2i.domain.evidence import Refutation
-from e2i.errors import CausalError, DataError
+from e2i.errors import CausalError, DataError, NoVariation
 
 Fitter = Callable[[Panel], Estimate]
 _LEVEL = 0.05
+_ROUNDING = 1e-9
+"""of the outcome's size: an interval no wider than that is rounding"""
 
 
 def seen_before(panel: Panel, identification: Identification) -> Panel:
@@ -27,6 +29,22 @@ def seen_before(panel: Panel, identification: Identification) -> Panel:
     if identification.treatment_kind in ("on_off", "continuous"):
         return panel
     return panel if not panel.is_always_treated.any() else panel.of_units(~panel.is_always_treated)
+
+
+def leaves_nothing_to_chance(found: Estimate, outcome: FloatArray) -> bool:
+    """The outcome is explained without rest: what is left is rounding, of which no interval and no test can be made."""
+    low, high = found.interval
+    return bool(high - low <= _ROUNDING * float(np.abs(outcome).max()))
+
+
+def require_chance(found: Estimate, panel: Panel) -> None:
+    """Raises NoVariation where unit effects, period effects and treatment explain the outcome without rest."""
+    if leaves_nothing_to_chance(found, panel.outcome):
+        raise NoVariation(
+            "unit, period and treatment explain the outcome without rest, so nothing shows how sure the effect is.",
+            where="outcome",
+            advice="Check how the outcome was built: measured outcomes vary by chance.",
+        )
 
 
 def raw_difference(panel: Panel, identification: Identification) -> tuple[float | None, float | None]:
@@ -55,7 +73,7 @@ def by_bootstrap(panel: Panel, identification: Identification, *, estimator: str
     )
 
 
-def bounds_on_drift(events: EventTimes, told: tuple[float, float]) -> list[Refutation]:
+def bounds_on_drift(events: EventTimes, told: tuple[float, float], panel: Panel) -> list[Refutation]:
     """What a violation of parallel trends like those before treatment would do to the interval that is told."""
     try:
         study = events.for_bounds()
@@ -64,8 +82,15 @@ def bounds_on_drift(events: EventTimes, told: tuple[float, float]) -> list[Refut
     return [
         as_refutation(relative_magnitudes(study)),
         as_refutation(smoothness(study)),
-        drift_robustness(smoothness(study, grid=(0.0,)), told),
+        drift_robustness(smoothness(study, grid=(0.0,)), told, spread=_spread_of_units(panel)),
     ]
+
+
+def _spread_of_units(panel: Panel) -> float:
+    """Standard deviation of the outcome within periods, as a cross-section of the units would show it."""
+    weights = np.ones(len(panel.unit)) if panel.weights is None else panel.weights
+    means = np.bincount(panel.time, weights=weights * panel.outcome) / np.maximum(np.bincount(panel.time, weights=weights), 1e-300)
+    return float(np.sqrt(np.average((panel.outcome - means[panel.time]) ** 2, weights=weights)))
 
 
 def negative_controls(panel: Panel, fit: Fitter, *, is_enough: Callable[[BoolArray], bool]) -> list[Refutation]:
@@ -86,6 +111,9 @@ def negative_controls(panel: Panel, fit: Fitter, *, is_enough: Callable[[BoolArr
             told = fit(replace(panel, outcome=np.where(known, values, 0.0)).of_rows(known))
         except (CausalError, DataError) as error:
             found.append(untested(test, str(error)))
+            continue
+        if leaves_nothing_to_chance(told, values[known]):
+            found.append(untested(test, "unit, period and treatment explain it without rest."))
             continue
         found.append(told_placebo(test, told, level=level))
     return found

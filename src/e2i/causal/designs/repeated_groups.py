@@ -9,12 +9,13 @@ import polars as pl
 
 from e2i.causal.certificate import Shape, certify
 from e2i.causal.design import Identification
-from e2i.causal.designs.over_time import bounds_on_drift, by_bootstrap, negative_controls, raw_difference, seen_before
+from e2i.causal.designs.over_time import bounds_on_drift, by_bootstrap, negative_controls, raw_difference, require_chance, seen_before
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, beside, refused_by, told_reasons
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.group_time import GroupTime
 from e2i.causal.panel.hazards import panel_hazards
+from e2i.causal.panel.jackknife import with_jackknife
 from e2i.causal.panel.pre_trend import pre_trend_tests
 from e2i.causal.panel.prepare import make_panel
 from e2i.causal.panel.repeated import (
@@ -66,7 +67,8 @@ def estimate(
     if (refusal := refused_by(hazards, identification)) is not None:
         return refusal
     panel = seen_before(panel, identification)
-    main = RepeatedCrossSections().fit(panel, identification, seed=seed)
+    main = _honest(panel, identification, seed=seed)
+    require_chance(main, panel)
     others, missed = _others(panel, identification, seed=seed)
     naive, untreated = raw_difference(panel, identification)
     return Estimation(
@@ -94,6 +96,16 @@ def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Ident
         *(() if mix is None else (mix,)),
         *_negative_controls(panel, identification, seed=seed),
     )
+
+
+def _honest(panel: Panel, identification: Identification, *, seed: int) -> Estimate:
+    """The estimate with an interval that few clusters do not make too narrow; where people count as independent, as it is."""
+
+    def fit(part: Panel) -> Estimate:
+        return RepeatedCrossSections().fit(part, identification, seed=seed)
+
+    found = fit(panel)
+    return with_jackknife(found, panel, fit) if found.diagnostics["clusters"] else found
 
 
 def _hazards(panel: Panel, spec: Identification) -> Iterator[Hazard]:
@@ -143,7 +155,7 @@ def _certificate(estimate: Estimate, panel: Panel) -> str:
         clusters=int(estimate.diagnostics["clusters"]),
         is_staggered=len(np.unique(panel.cohort[panel.cohort != NEVER])) > 1,
     )
-    return certify(estimate.estimator, shape)
+    return certify(estimate.estimator, shape, estimand=estimate.estimand)
 
 
 def _periods(panel: Panel, identification: Identification, *, seed: int) -> tuple[PeriodEffect, ...]:
@@ -160,7 +172,7 @@ def _tests_before(panel: Panel, identification: Identification, told: tuple[floa
     found = list(pre_trend_tests(events))
     if identification.treatment_kind != "binary" or events.is_flat_before:
         return found
-    return [*found, *bounds_on_drift(events, told)]
+    return [*found, *bounds_on_drift(events, told, panel)]
 
 
 def _negative_controls(panel: Panel, identification: Identification, *, seed: int) -> list[Refutation]:
@@ -168,6 +180,6 @@ def _negative_controls(panel: Panel, identification: Identification, *, seed: in
     clustered = with_clusters_of_rows(panel)
     return negative_controls(
         clustered,
-        lambda part: RepeatedCrossSections().fit(part, identification, seed=seed),
+        lambda part: _honest(part, identification, seed=seed),
         is_enough=lambda known: int(known.sum()) >= _FEWEST_ROWS,
     )

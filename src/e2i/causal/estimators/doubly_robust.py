@@ -56,10 +56,14 @@ class Propensity:
     """in 0-1; None: the mean of `raw`"""
 
     @property
+    def bounds(self) -> tuple[float, float]:
+        """The `support` of a treatment as frequent as this one."""
+        return support(float(self.raw.mean()) if self.treated_share is None else self.treated_share)
+
+    @property
     def clipped(self) -> FloatArray:
-        """Kept within the `support` for use in weights."""
-        share = float(self.raw.mean()) if self.treated_share is None else self.treated_share
-        out: FloatArray = np.clip(self.raw, *support(share))
+        """Kept within the bounds for use in weights."""
+        out: FloatArray = np.clip(self.raw, *self.bounds)
         return out
 
     @property

@@ -13,6 +13,7 @@ Space = Literal["raw", "plain", "basis", "steps"]
 _MAX_PRODUCTS = 350
 _MAX_CELLS = 4_000_000
 _LONG_TAIL = 1.0
+_RARE_SHARE, _FEW_RARE = 0.05, 20
 _DECILES = np.linspace(0.1, 0.9, 9)
 _SINGLE_ROWS = 20_000
 """above it kept views are in single precision"""
@@ -238,7 +239,7 @@ def _recipe(covariates: FloatArray) -> _Recipe:
         short = tail.shorten(some)
         tail_scale[:, place] = short.mean(), short.std() or 1.0
         linear[:, tail.column] = (short - tail_scale[0, place]) / tail_scale[1, place]
-    pairs = _pairs(binary, room=max(_MAX_CELLS // len(covariates), int((~binary).sum()) + 15))
+    pairs = _pairs(binary, _rare(some, binary), room=max(_MAX_CELLS // len(covariates), int((~binary).sum()) + 15))
     pair_scale = np.array([_moments(linear[:, [a]] * linear[:, [b]]) for a, b in pairs.T]).reshape(-1, 2).T
     varies = pair_scale[1] > 0
     cuts = [(int(j), float(cut)) for j in np.flatnonzero(~binary) for cut in np.unique(np.quantile(some[:, j], _DECILES))]
@@ -271,10 +272,20 @@ def _tail(column: FloatArray, number: int) -> _Tail:
     return _Tail(column=number, is_amount=False, middle=middle, unit=spread)
 
 
-def _pairs(binary: BoolArray, *, room: int) -> IntArray:
-    """Squares of numeric columns and pairwise products, numeric columns first; at most 350, fewer above 11,000 rows to bound time."""
+def _rare(covariates: FloatArray, binary: BoolArray) -> BoolArray:
+    """Two-valued columns whose rarer value less than 5 % of rows hold, where there are more than 20 of them: levels of long lists."""
+    share = np.mean(covariates == covariates.min(axis=0), axis=0)
+    rare: BoolArray = binary & (np.minimum(share, 1.0 - share) < _RARE_SHARE)
+    return rare if rare.sum() > _FEW_RARE else np.zeros_like(rare)
+
+
+def _pairs(binary: BoolArray, rare: BoolArray, *, room: int) -> IntArray:
+    """Squares of numeric columns and pairwise products, numeric columns first; at most 350, fewer above 11,000 rows to bound time.
+
+    Rare levels of long lists enter no product: it would be learned from a handful of rows, and there are hundreds of them.
+    """
     numeric = np.flatnonzero(~binary)
-    order = np.concatenate([numeric, np.flatnonzero(binary)])
+    order = np.concatenate([numeric, np.flatnonzero(binary & ~rare)])
     products = [(j, j) for j in numeric] + [(a, b) for position, b in enumerate(order) for a in order[:position]]
     limit = max(min(_MAX_PRODUCTS, room), len(numeric))
     return np.array(products[:limit], dtype=np.int64).reshape(-1, 2).T

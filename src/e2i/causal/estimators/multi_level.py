@@ -13,6 +13,7 @@ from e2i.causal.estimators.cross_fit import average_of, fold_groups, joined, req
 from e2i.causal.estimators.doubly_robust import augmented_mean, fit_propensity, repetitions_for, support
 from e2i.causal.estimators.features import Features, make_features
 from e2i.causal.estimators.nuisances import kind_of, library, out_of_fold, screen, stack, used
+from e2i.causal.refute.normal import adjusted_p_values
 from e2i.errors import PositivityViolated, TooFewRows
 
 _DRAWS = 4_000
@@ -60,7 +61,7 @@ class MultiLevel:
 
 
 def simultaneous(estimates: tuple[Estimate, ...], *, clusters: IntArray | None = None, seed: int) -> tuple[Estimate, ...]:
-    """The same estimates with 95 % intervals that hold for all at once: sup-t by the multiplier bootstrap of influence values.
+    """The same estimates, with 95 % intervals and p-values for all at once: sup-t by the multiplier bootstrap of influence values.
 
     Montiel Olea and Plagborg-Møller (2019); Gaussian multipliers, one per row or cluster.
 
@@ -80,14 +81,17 @@ def simultaneous(estimates: tuple[Estimate, ...], *, clusters: IntArray | None =
     critical = float(np.quantile(np.abs(draws).max(axis=1), 0.95))
     single = (estimates[0].interval[1] - estimates[0].estimate) / estimates[0].standard_error / 1.959963984540054
     critical *= max(single, 1.0)
+    z = np.array([each.estimate / each.standard_error for each in estimates]) / max(single, 1.0)
+    p_values = adjusted_p_values(z, _correlation(rows), seed=seed)
     return tuple(
         replace(
             each,
+            p_value=float(max(p_value, each.p_value or 0.0)),
             interval=(each.estimate - critical * each.standard_error, each.estimate + critical * each.standard_error),
             interval_method=f"simultaneous over {len(estimates)} levels, sup-t by multiplier bootstrap ({each.interval_method})",
             diagnostics=each.diagnostics | {"sup_t_critical": critical},
         )
-        for each in estimates
+        for each, p_value in zip(estimates, p_values, strict=True)
     )
 
 

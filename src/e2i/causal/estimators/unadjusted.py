@@ -68,7 +68,8 @@ class RegressionAdjusted:
         NotIdentified, NoVariation
             As `require_binary`.
         TooFewRows
-            Fewer than 5 rows in an arm, 2 clusters in an arm, or 3 rows in an arm per covariate.
+            Fewer than 5 rows in an arm, 2 clusters in an arm, 3 rows in an arm per covariate, or 3 clusters in an arm per covariate
+            that is the same throughout each cluster.
         """
         estimand = average_of(spec)
         require_binary(data, per_arm=_MINIMUM_PER_ARM)
@@ -83,6 +84,7 @@ class RegressionAdjusted:
                 where="effect.confounders",
                 advice="Name fewer covariates, or use the difference in means.",
             )
+        _require_clusters_for(data, matrix[:, kept])
         coefficient, influence, columns = _adjusted(data, matrix[:, kept], estimand)
         estimate = from_influence(
             coefficient,
@@ -135,6 +137,22 @@ def _require_clusters(data: Sample) -> None:
                 where="effect.cluster",
                 advice="Assign at least two clusters to each arm, or leave `cluster` out if rows are independent.",
             )
+
+
+def _require_clusters_for(data: Sample, matrix: FloatArray) -> None:
+    """A covariate of clusters has as many values as there are clusters: rows do not make it better known."""
+    if data.cluster is None or matrix.shape[1] == 0:
+        return
+    order = np.argsort(data.cluster, kind="stable")
+    same = np.diff(data.cluster[order]) == 0
+    constant = int((np.diff(matrix[order], axis=0)[same] == 0).all(axis=0).sum())
+    fewest = min(len(np.unique(data.cluster[data.treatment == arm])) for arm in (0.0, 1.0))
+    if constant and fewest < _ROWS_PER_COLUMN * (constant + 1):
+        raise TooFewRows(
+            f"{constant} covariates of whole clusters for the {fewest} clusters of the smaller arm: each needs {_ROWS_PER_COLUMN} of them.",
+            where="effect.confounders",
+            advice="Name fewer covariates, or use the difference in means.",
+        )
 
 
 def _require_spread(variance: float) -> None:

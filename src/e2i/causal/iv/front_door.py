@@ -15,7 +15,7 @@ from e2i.causal.arrays import FloatArray
 from e2i.causal.design import Identification, Sample
 from e2i.causal.encoding import Covariates
 from e2i.causal.estimate import Estimate, from_influence
-from e2i.causal.estimators.doubly_robust import CLIP, doubly_robust, fit_propensity, repetitions_for
+from e2i.causal.estimators.doubly_robust import doubly_robust, fit_propensity, repetitions_for
 from e2i.causal.estimators.features import make_features
 from e2i.errors import NotIdentified, NoVariation, PositivityViolated, SchemaMismatch
 
@@ -47,7 +47,8 @@ class FrontDoor:
         features = make_features(self.mediators.matrix)
         groups = data.groups if data.cluster is None else data.cluster
         propensity = fit_propensity(features, data.treatment, groups, repetitions=repetitions_for(len(groups)), seed=seed)
-        outside = float(((propensity.mean < CLIP) | (propensity.mean > 1.0 - CLIP)).mean())
+        low, high = propensity.bounds
+        outside = float(((propensity.mean < low) | (propensity.mean > high)).mean())
         if outside > _OUTSIDE:
             raise PositivityViolated(
                 f"for {outside:.0%} of rows the mediators give the treatment away.",
@@ -59,7 +60,7 @@ class FrontDoor:
             _scores(data, chance, low, high).mean()
             for chance, low, high in zip(propensity.clipped, means.untreated_mean, means.treated_mean, strict=True)
         ]
-        chance = np.clip(propensity.mean, CLIP, 1.0 - CLIP)
+        chance = np.clip(propensity.mean, low, high)
         scores = _scores(data, chance, means.untreated_mean.mean(axis=0), means.treated_mean.mean(axis=0))
         told = from_influence(
             float(scores.mean()),

@@ -50,7 +50,7 @@ class Adoption:
     treated: int
     never: int
     starts: int
-    """different first treated periods"""
+    """different first treated periods, of units seen before theirs"""
     switches: bool
     """some unit is untreated again after its start"""
     treated_from_start: int
@@ -58,8 +58,8 @@ class Adoption:
 
     @property
     def is_simple(self) -> bool:
-        """All start together, stay treated, are seen before, and others never are."""
-        return self.starts == 1 and not self.switches and self.never > 0 and self.treated_from_start == 0
+        """All that are seen before start together, stay treated, and others never are."""
+        return self.starts == 1 and not self.switches and self.never > 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,8 +60,8 @@ def _outcome(panel: Panel, spec: Identification) -> Iterator[Hazard]:
 def _measures(panel: Panel, spec: Identification) -> Iterator[Hazard]:
     """Outcome, dose, confounders and negative controls in one unit of measure each, without codes for "missing" among them.
 
-    Units that differ a thousandfold all along may be meant; a unit's own rows hardly do. So outcome and dose are refused where rows
-    lie far from the others of their own unit, and else shown to a person.
+    A few units that are far larger than the others all along may be meant; so outcome and dose are refused where rows lie far from
+    the others of their own unit, and else shown to a person.
     """
     dose = {spec.treatment: panel.treatment} if spec.treatment_kind == "continuous" else {}
     decisive = {spec.outcome: panel.outcome, **dose}

@@ -22,6 +22,8 @@ MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0)
 _Z90, _Z95 = 1.6448536269514722, 1.959963984540054
 _STEPS_OF_SEARCH = 40
 _MOST_WIDENING = 1.5
+_SMALL = 0.25
+"""of a standard deviation of the outcome: an effect no larger than that is as good as none"""
 _FARTHEST = 1e3
 """multiples of the first bound tried at which the search for the breakdown value gives up"""
 
@@ -207,23 +209,27 @@ def as_refutation(found: Sensitivity) -> Refutation:
     )
 
 
-def drift_robustness(found: Sensitivity, told: tuple[float, float]) -> Refutation:
+def drift_robustness(found: Sensitivity, told: tuple[float, float], *, spread: float) -> Refutation:
     """Whether the answer stands when the treated drift by a straight line that the periods before treatment do not exclude.
 
     A test of those periods that finds nothing has often too little power to find a drift that matters (Roth 2022). So the
     interval that allows for any linear drift (smoothness bound 0) must lead to the same answer: an effect stays away from zero on
-    the same side; "no effect" stays about as precise, at most half as wide again.
+    the same side; "no effect" still includes zero and is at most half as wide again, or any effect is small: within a quarter of a
+    standard deviation of the outcome (an equivalence test; Hartman and Hidalgo 2018).
 
     Parameters
     ----------
     found : of a grid with 0 in it
     told : the 95 % interval that the study tells
+    spread : standard deviation of the outcome within periods
     """
     (point,) = (each for each in found.points if each.bound == 0.0)
     low, high = told
     is_effect = low > 0.0 or high < 0.0
     same = (point.low > 0.0 and low > 0.0) or (point.high < 0.0 and high < 0.0)
-    passed = same if is_effect else point.high - point.low <= _MOST_WIDENING * (high - low)
+    is_small = max(abs(point.low), abs(point.high)) <= _SMALL * spread
+    is_alike = point.low <= 0.0 <= point.high and point.high - point.low <= _MOST_WIDENING * (high - low)
+    passed = same if is_effect else is_small or is_alike
     allowed = _shown((point.low, point.high))
     shown = f"Allowing for a linear drift that the periods before treatment do not exclude, the interval is {allowed}"
     if passed:
@@ -231,7 +237,7 @@ def drift_robustness(found: Sensitivity, told: tuple[float, float]) -> Refutatio
     elif is_effect:
         ending = "an effect on that side is no longer proven: such a drift could explain it."
     else:
-        ending = f"much wider than {_shown(told)}: a drift could hide an effect."
+        ending = f"another answer than {_shown(told)}, and not within {_SMALL * spread:.3g} of zero: a drift could hide an effect."
     return Refutation(test="drift_robustness", passed=passed, detail=f"{shown}; {ending}", estimate=(point.low + point.high) / 2.0)
 
 

@@ -151,12 +151,12 @@ class Lags:
 
     def carry_over(self) -> Refutation | None:
         """Are the lags zero? If not, an effect of the treatment's own period alone misses a part. None without lags."""
-        return self._all_zero("carry_over", range(1, self.lags + 1), f"Treatment of the last {self.lags} periods", "move today's outcome")
+        return self._all_zero("carry_over", range(1, self.lags + 1), f"Treatment of the last {_periods(self.lags)}", "move today's outcome")
 
     def placebo(self) -> Refutation | None:
         """Are the leads zero? Treatment to come cannot move today's outcome. None without leads."""
         places = range(self.lags + 1, self.lags + 1 + self.leads)
-        return self._all_zero("placebo_leads", places, f"Treatment of the next {self.leads} periods", "go with today's outcome")
+        return self._all_zero("placebo_leads", places, f"Treatment of the next {_periods(self.leads)}", "go with today's outcome")
 
     def _all_zero(self, test: str, places: range, who: str, what: str) -> Refutation | None:
         if not places:
@@ -267,3 +267,7 @@ def _independent(design: FloatArray, columns: FloatArray, weights: FloatArray, n
                 advice="The treatment must change within units at other times than for all; use fewer lags and leads.",
             )
     return kept
+
+
+def _periods(count: int) -> str:
+    return "period" if count == 1 else f"{count} periods"

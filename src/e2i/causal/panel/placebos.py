@@ -138,11 +138,12 @@ def placebo_in_time(block: Block, mixing: FloatArray, weighing: Weighing, *, see
     placebos = in_space(moved, gaps, weighing, seed=seed)
     if can_be_placebo(len(placebos.names)):
         p_value = placebo_interval(effect, rmspe(gaps[:start]), placebos).p_value
+        smallest = 1.0 / (1 + len(placebos.names))
     elif can_be_conformal(block.fit_end):
-        p_value = _time_p_value(moved, mixing, weighing)
+        p_value, smallest = _time_p_value(moved, mixing, weighing), 1.0 / block.fit_end
     else:
         return None
-    passed = p_value >= ALPHA
+    passed = p_value > ALPHA
     return Refutation(
         test="placebo_in_time",
         passed=passed,
@@ -151,6 +152,7 @@ def placebo_in_time(block: Block, mixing: FloatArray, weighing: Weighing, *, see
             f"{'no effect before treatment, as it must be' if passed else 'there should be none before treatment'}."
         ),
         p_value=p_value,
+        smallest_p=smallest,
         estimate=effect,
     )
 

@@ -339,9 +339,7 @@ def _left_out(given: int, kept: int) -> tuple[str, ...]:
 def _require_design(panel: Panel, spec: Identification) -> None:
     """Somebody is treated, somebody is not at the same time, and something is seen before."""
     if panel.n_units < 2 and spec.design not in _ALONE:
-        raise TooFewRows(
-            "one unit only.", where=f"column {spec.unit}", advice="A panel design needs units to compare with."
-        )
+        raise TooFewRows("one unit only.", where=f"column {spec.unit}", advice="A panel design needs units to compare with.")
     if spec.treatment_kind == "continuous":
         if np.ptp(panel.treatment) == 0:
             raise NoVariation("the dose is the same in every row.", where=f"column {spec.treatment}", advice="Check how it was built.")

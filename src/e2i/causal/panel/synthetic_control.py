@@ -162,6 +162,7 @@ def _estimate(block: Block, own: FloatArray, found: Inference, *, like: FloatArr
             "pre_rmspe": before,
             "post_rmspe": after,
             "rmspe_ratio": after / max(before, 1e-300),
+            "smallest_p": found.smallest_p,
             "placebo_p_value": rank_p_value(ratio, placebos.ratio),
             "placebos": float(len(placebos.ratio)),
             "placebos_dropped": float(placebos.dropped),

@@ -28,6 +28,8 @@ class Inference:
     interval: tuple[float, float]
     p_value: float
     method: str
+    smallest_p: float = 0.0
+    """the least p-value that so many periods or placebos can give"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,10 @@ def conformal(residuals: Residuals, treated: BoolArray, *, centre: float, unit: 
         _edge(residuals, length, float(grid[inside[-1]]), float(grid[inside[-1] + 1])) if inside[-1] < _GRID - 1 else np.inf,
     )
     return Inference(
-        interval=(float(edges[0]), float(edges[1])), p_value=p_value, method=f"conformal, moving blocks over {len(treated)} periods"
+        interval=(float(edges[0]), float(edges[1])),
+        p_value=p_value,
+        method=f"conformal, moving blocks over {len(treated)} periods",
+        smallest_p=1.0 / len(treated),
     )
 
 
@@ -123,7 +128,8 @@ def placebo_interval(effect: float, pre_rmspe: float, placebos: Placebos) -> Inf
     half = float(statistics[needed - 1]) * pre_rmspe if needed >= 1 else np.inf
     if half > _PERFECT * float(np.abs(placebos.effect).max(initial=abs(effect))):  # placebos that fit perfectly bound nothing
         half = np.inf
-    return Inference(interval=(effect - half, effect + half), p_value=p_value, method=f"placebo in space, rank among {count + 1} units")
+    method = f"placebo in space, rank among {count + 1} units"
+    return Inference(interval=(effect - half, effect + half), p_value=p_value, method=method, smallest_p=1.0 / (1 + count))
 
 
 def unbounded(effect: float) -> Inference:

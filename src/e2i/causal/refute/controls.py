@@ -17,13 +17,21 @@ from e2i.causal.arrays import BoolArray, FloatArray
 from e2i.causal.estimators.doubly_robust import DoublyRobust
 from e2i.causal.refute.ground import Functional, Ground, bent, functional, quick_propensity, sums_by
 from e2i.causal.refute.normal import adjusted_p_values, two_sided
-from e2i.causal.refute.refits import enough_for_control
-from e2i.causal.refute.witness import NO_TIE, NO_WITNESS, TOO_FEW, goes_with, untested
+from e2i.causal.refute.refits import MINIMUM_CONTROL_ROWS, enough_for_control
+from e2i.causal.refute.witness import (
+    FOLLOWS,
+    NO_TIE,
+    NO_WITNESS,
+    TOO_FEW,
+    copies_of,
+    decided_by_treatment,
+    goes_with,
+    is_treatment,
+    untested,
+)
 from e2i.domain.evidence import Refutation
 
 FAMILY_LEVEL = 0.05
-_SAME = 0.98
-"""squared correlation above which a covariate is the placebo outcome under another name"""
 _CLAIM_SHARE = 0.5
 _QUIET_SD = 0.25
 _SMALL = 1e-4
@@ -129,23 +137,34 @@ def _meets_treatment(ground: Ground, values: FloatArray) -> bool:
 
 
 def _silent(ground: Ground) -> tuple[Refutation, ...]:
-    """Controls that could see no hidden bias, in words."""
+    """Controls that could see no hidden bias, and those that are treatment under another name, in words."""
     sample = ground.sample
     kinds = {"negative_control": sample.negative_controls, "pre_period_placebo": sample.pre_outcomes}
-    exposures = ground.sample.negative_exposures.items()
-    alone = tuple(untested(f"negative_exposure:{name}", NO_TIE) for name, values in exposures if not _meets_treatment(ground, values))
-    return alone + tuple(
-        untested(f"{kind}:{name}", NO_WITNESS if enough_for_control(values, sample.treatment) else TOO_FEW)
-        for kind, given in kinds.items()
-        for name, values in given.items()
-        if not _speaks(ground, values)
-    )
+    mute = {name: why for name, values in sample.negative_exposures.items() if (why := _why_mute(ground, values)) is not None}
+    found = [untested(f"negative_exposure:{name}", why) for name, why in mute.items()]
+    for kind, given in kinds.items():
+        for name, values in given.items():
+            if is_treatment(values, sample.treatment):
+                found.append(decided_by_treatment(f"{kind}:{name}"))
+            elif not _speaks(ground, values):
+                found.append(untested(f"{kind}:{name}", NO_WITNESS if enough_for_control(values, sample.treatment) else TOO_FEW))
+    return tuple(found)
+
+
+def _why_mute(ground: Ground, values: FloatArray) -> str | None:
+    """Why an exposure cannot testify; None where it can."""
+    known = ~np.isnan(values)
+    if known.sum() < MINIMUM_CONTROL_ROWS or np.ptp(values[known]) == 0:
+        return TOO_FEW
+    if not _meets_treatment(ground, values):
+        return NO_TIE
+    return None if _exposure(ground, values) is not None else FOLLOWS
 
 
 def _contrast(ground: Ground, kind: Kind, name: str, values: FloatArray, *, sources: tuple[str, ...] | None = None) -> Contrast:
     """The effect on an outcome, adjusted for all that the estimate adjusts for but the outcome itself."""
     known = ~np.isnan(values)
-    own = _itself(ground, values, known, sources or (name,)) if kind != "negative_control" else frozenset()
+    own = frozenset() if kind == "negative_control" else copies_of(ground.sample.covariates, values, sources or (name,))
     fast = ground.full if not own and known.all() else _without(ground, own, known)
     given = values[known]
     estimate = float(fast.estimates(given))
@@ -163,16 +182,6 @@ def _contrast(ground: Ground, kind: Kind, name: str, values: FloatArray, *, sour
         values=values,
         left_out=own,
     )
-
-
-def _itself(ground: Ground, values: FloatArray, known: BoolArray, sources: tuple[str, ...]) -> frozenset[str]:
-    """Source columns among the covariates that are the outcome under trial, by name or by content."""
-    covariates = ground.sample.covariates
-    matrix = covariates.matrix[known] - covariates.matrix[known].mean(axis=0)
-    centred = values[known] - values[known].mean()
-    total = np.maximum(np.sum(matrix**2, axis=0) * float(centred @ centred), 1e-300)
-    same = (centred @ matrix) ** 2 / total > _SAME
-    return frozenset(source for source, copies in zip(covariates.sources, same, strict=True) if copies or source in sources)
 
 
 def _without(ground: Ground, own: frozenset[str], known: BoolArray) -> Functional:
@@ -194,16 +203,10 @@ def _exposure_contrasts(ground: Ground) -> list[Contrast]:
     sample = ground.sample
     found = []
     for name, values in sample.negative_exposures.items():
-        known = ~np.isnan(values)
-        if known.sum() < 200 or np.ptp(values[known]) == 0 or not _meets_treatment(ground, values):
+        if _why_mute(ground, values) is not None or (left := _exposure(ground, values)) is None:
             continue
-        design = np.column_stack([ground.full.design, sample.treatment, sample.treatment[:, None] * ground.basis[:, 1:]])[known]
-        target = np.column_stack([values[known], ground.residual[known]])
-        solved = np.linalg.lstsq(design.T @ design + 1e-9 * np.eye(design.shape[1]), design.T @ target, rcond=None)[0]
-        exposure, outcome = (target - design @ solved).T
+        (exposure, outcome), known = left, ~np.isnan(values)
         spread = float(exposure @ exposure)
-        if spread < 1e-8 * float(np.sum((values[known] - values[known].mean()) ** 2)):
-            continue
         slope = float(exposure @ outcome) / spread
         influence = np.zeros(len(values))
         influence[known] = len(values) * exposure * (outcome - slope * exposure) / spread
@@ -219,6 +222,17 @@ def _exposure_contrasts(ground: Ground) -> list[Contrast]:
             )
         )
     return found
+
+
+def _exposure(ground: Ground, values: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+    """Exposure and outcome without what covariates, treatment and fitted means explain, on known rows; None where nothing is left."""
+    sample, known = ground.sample, ~np.isnan(values)
+    design = np.column_stack([ground.full.design, sample.treatment, sample.treatment[:, None] * ground.basis[:, 1:]])[known]
+    given = values[known] - values[known].mean()
+    target = np.column_stack([given, ground.residual[known]])
+    solved = np.linalg.lstsq(design.T @ design + 1e-9 * np.eye(design.shape[1]), design.T @ target, rcond=None)[0]
+    exposure, outcome = (target - design @ solved).T
+    return None if float(exposure @ exposure) < 1e-8 * float(given @ given) else (exposure, outcome)
 
 
 def _judge(contrasts: list[Contrast], ground: Ground, *, seed: int) -> list[Judged]:

@@ -26,7 +26,7 @@ _SUBSET_SHARE = 0.8
 _MINIMUM_HALF_ARM = 30
 _MAXIMUM_REFIT_ARM = 5_000
 """more rows cost time and do not make a wrong estimator more visible"""
-_MINIMUM_CONTROL_ROWS = 200
+MINIMUM_CONTROL_ROWS = 200
 
 
 class Estimator(Protocol):
@@ -150,7 +150,7 @@ def enough_for_control(values: FloatArray, treatment: FloatArray) -> bool:
     """At least 200 recorded rows, 30 in each arm, and some variation."""
     known = ~np.isnan(values)
     treated = float(treatment[known].sum())
-    enough = bool(known.sum() >= _MINIMUM_CONTROL_ROWS and min(treated, float(known.sum()) - treated) >= _MINIMUM_HALF_ARM)
+    enough = bool(known.sum() >= MINIMUM_CONTROL_ROWS and min(treated, float(known.sum()) - treated) >= _MINIMUM_HALF_ARM)
     return enough and float(np.nanmin(values)) < float(np.nanmax(values))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
-from e2i.causal.arrays import FloatArray
+from e2i.causal.arrays import BoolArray, FloatArray
+from e2i.causal.encoding import Covariates
 from e2i.domain.evidence import Refutation
 
 NO_WITNESS = (
@@ -13,6 +16,12 @@ NO_WITNESS = (
 )
 NO_TIE = "it does not go with treatment, so it shares no cause with it and would show nothing even if much were hidden."
 TOO_FEW = "it hardly varies or has hardly any values."
+DETERMINED = "a follow-up of treatment or another name for it: treatment alone decides it, although treatment cannot move it."
+FOLLOWS = "treatment and the confounders determine it, so nothing of it is left to compare."
+_NOTHING = 1e-9
+"""share of a column's size below which rounding is all that is left"""
+_SAME = 0.98
+"""squared correlation above which a covariate is the placebo outcome under another name"""
 _LEVEL = 3.5
 """standard errors of a correlation"""
 _WEAKEST = 0.10
@@ -31,17 +40,8 @@ def goes_with(values: FloatArray, others: FloatArray, treatment: FloatArray) -> 
     known = ~np.isnan(values)
     if known.sum() < 4 or np.ptp(values[known]) == 0:
         return False
-    codes = treatment[known]
-    arms = np.unique(codes)
-    if len(arms) <= 12:
-        base = (codes[:, None] == arms).astype(np.float64)
-    else:
-        base = np.column_stack([np.ones(len(codes)), (codes - codes.mean()) / codes.std()])
-    both = np.column_stack([values[known], others[known]])
-    both = both - both.mean(axis=0)
-    left = both - base @ np.linalg.lstsq(base, both, rcond=None)[0]
+    left, alive = _beyond_treatment(np.column_stack([values[known], others[known]]), treatment[known])
     size = np.sqrt(np.sum(left**2, axis=0))
-    alive = size > 1e-9 * np.maximum(np.sqrt(np.sum(both**2, axis=0)), 1e-300)
     if not alive[0]:
         return False
     ties = np.abs(left[:, 0] @ left[:, 1:]) / np.maximum(size[0] * size[1:], 1e-300)
@@ -49,7 +49,58 @@ def goes_with(values: FloatArray, others: FloatArray, treatment: FloatArray) -> 
     return strongest >= max(_WEAKEST, _LEVEL / float(np.sqrt(known.sum())))
 
 
+def is_treatment(values: FloatArray, treatment: FloatArray) -> bool:
+    """Whether a control varies, and treatment alone decides how: the loudest alarm of all, though no standard error can be formed.
+
+    Parameters
+    ----------
+    values : shape (n,), NaN where missing
+    treatment : shape (n,), 0/1, a dose or the number of a level
+    """
+    known = ~np.isnan(values)
+    if known.sum() < 4 or np.ptp(values[known]) == 0 or np.ptp(treatment[known]) == 0:
+        return False
+    return not _beyond_treatment(values[known, None], treatment[known])[1][0]
+
+
+def _beyond_treatment(columns: FloatArray, treatment: FloatArray) -> tuple[FloatArray, BoolArray]:
+    """Columns (n, m) with treatment (arms, levels, or a dose's line) taken out, and which of them have anything left."""
+    arms = np.unique(treatment)
+    if len(arms) <= 12:
+        base = (treatment[:, None] == arms).astype(np.float64)
+    else:
+        base = np.column_stack([np.ones(len(treatment)), (treatment - treatment.mean()) / treatment.std()])
+    both = columns - columns.mean(axis=0)
+    left = both - base @ np.linalg.lstsq(base, both, rcond=None)[0]
+    alive: BoolArray = np.sqrt(np.sum(left**2, axis=0)) > _NOTHING * np.maximum(np.sqrt(np.sum(both**2, axis=0)), 1e-300)
+    return left, alive
+
+
+def decided_by_treatment(test: str) -> Refutation:
+    """The alarm of `is_treatment` in words."""
+    name = test.partition(":")[2]
+    return Refutation(test=test, passed=False, detail=f"`{name}` is {DETERMINED}", p_value=0.0)
+
+
 def untested(test: str, why: str) -> Refutation:
     """A control that could not be used: told, and it proves nothing."""
     kind, _, name = test.partition(":")
     return Refutation(test=f"untested_{kind}:{name}", passed=True, detail=f"`{name}` could not be tested: {why}", is_reported_only=True)
+
+
+def copies_of(covariates: Covariates, values: FloatArray, names: Collection[str]) -> frozenset[str]:
+    """Source columns among the covariates that are the outcome under trial, by name or by content.
+
+    Adjusted for itself, an outcome shows no effect whatever is hidden.
+
+    Parameters
+    ----------
+    values : shape (n,), NaN where missing
+    names : columns that the outcome is made of
+    """
+    known = ~np.isnan(values)
+    matrix = covariates.matrix[known] - covariates.matrix[known].mean(axis=0)
+    centred = values[known] - values[known].mean()
+    total = np.maximum(np.sum(matrix**2, axis=0) * float(centred @ centred), 1e-300)
+    same = (centred @ matrix) ** 2 / total > _SAME
+    return frozenset(source for source, is_copy in zip(covariates.sources, same, strict=True) if is_copy or source in names)

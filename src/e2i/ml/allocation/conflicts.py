@@ -69,9 +69,7 @@ def _enough(problem: Problem, spec: AllocationSpec) -> float:
     return 100.0 * max(asked)
 
 
-def _member(
-    problem: Problem, spec: AllocationSpec, by_row: dict[str, Row], names: list[str], name: str, *, words: str
-) -> ConflictMember:
+def _member(problem: Problem, spec: AllocationSpec, by_row: dict[str, Row], names: list[str], name: str, *, words: str) -> ConflictMember:
     if name in by_row:
         give = _row_gives(problem, spec, by_row, names, name)
         return ConflictMember(constraint=name, words=words, must_give=give, unit=by_row[name].unit)

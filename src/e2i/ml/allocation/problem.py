@@ -57,9 +57,7 @@ class Problem:
         return replace(
             self,
             names=tuple(self.names[place] for place in index),
-            curves=replace(
-                curves, coefficient=curves.coefficient[index], scale=curves.scale[index], exponent=curves.exponent[index]
-            ),
+            curves=replace(curves, coefficient=curves.coefficient[index], scale=curves.scale[index], exponent=curves.exponent[index]),
             coefficient_low=None,
             coefficient_high=None,
             shared=self.shared[index],

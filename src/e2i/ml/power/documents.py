@@ -45,8 +45,6 @@ def analysis_study(draft: Draft, *, name: str) -> str:
     covariates = list(dict.fromkeys([*spec.covariates, *spec.strata, *history]))
     if covariates and not is_panel:
         effect["confounders"] = covariates
-    if history:
-        effect["pre_outcomes"] = history
     if spec.negative_controls:
         effect["negative_controls"] = list(spec.negative_controls)
     if draft.design == "cluster_rct":

@@ -1,0 +1,56 @@
+"""What the page says about checks and tests of an effect, apart from its numbers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import report_samples
+
+from e2i.domain.evidence import Hazard, Refutation, VerdictName
+from e2i.domain.report import ReportEvidence
+from e2i.reporting.html import render
+
+UNTESTED = Refutation(
+    test="untested_negative_control:nrx_other",
+    passed=True,
+    detail="`nrx_other` could not be tested: it hardly varies.",
+    is_reported_only=True,
+)
+HAZARDS = (
+    Hazard(code="two_scales", action="review", text="the values of `nrx` fall into two groups.", remedy="Bring them to one unit."),
+    Hazard(code="note", action="warn", text="3 columns were left out."),
+)
+
+
+def page(folder: Path, verdict: VerdictName = "proceed") -> str:
+    report, _ = report_samples.complete(folder)
+    report = replace(report, effect=report_samples.effect(verdict))
+    assert report.effect is not None
+    finding = report.effect.finding
+    finding = replace(finding, refutations=(*finding.refutations, UNTESTED), hazards=HAZARDS)
+    report = replace(report, effect=replace(report.effect, finding=finding), derived={"high": "decile >= 8"})
+    return render(report.to_dict(), ReportEvidence())
+
+
+def test_what_could_not_be_tested_stands_apart_from_the_tests_that_passed(tmp_path: Path) -> None:
+    html = page(tmp_path)
+    table, _, rest = html.partition("What could not be tested")
+    assert "it hardly varies" not in table
+    assert "<strong>Negative control: NRx other.</strong>" in rest
+    assert "What could not be tested" not in render(report_samples.complete(tmp_path)[0].to_dict(), ReportEvidence())
+
+
+def test_checks_carry_what_they_do_and_notes_are_no_warnings(tmp_path: Path) -> None:
+    checks = page(tmp_path).partition("What the checks of the data said")[2]
+    assert re.search(r'class="chip warn">Review</span> <div><strong>Two scales\.</strong>', checks)
+    assert "<li>3 columns were left out.</li>" in checks
+    assert "3 columns were left out" not in page(tmp_path, "block")
+
+
+def test_derived_columns_stand_in_the_lineage_with_their_expressions(tmp_path: Path) -> None:
+    html = page(tmp_path)
+    assert "Derived column <code>high</code></th><td><code>decile &gt;= 8</code>" in html
+    report, _ = report_samples.complete(tmp_path)
+    assert report.to_dict()["lineage"]["derived"] is None
