@@ -13,6 +13,7 @@ from typing import Literal
 from e2i.causal.hazards import Concern
 from e2i.causal.specification import disagreement, disagreement_beside
 from e2i.domain.disclosure import visible
+from e2i.domain.effect_report import tells_estimate
 from e2i.domain.evidence import BalanceRow, Effect, Hazard, Overlap, Refutation, SpecificationPoint, Verdict
 
 SMD_REVIEW, SMD_BLOCK = 0.10, 0.25
@@ -90,9 +91,10 @@ def weigh(effect: Effect, evidence: Evidence) -> Verdict:
         *disagreement_beside(effect, evidence.alternatives),
     ]
     blocking = tuple(dict.fromkeys(concern.text for concern in found if concern.severity == "block"))
-    reviewing = tuple(dict.fromkeys(concern.text for concern in found if concern.severity == "review"))
     if blocking:
-        return Verdict(name="block", reasons=(*blocking, *reviewing))
+        others = dict.fromkeys(concern.without_estimate or concern.text for concern in found if concern.severity == "review")
+        return Verdict(name="block", reasons=(*blocking, *others))
+    reviewing = tuple(dict.fromkeys(concern.text for concern in found if concern.severity == "review"))
     if reviewing:
         return Verdict(name="review", reasons=reviewing)
     passed = ", ".join(dict.fromkeys(_title(refutation).lower() for refutation in judged))
@@ -193,12 +195,10 @@ def _about_refutations(judged: Sequence[Refutation]) -> list[Concern]:
     for refutation in judged:
         if refutation.passed:
             continue
-        p_value = refutation.p_value
-        is_clear = (
-            p_value is None or not p_value >= _BEYOND_DOUBT or (refutation.smallest_p is not None and p_value <= refutation.smallest_p)
-        )
-        severity: Literal["block", "review"] = "block" if _kind(refutation) in _BLOCKING and is_clear else "review"
-        found.append(Concern(severity=severity, text=f"{_title(refutation)} failed. {refutation.detail}"))
+        severity: Literal["block", "review"] = "block" if _kind(refutation) in _BLOCKING and _is_clear(refutation) else "review"
+        failed = f"{_title(refutation)} failed."
+        brief = failed if tells_estimate(refutation.test) else None
+        found.append(Concern(severity=severity, text=f"{failed} {refutation.detail}", without_estimate=brief))
     return found
 
 

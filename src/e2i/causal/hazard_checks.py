@@ -72,7 +72,8 @@ def coding(table: Table) -> Iterator[Hazard]:
 def confounders_as_text(table: Table) -> Iterator[Hazard]:
     """Numbers that a stray word or a mark of thousands has turned into text, and so into many levels that hardly adjust.
 
-    Text with leading zeros is meant as text: 02139 is a place. Where nearly every value is its own, `encode` refuses the column.
+    Text with leading zeros or digits of one length is meant as text: 02139 and 101 are places. Where nearly every
+    value is its own, `encode` refuses the column.
     """
     for name in table.confounders:
         series = table.frame[name]
@@ -80,7 +81,8 @@ def confounders_as_text(table: Table) -> Iterator[Hazard]:
         if series.dtype not in (pl.String, pl.Categorical, pl.Enum) or not _LEVELS < known.n_unique() <= 0.5 * len(known):
             continue
         plain = known.cast(pl.String).str.replace_all(r"[\s,$€%]", "")
-        if plain.str.contains(r"^0\d").any():
+        is_code = plain.str.contains(r"^\d+$").all() and plain.str.len_chars().n_unique() == 1
+        if plain.str.contains(r"^0\d").any() or is_code:
             continue
         share = float(plain.cast(pl.Float64, strict=False).is_not_null().mean())  # type: ignore[arg-type]
         if share > _NUMBERS:

@@ -16,6 +16,7 @@ _CARRIES, _CARRIES_ALL = 0.5, 0.95
 _CODES = (7, 8, 9, 77, 88, 97, 98, 99, 777, 888, 997, 998, 999, 7777, 8888, 9999, 99999)
 """what questionnaires and registers write for "unknown", also with a minus; 7 and 8 only with one"""
 _CODE_SHARE, _CODE_ROWS = 0.005, 5
+_FEW_LEVELS, _STEPS_APART = 12, 3.0
 
 
 def scale(table: Table) -> Iterator[Hazard]:
@@ -58,9 +59,13 @@ def _finite(table: Table, names: tuple[str, ...]) -> dict[str, FloatArray]:
 def missing_codes(values: FloatArray) -> FloatArray:
     """Codes such as 9, 99 or -999 that lie outside all others by half of their range or more, each in 0.5 % of rows and 5 rows or more.
 
+    Among few values a code must also be three of their steps away: doses of 0, 3, 6 and 9 have no code.
+
     >>> missing_codes(np.array([0.0, 1.0, 1.0, 0.0] + 5 * [9.0])).tolist()
     [9.0]
     >>> missing_codes(np.array([5.0, 7.0, 8.0] + 5 * [9.0])).tolist()
+    []
+    >>> missing_codes(np.array([0.0, 3.0, 6.0] + 5 * [9.0])).tolist()
     []
     """
     codes = np.array([*(-code for code in _CODES), *(code for code in _CODES if code > 8)], dtype=np.float64)
@@ -71,8 +76,10 @@ def missing_codes(values: FloatArray) -> FloatArray:
     low, high = float(others.min()), float(others.max())
     found_codes, counts = np.unique(values[is_code], return_counts=True)
     outside = np.maximum(low - found_codes, found_codes - high)
+    levels = np.unique(others)
+    step = float(np.diff(levels).max()) if 1 < len(levels) <= _FEW_LEVELS else 0.0
     codes_found: FloatArray = found_codes[
-        (outside >= 0.5 * (high - low)) & (high > low) & (counts >= max(_CODE_ROWS, _CODE_SHARE * len(values)))
+        (outside >= max(0.5 * (high - low), _STEPS_APART * step)) & (high > low) & (counts >= max(_CODE_ROWS, _CODE_SHARE * len(values)))
     ]
     return codes_found
 

@@ -77,6 +77,8 @@ class Concern:
 
     severity: Literal["review", "block"]
     text: str
+    without_estimate: str | None = None
+    """what is said instead where the estimate is withheld and the text would tell it"""
 
 
 def validate(frame: pl.DataFrame, spec: EffectSpec, *, unit: str | None = None) -> tuple[Hazard, ...]:

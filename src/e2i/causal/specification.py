@@ -152,8 +152,8 @@ def _first_clash(points: Sequence[SpecificationPoint]) -> list[Concern]:
             opposite = one.low * one.high > 0 and other.low * other.high > 0 and one.estimate * other.estimate < 0
             if gap > _DISAGREEMENT or opposite:
                 text = (
-                    f"unreliable: {other.estimator} gives {other.estimate:.4g} and {one.estimator} {one.estimate:.4g}"
-                    f"{', with opposite signs' if opposite else ''} ({gap:.1f} pooled standard errors apart)."
+                    f"unreliable: {other.estimator} and {one.estimator} are {gap:.1f} pooled standard errors apart"
+                    f"{', with opposite signs' if opposite else ''}."
                 )
                 return [Concern(severity="block", text=text)]
     return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from e2i.domain.effect_report import untested
+from e2i.domain.effect_report import tells_estimate, untested
 
 if TYPE_CHECKING:
     from e2i.domain.evidence import CausalFinding, Effect, Hazard, Refutation
@@ -72,7 +72,7 @@ def _test(item: Refutation, *, is_withheld: bool) -> str:
     name = untested(item.test)
     if name is not None:
         return f"Untested  {name}: {item.detail}"
-    detail = "withheld with the estimate" if is_withheld and item.passed else item.detail
+    detail = "withheld with the estimate" if is_withheld and (item.passed or tells_estimate(item.test)) else item.detail
     return f"Test      {'told  ' if item.is_reported_only else 'passed' if item.passed else 'FAILED'} {item.test}: {detail}"
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
-from e2i.data.frames import column_kind, pick_columns
+from e2i.data.frames import column_kind, pick_columns, plain_types, reader_reason
 from e2i.data.nearest import did_you_mean, listed
 from e2i.errors import SchemaMismatch
 
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from e2i.ports.data import Snapshot
+
+_REACHES_OUT = re.compile(
+    r"\(\s*(select|from|table|with|values)\b|\b(read|scan)_\w+[\"`\]]?\s*\(|\bnow[\"`\]]?\s*\("
+    r"|\b(current_(date|time|timestamp)|localtime(stamp)?)\b|/\*|--.*[\r\n]",
+    re.IGNORECASE,
+)
+"""A sub-query, a reader, the clock, or a comment, which could hide one of them. Polars opens the file while it parses, so this comes first,
+and it looks at the raw text, so that no quote hides anything."""
 
 
 class Loadable(Protocol):
@@ -58,8 +67,8 @@ class DerivedTable:
 def with_derived(frame: pl.DataFrame, derive: Mapping[str, str]) -> pl.DataFrame:
     """The frame with one more column per expression, in order; a later one may use an earlier one.
 
-    What an expression cannot say of a row because a value is missing stays missing. The parser knows expressions only: no statement,
-    no other table, no file.
+    What an expression cannot say of a row because a value is missing stays missing, and so is what is no number (0/0). Expressions only:
+    no statement, no other table, no file, no clock.
 
     >>> with_derived(pl.DataFrame({"quantity": [0, 3, None]}), {"buys": "quantity > 0"})["buys"].to_list()
     [False, True, None]
@@ -77,18 +86,22 @@ def with_derived(frame: pl.DataFrame, derive: Mapping[str, str]) -> pl.DataFrame
         _check_columns(parsed.meta.root_names(), frame.columns, where)
         try:
             frame = frame.with_columns(parsed.alias(name))
+            frame = frame.with_columns(plain_types(frame.lazy().select(name)).collect())
         except pl.exceptions.PolarsError as error:
             advice = "Look at the types of its columns: text is compared with quoted text, numbers with numbers."
-            raise SchemaMismatch(f"`{text}` fails: {_first_line(error)}.", where=where, advice=advice) from error
+            raise SchemaMismatch(f"`{text}` fails: {reader_reason(error)}.", where=where, advice=advice) from error
     return frame
 
 
 def _parsed(text: str, where: str) -> pl.Expr:
+    if _REACHES_OUT.search(text):
+        advice = "Write one expression over columns of the data, without comments."
+        raise SchemaMismatch(f"`{text}` names another table, a file or the clock.", where=where, advice=advice)
     try:
         return pl.sql_expr(text)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, OSError) as error:
         advice = "Write one expression over columns, such as `quantity > 0` or `program = 'yes'`."
-        raise SchemaMismatch(f"`{text}` is no expression: {_first_line(error)}.", where=where, advice=advice) from error
+        raise SchemaMismatch(f"`{text}` is no expression: {reader_reason(error)}.", where=where, advice=advice) from error
 
 
 def _check_columns(named: Sequence[str], present: Sequence[str], where: str) -> None:
@@ -98,7 +111,3 @@ def _check_columns(named: Sequence[str], present: Sequence[str], where: str) -> 
         if column not in present:
             advice = did_you_mean(column, present) or f"The columns are {listed(present)}. Text stands in single quotes: 'yes'."
             raise SchemaMismatch(f"there is no column `{column}`.", where=where, advice=advice)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from e2i.data.csv_scan import BLOCK, inspect_csv
-from e2i.data.frames import column_kind, iso_dates, pick_columns, plain_text, plain_types
+from e2i.data.frames import column_kind, iso_dates, pick_columns, plain_text, plain_types, reader_reason
 from e2i.data.nearest import did_you_mean
 from e2i.data.unpack import PACKED, inner_suffix, unpacked
 from e2i.errors import BackendRejected, LeakageFound, NotFound, SchemaMismatch, TooFewRows
@@ -104,9 +104,10 @@ class FileTable:
 
     def unreadable(self, error: Exception) -> SchemaMismatch:
         """A reader's complaint as ours."""
-        reason = str(error).strip().splitlines()[0].rstrip(".")
         kind = inner_suffix(self.path).lstrip(".")
-        return SchemaMismatch(f"this cannot be read as {kind}: {reason}.", where=self.where, advice="Is the file whole? Export it again.")
+        return SchemaMismatch(
+            f"this cannot be read as {kind}: {reader_reason(error)}.", where=self.where, advice="Is the file whole? Export it again."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

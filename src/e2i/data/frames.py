@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,17 @@ def column_kind(dtype: pl.DataType) -> str:
     if dtype == pl.Date:
         return "date"
     return "datetime" if isinstance(dtype, pl.Datetime) else "other"
+
+
+def reader_reason(error: Exception) -> str:
+    """The first line of a reader's complaint, without the values and counts of cells that Polars adds to it.
+
+    >>> reader_reason(ValueError("conversion failed in column 't' for 3 out of 3 values: ['a']"))
+    "conversion failed in column 't'"
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    first = re.sub(r"could not parse `.*?` as", "could not parse a value as", lines[0])
+    return first.split(" for ")[0].rstrip(".")
 
 
 def plain_types(rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -95,7 +107,7 @@ def plain_text(rows: pl.LazyFrame, *, has_decimal_comma: bool) -> pl.LazyFrame:
     """Text columns of a csv that are TRUE and FALSE become booleans, and numbers with a decimal comma become numbers.
 
     `has_decimal_comma` allows the comma: the file separates values by something else. Where every comma has three digits behind it, it
-    may part thousands instead, and the column stays text.
+    may part thousands instead, and the column stays text. Among numbers, blanks and a lone sign mean missing.
     """
     texts = [name for name, dtype in rows.collect_schema().items() if dtype == pl.String]
     if not texts:
@@ -104,7 +116,7 @@ def plain_text(rows: pl.LazyFrame, *, has_decimal_comma: bool) -> pl.LazyFrame:
     tests += [pl.col(name).is_not_null().any().alias(f"known:{name}") for name in texts]
     for name in texts if has_decimal_comma else ():
         text = pl.col(name).str.strip_chars()
-        tests.append(text.str.contains(r"^[-+]?\d*(,\d+)?$").all().alias(f"number:{name}"))
+        tests.append(text.str.contains(r"^[-+]?(\d+(,\d+)?|,\d+)?$").all().alias(f"number:{name}"))
         tests.append((text.str.contains(",", literal=True) & ~text.str.contains(r",\d{3}$")).any().alias(f"comma:{name}"))
     seen = rows.select(tests).collect(engine="streaming").row(0, named=True)
     casts = []
@@ -112,7 +124,7 @@ def plain_text(rows: pl.LazyFrame, *, has_decimal_comma: bool) -> pl.LazyFrame:
         if seen[f"known:{name}"] and seen[f"truth:{name}"]:
             casts.append(pl.col(name).str.to_lowercase() == "true")
         elif has_decimal_comma and seen[f"number:{name}"] and seen[f"comma:{name}"]:
-            casts.append(pl.col(name).str.strip_chars().str.replace(",", ".", literal=True).cast(pl.Float64))
+            casts.append(pl.col(name).str.strip_chars().str.replace(",", ".", literal=True).cast(pl.Float64, strict=False))
     return rows.with_columns(casts) if casts else rows
 
 

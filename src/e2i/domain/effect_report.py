@@ -9,6 +9,18 @@ from e2i.domain.disclosure import SMALL_CELL, number, numbers, visible, visible_
 from e2i.domain.evidence import BalanceRow, CausalFinding, Effect, PeriodEffect, Refutation, SpecificationPoint, VerdictName
 
 _UNTESTED = "untested_"
+_TELLS_ESTIMATE = frozenset(
+    (
+        "bias_bound",
+        "drift_robustness",
+        "random_common_cause",
+        "subset_stability",
+        "bootstrap",
+        "confounder_benchmarks",
+        "covariate_timing",
+        "parallel_trends",
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +63,15 @@ class EffectSummary:
             "path": [asdict(point) for point in finding.path] or None,
             "donor_weights": numbers(finding.weights),
         }
+
+
+def tells_estimate(test: str) -> bool:
+    """Whether the words of a test give the estimate away, failed or passed.
+
+    >>> tells_estimate("bias_bound"), tells_estimate("negative_control:nrx_other")
+    (True, False)
+    """
+    return test.partition(":")[0] in _TELLS_ESTIMATE
 
 
 def untested(test: str) -> str | None:

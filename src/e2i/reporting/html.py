@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2i.domain.disclosure import SMALL_CELL
-from e2i.domain.effect_report import untested
+from e2i.domain.effect_report import tells_estimate, untested
 from e2i.domain.quality import GATE_SCORE
 from e2i.domain.report import ReportEvidence, StudyReport
 from e2i.errors import StorageError
@@ -112,6 +112,7 @@ def render(content: dict[str, Any], evidence: ReportEvidence) -> str:
     environment.filters["plain"] = plain_name
     environment.filters["prose"] = _prose
     environment.tests["untested"] = environment.globals["untested"] = untested
+    environment.globals["tells_estimate"] = tells_estimate
     environment.globals["num"] = _Numbers(content).markup
     drawn, missing = figures(content, evidence)
     diagnostics = in_order((content["effect"] or {}).get("diagnostics"), DIAGNOSTICS)

@@ -163,6 +163,15 @@ def test_an_interval_without_end_is_not_waved_through() -> None:
     assert weigh(open_end, Evidence(refutations=passing("pre_trend"))).name == "review"
 
 
+def test_a_blocked_estimate_is_not_told_by_the_reasons_beside() -> None:
+    bound = Refutation(test="bias_bound", passed=False, detail="more than the half of the effect that is allowed (0.352).")
+    blocked = weigh(PANEL, Evidence(refutations=(failing("pre_trend"), bound)))
+    assert blocked.name == "block"
+    assert "Bias bound failed." in blocked.reasons
+    assert not any("0.352" in reason for reason in blocked.reasons)
+    assert "0.352" in weigh(PANEL, Evidence(refutations=(*passing("pre_trend"), bound))).reasons[0]
+
+
 def test_the_same_reason_is_told_once() -> None:
     twice = (Concern(severity="review", text="odd."),) * 2
     assert weigh(PANEL, Evidence(refutations=passing("pre_trend"), concerns=twice)).reasons == ("odd.",)

@@ -85,6 +85,13 @@ def test_a_code_for_missing_in_a_yes_or_no_column_is_no_number(name: str, code: 
     assert found(frame.with_columns(every(12, pl.lit(code), name)), spec)["missing_code"] == action
 
 
+@pytest.mark.parametrize("doses", [(0, 3, 6, 9), (3, 6, 9), (49, 79, 99)])
+def test_the_highest_of_evenly_spaced_doses_stands_for_itself(doses: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(3)
+    assert missing_codes(rng.choice(doses, 600).astype(float)).size == 0
+    assert missing_codes(np.where(rng.random(600) < 0.05, -99.0, rng.choice(doses, 600))).tolist() == [-99.0]
+
+
 def test_a_few_stray_values_in_a_yes_or_no_treatment_are_told() -> None:
     assert found(binary().with_columns(every(100, pl.lit(2), "t")))["stray_treatment_value"] == "review"
 
@@ -99,6 +106,7 @@ def test_numbers_that_a_word_has_turned_into_text_are_not_adjusted_for_as_groups
     frame = binary().with_columns(a=pl.when(ROW == 7).then(pl.lit("unknown")).otherwise(age))
     assert found(frame)["numbers_as_text"] == "override"
     assert "numbers_as_text" not in found(frame.with_columns(a=pl.format("0{}", age)))  # a code such as ZIP 02139
+    assert "numbers_as_text" not in found(frame.with_columns(a=(101 + ROW % 40).cast(pl.String)))  # territories 101 to 140
     assert "numbers_as_text" not in found(frame.with_columns(a=pl.format("dept {}", age)))
 
 

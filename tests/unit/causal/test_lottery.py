@@ -56,6 +56,15 @@ def test_a_lottery_over_clusters_is_not_blocked_because_rows_of_a_cluster_are_al
     assert blocked == 0
 
 
+def test_few_clusters_that_chance_made_alike_are_no_proof_that_somebody_chose() -> None:
+    regions = np.repeat(np.arange(8), 40)
+    drawn = (np.arange(8) % 2)[regions]
+    noise = np.random.default_rng(1).normal(size=len(regions))
+    frame = pl.DataFrame({"region": regions, "t": drawn, "x0": drawn, "x1": noise, "x2": noise[::-1], "y": drawn + noise})
+    frame = frame.with_columns(x0=pl.col("x0") + 0.01 * pl.Series(noise))
+    assert concerns_about_the_lottery(prepare(frame, identify(SPEC, frame))) == ()
+
+
 def test_clusters_that_somebody_chose_are_no_lottery() -> None:
     finding = analyse(trial(1, bent=5.0), effect=SPEC, seed=1)
     assert finding.verdict.name == "block"

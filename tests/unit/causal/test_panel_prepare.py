@@ -12,6 +12,7 @@ import pytest
 
 from e2i.causal.design import Identification
 from e2i.causal.panel.data import NEVER
+from e2i.causal.panel.periods import read_moments
 from e2i.causal.panel.prepare import make_panel
 from e2i.errors import DataError, E2IError, NotIdentified, NoVariation, SchemaMismatch, TooFewRows
 
@@ -85,6 +86,58 @@ def test_a_cohort_column_in_the_form_of_time_says_the_same_as_the_treatment(kind
 def test_dates_whose_day_and_month_cannot_be_told_apart_are_refused() -> None:
     with pytest.raises(SchemaMismatch, match="order is not sure"):
         make_panel(long(["01/02/2024", "01/03/2024", "01/04/2024", "01/05/2024"]), SPEC)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2Q23", "3Q23", "4Q23", "1Q24"],
+        ["2Q2023", "3Q2023", "4Q2023", "1Q2024"],
+        ["Q2-23", "Q3-23", "Q4-23", "Q1-24"],
+        ["Q2'23", "Q3'23", "Q4'23", "Q1'24"],
+        ["Q223", "Q323", "Q423", "Q124"],
+        ["2Q99", "3Q99", "4Q99", "1Q00"],
+        ["W50-2023", "W51-2023", "W52-2023", "W01-2024"],
+        ["W502023", "W512023", "W522023", "W012024"],
+    ],
+)
+def test_quarters_and_weeks_before_their_year_lie_one_step_apart(times: list[object]) -> None:
+    assert np.diff(read_moments(pl.Series("t", times)).values).tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["11-23", "12-23", "01-24", "02-24"],
+        ["S1 2023", "S2 2023", "S1 2024", "S2 2024"],
+        ["S12023", "S22023", "S12024", "S22024"],
+        ["M11-2023", "M12-2023", "M01-2024", "M02-2024"],
+        ["11.2023", "12.2023", "01.2024", "02.2024"],
+        ["112023", "122023", "012024", "022024"],
+    ],
+)
+def test_text_with_the_year_behind_is_refused_rather_than_sorted_wrongly(times: list[object]) -> None:
+    with pytest.raises(SchemaMismatch, match="order is not sure") as caught:
+        read_moments(pl.Series("t", times))
+    assert "year first" in str(caught.value.advice)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2023-S1", "2023-S2", "2024-S1", "2024-S2"],
+        ["FY23-P11", "FY23-P12", "FY24-P01", "FY24-P02"],
+        ["phase 09 of 24", "phase 10 of 24", "phase 11 of 24", "phase 12 of 24"],
+        ["2023 Week 51", "2023 Week 52", "2024 Week 01", "2024 Week 02"],
+    ],
+)
+def test_text_with_the_year_first_or_with_one_number_keeps_its_order(times: list[object]) -> None:
+    moments = read_moments(pl.Series("t", times))
+    assert (moments.form, moments.values.tolist()) == ("text", [0.0, 1.0, 2.0, 3.0])
+
+
+def test_a_number_that_only_looks_as_if_it_ended_in_a_year_is_a_number() -> None:
+    assert read_moments(pl.Series("t", ["week 12019", "week 12020"])).values.tolist() == [12019.0, 12020.0]
 
 
 def test_months_and_quarters_over_a_new_year_lie_one_step_apart() -> None:

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from e2i.data.sources import LocalFrameSource
+from e2i.data.unpack import unpacked
 from e2i.domain.data_spec import DataSpec
 from e2i.errors import SchemaMismatch
 
@@ -89,3 +90,22 @@ def test_decimal_commas_are_numbers_where_they_cannot_part_thousands(tmp_path: P
 def test_true_and_false_are_truths_however_they_are_written(tmp_path: Path) -> None:
     frame = load(written(tmp_path, "visits.csv", b"r,python,words\nTRUE,True,yes\nFALSE,False,no\n,,\n"))
     assert frame.rows() == [(True, True, "yes"), (False, False, "no"), (None, None, None)]
+
+
+@pytest.mark.parametrize("kind", ["gz", "zip"])
+def test_what_grows_beyond_the_limit_is_refused_while_it_is_unpacked(tmp_path: Path, kind: str) -> None:
+    content = b"a\n" + b"1\n" * 2_000_000
+    path = written(tmp_path, "rows.csv.gz", gzip.compress(content)) if kind == "gz" else archive(tmp_path, "rows.zip", rows__csv=content)
+    with (
+        pytest.raises(SchemaMismatch, match=r"more than 0\.002 GB") as caught,
+        unpacked(path, types=(".csv",), where=path.name, most_bytes=2_000_000),
+    ):
+        pass
+    assert "streamed" in str(caught.value.advice)
+    with unpacked(path, types=(".csv",), where=path.name, most_bytes=len(content)) as whole:
+        assert whole.stat().st_size == len(content)
+
+
+def test_blanks_and_lone_signs_among_decimal_commas_are_missing(tmp_path: Path) -> None:
+    frame = load(written(tmp_path, "sales.csv", b'a;b\n1,5;x\n-;x\n+;x\n" ";x\n-,25;x\n;x\n'))
+    assert frame["a"].to_list() == [1.5, None, None, None, -0.25, None]

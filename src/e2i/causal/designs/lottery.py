@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from e2i.causal.arrays import FloatArray
+from e2i.causal.arrays import FloatArray, IntArray
 from e2i.causal.design import Sample
 from e2i.causal.hazards import Concern
 from e2i.causal.iv.checks import imbalance
@@ -63,4 +63,14 @@ def _p_value(z: float, sample: Sample) -> float:
 
     count = len(sample.outcome) if sample.cluster is None else len(np.unique(sample.cluster))
     # The sum over the root of its squares, as the t statistic of the same products.
-    return float(2.0 * t.sf(z * math.sqrt((count - 1) / max(count - z**2, 1e-9)), count - 1))
+    p_value = float(2.0 * t.sf(z * math.sqrt((count - 1) / max(count - z**2, 1e-9)), count - 1))
+    return p_value if sample.cluster is None else max(p_value, _smallest(sample.treatment, sample.cluster))
+
+
+def _smallest(treatment: FloatArray, cluster: IntArray) -> float:
+    """The least p-value that assignments of whole clusters allow; 0 where treatment varies within clusters."""
+    pairs = np.unique(np.column_stack([cluster, treatment]), axis=0)
+    count = len(np.unique(cluster))
+    if len(pairs) > count:
+        return 0.0
+    return 2.0 / math.comb(count, int(np.unique(pairs[:, 1], return_counts=True)[1].min()))

@@ -22,6 +22,7 @@ from e2i.errors import NotIdentified
 
 Source = Literal["group_time", "two_way"]
 _ROUNDING = 1e-9
+_ENOUGH = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,9 @@ def event_times(
     source : `group_time` averages ATT(g, t) with one base period (Callaway & Sant'Anna 2021, eq. 3.4); `two_way` is the regression
         with a dummy per period, right only when all treated units start together (Sun & Abraham 2021)
 
+    Periods long before treatment that hardly anybody shows (fewer than ten treated units, and fewer than half of the most in any period)
+    are left out: the spread of a single unit cannot be known, and a test would take its luck for a trend.
+
     Raises
     ------
     NotIdentified
@@ -111,12 +115,14 @@ def event_times(
     effects = GroupTime(control=control, method=method, base="universal").effects(panel, spec)
     found = effects.aggregate("dynamic")
     count = np.bincount(np.searchsorted(found.labels, effects.grid.event_time), weights=effects.n_treated, minlength=len(found.labels))
+    reference = _reference(effects.grid.base - effects.grid.first, -1 - spec.anticipation)
+    kept = (found.labels > reference) | (count >= min(_ENOUGH, 0.5 * count.max()))
     return EventTimes(
-        event_time=found.labels,
-        estimate=found.estimate,
-        influence=found.influence,
-        n_treated=count.astype(np.int64),
-        reference=_reference(effects.grid.base - effects.grid.first, -1 - spec.anticipation),
+        event_time=found.labels[kept],
+        estimate=found.estimate[kept],
+        influence=found.influence[:, kept],
+        n_treated=count[kept].astype(np.int64),
+        reference=reference,
         clusters_by_arm=_clusters_by_arm(absorbing(panel)[0]),
     )
 

@@ -36,8 +36,9 @@ def with_jackknife(found: Estimate, panel: Panel, fit: Callable[[Panel], Estimat
         return found
     try:
         estimates = np.array([fit(_without(panel, group)).estimate for group in range(groups)])
-    except (CausalError, DataError):  # one cluster carries an arm or a period alone; other checks tell it
-        return found
+    except (CausalError, DataError):  # one cluster carries an arm or a period alone
+        note = "the jackknife over clusters is not to be had; with so few of them the interval may be too narrow"
+        return replace(found, notes=(*found.notes, note))
     error = float(np.sqrt((groups - 1) / groups * np.sum((estimates - found.estimate) ** 2)))
     if error <= found.standard_error:
         return found

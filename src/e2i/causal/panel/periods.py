@@ -23,8 +23,8 @@ _FORMS: tuple[tuple[str, str], ...] = (
     ("month without zeros", r"^\d{4}[-/]([1-9]|1[0-2])$"),
     ("month's name", rf"^{_NAMED}[-/ ,]*\d{{4}}$|^\d{{4}}[-/ ]?{_NAMED}$"),
     ("compact month", r"^(19|20)\d{2}(0[1-9]|1[0-2])$"),
-    ("quarter", r"^\d{4}[-/ ]?[qQ][1-4]$|^[qQ][1-4][-/ ]?\d{4}$"),
-    ("week", r"^\d{4}-?[wW](0[1-9]|[1-4]\d|5[0-3])$"),
+    ("quarter", r"^\d{4}[-/ ]?[qQ][1-4]$|^[qQ][1-4][-/ ']?(\d{2}|\d{4})$|^[1-4][qQ][-/ ']?(\d{2}|\d{4})$"),
+    ("week", r"^\d{4}-?[wW](0[1-9]|[1-4]\d|5[0-3])$|^[wW](0[1-9]|[1-4]\d|5[0-3])[-/ ]?(19|20)\d{2}$"),
     ("number", r"^[+-]?\d+(\.\d+)?$"),
     ("name and number", r"^[A-Za-z][A-Za-z _-]*\d+$"),
 )
@@ -40,6 +40,9 @@ _PLAIN = {
     "month without zeros": "month",
     "month's name": "month",
 }
+_YEAR_LAST = r"^([A-Za-z][A-Za-z _-]*\d{1,2}|\d{1,2}\.|(0[1-9]|1[0-2]))(19|20)\d{2}$"
+"""S12024, 12.2024 and 012024: read as one number, the next year comes first"""
+_YEAR_MARK = r"(?i)^(fy|cy|y|yr|year)[ _'-]*\d"
 _DAY_FIRST = r"^\d{1,2}\D+\d{1,2}\D+\d{2,4}$|^\d{1,2}\D+\d{4}$"
 _WORDS_FOR_NEVER = ("", "0", "0.0", "never", "none", "inf", "infinity", "nan", "na", "null")
 
@@ -147,7 +150,10 @@ def _by_level(series: pl.Series, *, form: str | None = None) -> Moments:
 
 
 def _levels(levels: pl.Series, given: str | None) -> tuple[FloatArray, str]:
+    hides_year = _hides_year(levels)
     for form, pattern in _FORMS:
+        if hides_year and form in ("number", "name and number"):
+            break
         if levels.str.contains(pattern).all() and (form != "name and number" or _has_one_name(levels)):
             return _read(levels, form), _PLAIN.get(form, form)
     if levels.str.contains(_SLASHES).all():
@@ -155,19 +161,35 @@ def _levels(levels: pl.Series, given: str | None) -> tuple[FloatArray, str]:
         if order is not None:
             return _read(levels, order), order
     templates = levels.str.replace_all(r"\d", "9").unique()
-    if templates.len() > 1 or "9" not in templates[0] or levels.str.contains(_DAY_FIRST).any():
+    is_sure = templates.len() == 1 and "9" in templates[0] and not levels.str.contains(_DAY_FIRST).any() and not hides_year
+    if not is_sure or not _is_largest_first(levels):
         shown = ", ".join(f"`{level}`" for level in levels.head(3).to_list())
         raise SchemaMismatch(
             f"time `{levels.name}` is text whose order is not sure: {shown}.",
             where=f"column {levels.name}",
-            advice="Write dates as 2024-01-31, 2024-01 or 2024Q1, or pad numbers with zeros (week 01, week 10).",
+            advice="Write the year first (2024-01-31, 2024-01, 2024Q1, 2024-W01), or pad numbers with zeros (week 01, week 10).",
         )
     return np.arange(levels.len(), dtype=np.float64), "text"
+
+
+def _hides_year(levels: pl.Series) -> bool:
+    """Whether one number seems to end in a year that varies, as what stands before it does."""
+    varies = levels.str.slice(-4).n_unique() > 1 and levels.str.replace(r"\d{4}$", "").n_unique() > 1
+    return varies and bool(levels.str.contains(_YEAR_LAST).all())
 
 
 def _has_one_name(levels: pl.Series) -> bool:
     """W1, W2 … W10: with one name before all numbers, the numbers are the order."""
     return levels.str.replace(r"[ _-]*\d+$", "").str.to_lowercase().n_unique() == 1
+
+
+def _is_largest_first(levels: pl.Series) -> bool:
+    """Whether the order of the text is that of time: one number varies, or the year is first, by its length or by its name (FY24-P01)."""
+    groups = np.array([re.findall(r"\d+", str(level)) for level in levels.to_list()])
+    varies = np.flatnonzero((groups != groups[0]).any(axis=0))
+    if len(varies) < 2 or len(groups[0, varies[0]]) > len(groups[0, varies[1]]):
+        return True
+    return bool(varies[0] == 0 and levels.str.contains(_YEAR_MARK).all())
 
 
 def _order_of_day_and_month(levels: pl.Series) -> str | None:
@@ -213,15 +235,22 @@ def _month_of(text: str) -> int:
     return _MONTH_NAMES.index(name) + 1
 
 
+def _full_year(digits: str) -> int:
+    """Two digits as POSIX reads them: 69 to 99 are of the last century."""
+    year = int(digits)
+    return year if len(digits) == 4 else year + (1900 if year >= 69 else 2000)
+
+
 def _count(text: str, form: str) -> float:
     if form == "month's name":
         return 12.0 * int(re.sub(r"\D", "", text)) + _month_of(text)
     if form == "week":
         from datetime import date
 
-        year, week = int(text[:4]), int(text[-2:])
+        year, week = (int(text[-4:]), int(text[1:3])) if text[0] in "wW" else (int(text[:4]), int(text[-2:]))
         return float(date.fromisocalendar(year, week, 1).toordinal() // 7)
-    if form == "quarter" and text[0] in "qQ":
-        return 4.0 * int(text[-4:]) + int(text[1])
+    if form == "quarter" and not text[:4].isdigit():
+        digits = re.sub(r"\D", "", text)
+        return 4.0 * _full_year(digits[1:]) + int(digits[0])
     per_year = 4.0 if form == "quarter" else 12.0
     return per_year * int(text[:4]) + int(re.sub(r"\D", "", text[4:]))
