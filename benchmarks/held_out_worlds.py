@@ -1,6 +1,7 @@
 """Worlds that no rule of the gate was made on: other shapes, other noises, other faults than `e2i.causal.worlds`.
 
-Written before they were first run and not changed afterwards; `gate_error_rates.py --held-out` runs them. Each draw knows the effect
+Written before they were first run; since then only the spill-over world names `place`, a role that came later. `gate_error_rates.py
+--held-out` runs them. One rule has seen the panels: see docs/causal-gate.md. Each draw knows the effect
 on its own units, so "misses" is about the interval, not about the draw.
 """
 
