@@ -5,28 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
 import pytest
 
+from allocation_targets import hcps
 from commands import e2i, write
 from e2i.causal.worlds import WORLDS
-
-
-def targets(rows: int) -> pl.DataFrame:
-    rng = np.random.default_rng(0)
-    lift = rng.gamma(2, 3, rows)
-    return pl.DataFrame(
-        {
-            "entity_id": [f"h{i}" for i in range(rows)],
-            "lift": lift,
-            "low": lift * 0.5,
-            "high": lift * 1.6,
-            "scale": rng.uniform(1, 6, rows),
-            "calls": rng.integers(0, 6, rows),
-            "cost": rng.uniform(50, 150, rows),
-        }
-    )
 
 
 @pytest.mark.parametrize("engine", ["process", "local"])
@@ -37,7 +20,7 @@ def test_a_search_over_whole_units_leaves_json_alone_on_standard_output(engine: 
         "cardinality": 50, "minimum_if_selected": 3, "gap_tolerance": 1e-7, "time_limit_s": 3, "draws": 20,
         "response": {"curve": "log", "coefficient": "lift", "scale": "scale"},
     }  # fmt: skip
-    path = write(tmp_path, targets(200), {"name": "calls", "data": {"source": "visits.csv"}, "unit": "entity_id", "allocation": section})
+    path = write(tmp_path, hcps(200), {"name": "calls", "data": {"source": "visits.csv"}, "unit": "entity_id", "allocation": section})
     done = e2i("run", path, "--json", "--quiet", "--engine", engine, home=home)
     assert done.code == 0, done.err
     plan = done.json["allocation"]

@@ -16,6 +16,7 @@ from e2i.causal.estimation import as_effect, refused
 from e2i.causal.gate import Evidence, weigh
 from e2i.causal.panel.compressed import fit_moments, fit_rows, two_way
 from e2i.causal.panel.compressed_paths import Adoption, PeriodCells, Profile, event_path
+from e2i.causal.panel.hazards import ALWAYS_REVIEW
 from e2i.domain.disclosure import counted, visible
 from e2i.domain.evidence import CausalFinding, Hazard, PeriodEffect, Refutation
 from e2i.errors import CausalError, DataError, NotIdentified, NoVariation, SchemaMismatch, TooFewRows
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 _FEW_COMBINATIONS = 100_000
 """different rows up to which equal rows are kept once; beyond it cross products are smaller"""
 _INCOMPLETE = 0.05
-_ALWAYS_REVIEW = 0.20
-"""share of the ever treated above which leaving out the always treated changes whose effect is told, as for panels in memory"""
 _SAMPLE = "Draw a random sample of units into a smaller file and run the same study on it."
 
 
@@ -238,11 +237,11 @@ def _about_the_panel(adoption: Adoption, *, is_dose: bool) -> tuple[Hazard, ...]
     always = int(adoption.treated_from_start)
     if always and not adoption.switches and not is_dose:
         share = always / adoption.treated
-        action, rest = ("review", ": the effect is that of the others") if share > _ALWAYS_REVIEW else ("warn", "")
+        action, rest = ("review", ": the effect is that of the others") if share > ALWAYS_REVIEW else ("warn", "")
         text = f"{counted(always, 'units')} are treated from their first period on and left out{rest}."
         remedy = "Nothing shows them before treatment; add earlier periods to keep them."
         measured = None if visible(always) is None else float(always)
-        found.append(Hazard(code="always_treated", action=action, text=text, remedy=remedy, measured=measured, threshold=_ALWAYS_REVIEW))  # type: ignore[arg-type]
+        found.append(Hazard(code="always_treated", action=action, text=text, remedy=remedy, measured=measured, threshold=ALWAYS_REVIEW))  # type: ignore[arg-type]
     return tuple(found)
 
 

@@ -67,7 +67,7 @@ def from_influence(
     if clusters is None:
         error = float(np.sqrt(np.sum(values**2) / (n * (n - 1))))
         critical, method = _Z, "normal, influence values"
-        p_value = 2.0 * (1.0 - NormalDist().cdf(abs(estimate) / error)) if error > 0 else None
+        p_value = 2.0 * NormalDist().cdf(-abs(estimate) / error) if error > 0 else None
     else:
         from scipy.stats import t
 

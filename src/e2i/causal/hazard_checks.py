@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from e2i.causal.arrays import FloatArray
+from e2i.causal.correlation import squared_correlations
 from e2i.causal.hazard_table import Table, cell, found, numbers, people, refuse
 from e2i.domain.evidence import Hazard
 
@@ -215,7 +216,7 @@ def copies_of_roles(table: Table) -> Iterator[Hazard]:
     for role, target in (("outcome", table.outcome), ("treatment", table.treatment)):
         if target is None or matrix.shape[1] == 0:
             continue
-        for name, share in zip(names, _r2(matrix, target[table.complete]), strict=True):
+        for name, share in zip(names, squared_correlations(matrix, target[table.complete]), strict=True):
             if share > _COPY_R2:
                 remedy = "Adjust only for what was known before treatment." if role == "outcome" else "Take it out of `confounders`."
                 yield refuse(f"confounder_is_{role}", f"`{name}` is a copy of the {role}.", remedy, share, _COPY_R2)
@@ -231,7 +232,7 @@ def copies_of_roles(table: Table) -> Iterator[Hazard]:
             if (
                 known.sum() > 2
                 and np.ptp(values[known]) > 0
-                and (share := float(_r2(values[known][:, None], table.outcome[known])[0])) > _COPY_R2
+                and (share := float(squared_correlations(values[known][:, None], table.outcome[known])[0])) > _COPY_R2
             ):
                 yield refuse("control_is_outcome", f"{role} `{name}` is a copy of the outcome.", "Name the column meant.", share, _COPY_R2)
 
@@ -370,10 +371,3 @@ def two_scales(values: FloatArray) -> float | None:
 
 def _any(table: Table, arm: bool) -> bool:
     return table.arm is not None and bool((table.arm[table.complete] == arm).any())
-
-
-def _r2(matrix: FloatArray, target: FloatArray) -> FloatArray:
-    centred, aim = matrix - matrix.mean(axis=0), target - target.mean()
-    total = np.maximum(np.sum(centred**2, axis=0) * float(aim @ aim), 1e-300)
-    out: FloatArray = (aim @ centred) ** 2 / total
-    return out

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from e2i.causal.arrays import FloatArray, IntArray
+from e2i.causal.correlation import squared_correlations
 from e2i.causal.design import MissingOutcomes, Sample
 from e2i.causal.hazard_checks import (
     assignment,
@@ -149,7 +150,7 @@ def concerns_about_rows(sample: Sample) -> tuple[Concern, ...]:
             )
         )
     concerns += concerns_about_losses(sample)
-    r2 = _r2_by_column(sample, sample.outcome)
+    r2 = squared_correlations(sample.covariates.matrix, sample.outcome)
     for name, value in zip(sample.covariates.names, r2, strict=True):
         if value > _NEAR_COPY_R2:
             concerns.append(
@@ -241,7 +242,7 @@ def _refuse_extreme(outcome: FloatArray) -> None:
 
 def _refuse_copies_of_roles(sample: Sample) -> None:
     for role, target in (("treatment", sample.treatment), ("outcome", sample.outcome)):
-        r2 = _r2_by_column(sample, target)
+        r2 = squared_correlations(sample.covariates.matrix, target)
         if len(r2) == 0 or r2.max() < _COPY_R2:
             continue
         name = sample.covariates.names[int(np.argmax(r2))]
@@ -250,12 +251,3 @@ def _refuse_copies_of_roles(sample: Sample) -> None:
         raise LeakageFound(
             f"`{name}` is a copy of the outcome.", where="effect.confounders", advice="Adjust only for what was known before treatment."
         )
-
-
-def _r2_by_column(sample: Sample, target: FloatArray) -> FloatArray:
-    """Squared correlation of each covariate with a target, shape (k,)."""
-    matrix = sample.covariates.matrix - sample.covariates.matrix.mean(axis=0)
-    centred = target - target.mean()
-    total = np.sum(matrix**2, axis=0) * float(centred @ centred)
-    r2: FloatArray = (centred @ matrix) ** 2 / total
-    return r2

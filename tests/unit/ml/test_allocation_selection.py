@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from allocation_targets import hcps
 from e2i.domain.allocation import AllocationSpec, SegmentResponse
 from e2i.errors import ConfigError, SchemaMismatch
 from e2i.ml.allocation.conflicts import conflict
@@ -18,23 +19,6 @@ from e2i.ml.allocation.optimum import optimise
 from e2i.ml.allocation.plan import allocate
 from e2i.ml.allocation.problem import read
 from e2i.ml.allocation.segment_match import match
-
-
-def hcps(n: int, *, seed: int = 0) -> pl.DataFrame:
-    rng = np.random.default_rng(seed)
-    lift = rng.gamma(2, 3, n)
-    return pl.DataFrame(
-        {
-            "entity_id": [f"h{i}" for i in range(n)],
-            "lift": lift,
-            "low": lift * 0.5,
-            "high": lift * 1.6,
-            "scale": rng.uniform(1, 6, n),
-            "calls": rng.integers(0, 6, n),
-            "cost": rng.uniform(50, 150, n),
-            "region": rng.choice(["east", "west"], n),
-        }
-    )
 
 
 def asked(n: int, **changes: Any) -> AllocationSpec:

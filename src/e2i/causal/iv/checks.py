@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from e2i.causal.arrays import FloatArray, IntArray
+from e2i.causal.correlation import squared_correlations
 from e2i.causal.design import Sample
 from e2i.causal.estimate import Estimate
 from e2i.causal.iv.residuals import Residuals, project_out
@@ -190,7 +191,7 @@ def _copies(sample: Sample) -> list[Hazard]:
         ("treatment", sample.treatment, "instrument_is_treatment"),
         ("outcome", sample.outcome, "instrument_is_outcome"),
     ):
-        for name, r2 in zip(_names(sample), _squared_correlation(sample.instruments, values), strict=True):
+        for name, r2 in zip(_names(sample), squared_correlations(sample.instruments, values), strict=True):
             if r2 >= _COPY_R2:
                 text = f"instrument `{name}` repeats the {role}, so it shares all that confounds it."
                 found.append(_refuse(code, text, "Name an instrument that is not made from it.", measured=r2, threshold=_COPY_R2))
@@ -265,13 +266,6 @@ def _about_agreement(residuals: Residuals) -> list[Hazard]:
     action: Literal["block", "review"] = "block" if p_value < _DISAGREE_BLOCK else "review"
     remedy = "Estimate with each instrument alone and keep those whose exclusion you can defend."
     return [Hazard(code="instruments_disagree", action=action, text=text, remedy=remedy, measured=p_value, threshold=_DISAGREE_REVIEW)]
-
-
-def _squared_correlation(columns: FloatArray, values: FloatArray) -> FloatArray:
-    centred, target = columns - columns.mean(axis=0), values - values.mean()
-    total = np.sum(centred**2, axis=0) * float(target @ target)
-    out: FloatArray = np.divide((target @ centred) ** 2, total, out=np.zeros(columns.shape[1]), where=total > 0)
-    return out
 
 
 def _names(sample: Sample) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from e2i.errors import NoVariation, TooFewRows
 
 _FEW_CLUSTERS, _FEW_TREATED = 10, 5
 _MISSING_REVIEW, _MISSING_GAP = 0.20, 0.05
-_ALWAYS_REVIEW = 0.20
+ALWAYS_REVIEW = 0.20
 """share of the ever treated above which leaving out the always treated changes whose effect is told"""
 _LONG_STEP = 1.75
 """of the usual distance of periods; months and quarters differ by less"""
@@ -167,10 +167,10 @@ def _start(panel: Panel, spec: Identification) -> Iterator[Hazard]:
         yield Hazard(code="treated_before_entry", action="warn", text=text, remedy="They are left out.", measured=_measured(count))
     if (always & ~entered_late).any() and spec.treatment_kind != "on_off":
         count, begun = int((always & ~entered_late).sum()), int((panel.cohort != NEVER).sum())
-        action, rest = ("review", ": the effect is that of the others") if count > _ALWAYS_REVIEW * begun else ("warn", "")
+        action, rest = ("review", ": the effect is that of the others") if count > ALWAYS_REVIEW * begun else ("warn", "")
         text = f"{counted(count, 'units')} of {panel.n_units} are treated from their first period on and left out{rest}."
         remedy = "Nothing shows them before treatment; add earlier periods to keep them."
-        yield _found("always_treated", action, text, remedy, (_measured(count), _ALWAYS_REVIEW))
+        yield _found("always_treated", action, text, remedy, (_measured(count), ALWAYS_REVIEW))
 
 
 def _arms(panel: Panel, spec: Identification) -> Iterator[Hazard]:

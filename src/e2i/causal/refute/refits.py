@@ -7,7 +7,6 @@ estimator is fitted again. The bound on hidden confounding is reported and judge
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from e2i.causal.arrays import FloatArray, IntArray
 from e2i.causal.design import Sample
 from e2i.causal.estimators.doubly_robust import Fit, Propensity
+from e2i.causal.refute.normal import two_sided
 from e2i.domain.evidence import Refutation
 
 _STRATA = 20
@@ -54,7 +54,7 @@ def placebo_treatment(sample: Sample, fit: Fit, propensity: Propensity, *, estim
         for k in range(_REFITS)
     ]
     z = float(sum(refit.estimate / refit.standard_error for refit in fits) / np.sqrt(_REFITS))
-    p_value = _two_sided(z)
+    p_value = two_sided(z)
     passed = p_value >= _LEVEL and tail >= _LEVEL / 2
     shown = ", ".join(f"{refit.estimate:.3g}" for refit in fits)
     return Refutation(
@@ -105,7 +105,7 @@ def subset_stability(sample: Sample, fit: Fit, *, estimator: Estimator, seed: in
         return None
     halves = [_refit(estimator, sample, _some_rows(sample, np.flatnonzero(half), rng), seed=seed) for half in (first, ~first)]
     z = (halves[0].estimate - halves[1].estimate) / float(np.hypot(halves[0].standard_error, halves[1].standard_error))
-    p_value = _two_sided(z)
+    p_value = two_sided(z)
     low, high = _subset_range(fit, rng)
     return Refutation(
         test="subset_stability",
@@ -130,7 +130,7 @@ def negative_control(name: str, values: FloatArray, fit: Fit, *, rows: int, leve
     level : significance, already divided by the number of controls
     """
     z = fit.estimate / fit.standard_error
-    p_value = _two_sided(z)
+    p_value = two_sided(z)
     passed = p_value >= level
     size = abs(fit.estimate) / max(float(np.nanstd(values)), 1e-300)
     ending = "includes zero, as it must." if passed else "should be zero: treated units differ in ways that were not measured."
@@ -203,7 +203,3 @@ def _subset_range(fit: Fit, rng: np.random.Generator) -> tuple[float, float]:
     means = [float(values[rng.permutation(len(values))[:keep]].mean()) for _ in range(1000)]
     low, high = np.quantile(means, [0.025, 0.975])
     return fit.estimate + float(low), fit.estimate + float(high)
-
-
-def _two_sided(z: float) -> float:
-    return 2.0 * (1.0 - NormalDist().cdf(abs(z)))

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import numpy as np
 
 from e2i.causal.arrays import BoolArray, FloatArray
+from e2i.causal.correlation import squared_correlations
 from e2i.causal.encoding import Covariates
 from e2i.domain.evidence import Refutation
 
@@ -99,8 +100,5 @@ def copies_of(covariates: Covariates, values: FloatArray, names: Collection[str]
     names : columns that the outcome is made of
     """
     known = ~np.isnan(values)
-    matrix = covariates.matrix[known] - covariates.matrix[known].mean(axis=0)
-    centred = values[known] - values[known].mean()
-    total = np.maximum(np.sum(matrix**2, axis=0) * float(centred @ centred), 1e-300)
-    same = (centred @ matrix) ** 2 / total > _SAME
+    same = squared_correlations(covariates.matrix[known], values[known]) > _SAME
     return frozenset(source for source, is_copy in zip(covariates.sources, same, strict=True) if is_copy or source in names)
