@@ -83,7 +83,7 @@ def weigh(effect: Effect, evidence: Evidence) -> Verdict:
         *evidence.concerns,
         *_about_hazards(evidence.hazards),
         *([] if effect.estimand == "ATO" else _about_overlap(evidence.overlap)),
-        *([] if evidence.is_randomised else _about_balance(effect, evidence)),
+        *([] if evidence.is_randomised else _about_balance(evidence.balance)),
         *_about_effect(effect, is_dose=evidence.is_dose),
         *_about_refutations(judged),
         *_about_what_is_missing(effect, judged, is_randomised=evidence.is_randomised, is_adjusted=is_adjusted),
@@ -140,10 +140,12 @@ def _about_overlap(overlap: Overlap | None) -> list[Concern]:
     return found
 
 
-def _about_balance(effect: Effect, evidence: Evidence) -> list[Concern]:
-    """Weighted arms that differ more than a tenth of a standard deviation; a block needs a difference that few rows do not explain."""
-    balance = evidence.balance
-    if any(math.isnan(row.smd_after) for row in balance):
+def _about_balance(balance: Sequence[BalanceRow]) -> list[Concern]:
+    """Weighted arms that differ more than a tenth of a standard deviation; a block needs a difference that chance does not explain.
+
+    The largest of k standard normal figures, of either sign, is about √(2 log 2k).
+    """
+    if any(math.isnan(row.smd_after) or math.isnan(row.error_after) for row in balance):
         return [_unmeasured("balance")]
     worst = max(balance, key=lambda row: abs(row.smd_after), default=None)
     if worst is None or abs(worst.smd_after) <= SMD_REVIEW:
@@ -153,15 +155,9 @@ def _about_balance(effect: Effect, evidence: Evidence) -> list[Concern]:
         f"{over} of {len(balance)} covariates stay unbalanced after weighting (|SMD| > {SMD_REVIEW}); "
         f"worst `{worst.covariate}` at {worst.smd_after:+.2f}."
     )
-    left = 1.0 if evidence.overlap is None else max(evidence.overlap.effective_share, _EFFECTIVE_REVIEW)
-    chance = _by_chance(effect, len(balance)) / math.sqrt(left)
-    return [Concern(severity="block" if abs(worst.smd_after) > max(SMD_BLOCK, chance) else "review", text=text)]
-
-
-def _by_chance(effect: Effect, covariates: int) -> float:
-    """Expected largest |SMD| of so many covariates between two random samples of the arms' sizes (maximum of normals)."""
-    error = math.sqrt(1.0 / max(effect.n_treated, 1) + 1.0 / max(effect.n_untreated, 1))
-    return error * math.sqrt(2.0 * math.log(2 * covariates))
+    largest = math.sqrt(2.0 * math.log(2 * len(balance)))
+    is_clear = any(abs(row.smd_after) > max(SMD_BLOCK, largest * row.error_after) for row in balance)
+    return [Concern(severity="block" if is_clear else "review", text=text)]
 
 
 def _about_effect(effect: Effect, *, is_dose: bool) -> list[Concern]:

@@ -1,4 +1,4 @@
-"""Overlap of treated and untreated units, and their likeness after weighting."""
+"""Overlap of treated and untreated units."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from e2i.causal.arrays import FloatArray
 from e2i.causal.design import Average
 from e2i.causal.encoding import Covariates
 from e2i.causal.estimators.doubly_robust import support
-from e2i.domain.evidence import BalanceRow, Overlap
+from e2i.domain.evidence import Overlap
 from e2i.errors import PositivityViolated
 
 MAXIMUM_OUTSIDE = 0.05
@@ -118,27 +118,6 @@ def require_both_arms_in_levels(covariates: Covariates, treatment: FloatArray, e
             where="treatment",
             advice="Leave these groups out of the study and say so in the question.",
         )
-
-
-def balance(
-    covariates: Covariates, treatment: FloatArray, propensity: FloatArray, estimand: Average, *, base: FloatArray | None = None
-) -> tuple[BalanceRow, ...]:
-    """Standardised mean differences before and after weighting, in encoded columns' order; `base` are sampling weights.
-
-    Both are over the pooled standard deviation before weighting (Austin and Stuart 2015).
-    """
-    matrix = covariates.matrix
-    treated, untreated = treatment == 1, treatment == 0
-    pooled = np.sqrt((matrix[treated].var(axis=0, ddof=1) + matrix[untreated].var(axis=0, ddof=1)) / 2.0)
-    pooled = np.where(pooled > 0, pooled, np.inf)
-    weight = weights(treatment, propensity, estimand, base=base)
-    means = [np.average(matrix[arm], axis=0, weights=None if base is None else base[arm]) for arm in (treated, untreated)]
-    before = (means[0] - means[1]) / pooled
-    after = (weight[treated] @ matrix[treated] - weight[untreated] @ matrix[untreated]) / pooled
-    return tuple(
-        BalanceRow(covariate=name, smd_before=float(b), smd_after=float(a))
-        for name, b, a in zip(covariates.names, before, after, strict=True)
-    )
 
 
 def auc(score: FloatArray, label: FloatArray) -> float:

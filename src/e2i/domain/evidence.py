@@ -15,6 +15,8 @@ class BalanceRow:
     covariate: str
     smd_before: float
     smd_after: float
+    error_after: float
+    """standard error of `smd_after`, weights held"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ EFFECT = Effect(
 OVERLAP = Overlap(
     share_outside=0.0, effective_share=0.8, propensity_auc=0.7, bin_edges=(0.0, 1.0), treated_density=(1.0,), untreated_density=(1.0,)
 )
-BALANCE = (BalanceRow(covariate="decile", smd_before=0.6, smd_after=0.02), BalanceRow(covariate="calls", smd_before=0.3, smd_after=-0.03))
+BALANCE = (BalanceRow(covariate="decile", smd_before=0.6, smd_after=0.02, error_after=0.03), BalanceRow(covariate="calls", smd_before=0.3, smd_after=-0.03, error_after=0.03))
 TESTS = tuple(
     Refutation(test=name, passed=True, detail="fine")
     for name in ("placebo_treatment", "subset_stability", "random_common_cause", "negative_control:other", "hidden_confounder_bound")
@@ -48,8 +48,8 @@ def diagnosed(**values: float) -> Effect:
     return replace(EFFECT, diagnostics=EFFECT.diagnostics | values)
 
 
-def balanced(smd: float) -> tuple[BalanceRow, ...]:
-    return (BALANCE[0], replace(BALANCE[1], smd_after=smd))
+def balanced(smd: float, error: float = 0.03) -> tuple[BalanceRow, ...]:
+    return (BALANCE[0], replace(BALANCE[1], smd_after=smd, error_after=error))
 
 
 def test_an_effect_that_survives_everything_may_be_told() -> None:
@@ -62,6 +62,7 @@ def test_an_effect_that_survives_everything_may_be_told() -> None:
     [
         ({"balance": balanced(-0.11)}, "review"),
         ({"balance": balanced(0.26)}, "block"),
+        ({"balance": balanced(0.26, error=0.2)}, "review"),
         ({"refutations": failing("negative_control")}, "block"),
         ({"refutations": failing("placebo_treatment")}, "review"),
         ({"refutations": failing("subset_stability")}, "review"),

@@ -124,7 +124,7 @@ def test_estimators_that_disagree_block() -> None:
 
 
 def test_a_lottery_needs_no_control() -> None:
-    even = tuple(BalanceRow(covariate=f"x{j}", smd_before=0.05, smd_after=0.0) for j in range(10))
+    even = tuple(BalanceRow(covariate=f"x{j}", smd_before=0.05, smd_after=0.0, error_after=0.1) for j in range(10))
     fair = Evidence(refutations=passing("subset_stability"), balance=even, is_randomised=True)
     assert weigh(CROSS, fair).name == "proceed"
 
@@ -143,7 +143,7 @@ WELL = Overlap(share_outside=0.0, effective_share=0.9, propensity_auc=0.6, bin_e
     [
         Evidence(overlap=replace(WELL, share_outside=NAN)),
         Evidence(overlap=replace(WELL, effective_share=NAN)),
-        Evidence(balance=(BalanceRow(covariate="a", smd_before=0.1, smd_after=NAN),)),
+        Evidence(balance=(BalanceRow(covariate="a", smd_before=0.1, smd_after=NAN, error_after=0.1),)),
         Evidence(refutations=(replace(failing("negative_control:other"), p_value=NAN),)),
     ],
     ids=["share outside", "information left", "balance", "p-value"],

@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from e2i.causal.balance import balance
 from e2i.causal.encoding import Covariates
 from e2i.causal.estimators.linear_models import sigmoid
-from e2i.causal.overlap import auc, balance, measure_overlap, require_both_arms_in_levels, require_overlap, weights
+from e2i.causal.overlap import auc, measure_overlap, require_both_arms_in_levels, require_overlap, weights
 from e2i.errors import PositivityViolated
 
 RNG = np.random.default_rng(2)
@@ -22,13 +23,13 @@ def covariates(*columns: np.ndarray) -> Covariates:
 
 @pytest.mark.parametrize("estimand", ["ATE", "ATT"])
 def test_true_weights_balance_what_treatment_depends_on(estimand: str) -> None:
-    (row,) = balance(covariates(X), T, CHANCE, estimand)  # type: ignore[arg-type]
+    (row,) = balance(covariates(X), T, weights(T, CHANCE, estimand))  # type: ignore[arg-type]
     assert row.smd_before > 0.6
     assert abs(row.smd_after) < 0.05
 
 
 def test_useless_weights_leave_the_imbalance_in_the_table() -> None:
-    (row,) = balance(covariates(X), T, np.full(N, 0.5), "ATE")
+    (row,) = balance(covariates(X), T, np.ones(N))
     assert row.smd_after == pytest.approx(row.smd_before)
 
 
@@ -91,3 +92,19 @@ def test_a_level_with_one_arm_only_is_named() -> None:
 def test_a_small_level_with_one_arm_only_is_left_alone() -> None:
     level = (np.arange(N) < 12).astype(float)
     require_both_arms_in_levels(covariates(level), np.where(level == 1, 1.0, T), "ATE")
+
+
+def test_the_error_of_a_balance_row_is_its_spread_over_draws_weights_held() -> None:
+    draws = np.random.default_rng(7).normal(size=(400, 300))
+    arm = (np.arange(300) % 3 == 0).astype(float)
+    weight = np.random.default_rng(8).gamma(2.0, size=300)
+    rows = [balance(covariates(draw), arm, weight)[0] for draw in draws]
+    spread = np.std([row.smd_after for row in rows], ddof=1)
+    assert np.mean([row.error_after for row in rows]) == pytest.approx(spread, rel=0.08)
+
+
+def test_one_far_row_of_a_column_makes_its_difference_uncertain() -> None:
+    noise = np.random.default_rng(9).normal(size=N)
+    noise[np.flatnonzero(T == 1)[0]] = 5_000.0
+    (row,) = balance(covariates(noise), T, np.ones(N))
+    assert abs(row.smd_after) < 2.0 * row.error_after

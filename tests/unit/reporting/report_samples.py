@@ -241,7 +241,7 @@ def effect(verdict="proceed", *, estimate=1.234, standard_error=0.171) -> Effect
             ),
             verdict=Verdict(name=verdict, reasons=reasons),
             overlap=overlap(),
-            balance=tuple(BalanceRow(covariate=name, smd_before=a, smd_after=b) for name, (a, b) in rows.items()),
+            balance=tuple(BalanceRow(covariate=name, smd_before=a, smd_after=b, error_after=0.02) for name, (a, b) in rows.items()),
             refutations=(
                 Refutation(
                     test="placebo_treatment",

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from e2i.causal.arrays import FloatArray
+from e2i.causal.balance import balance
 from e2i.causal.certificate import certify, shape_of_sample
 from e2i.causal.design import Average, Identification, Sample
 from e2i.causal.estimate import Estimate
@@ -23,7 +24,7 @@ from e2i.causal.estimators.overlap_weighted import OverlapWeighted, balance_unde
 from e2i.causal.estimators.ratio import RateRatio
 from e2i.causal.hazards import Concern, concerns_about_rows, copied_share, refuse_hopeless
 from e2i.causal.imputation import DRAWS, Spread, completed, spread, spread_of_controls
-from e2i.causal.overlap import balance, measure_overlap, require_both_arms_in_levels, require_overlap, weights
+from e2i.causal.overlap import measure_overlap, require_both_arms_in_levels, require_overlap, weights
 from e2i.causal.refute.ground import Ground
 from e2i.causal.refute.normal import two_sided
 from e2i.causal.refute.suite import refute_ground
@@ -52,7 +53,7 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
         if not is_ato:  # overlap weights ask less of the data, and refuse by themselves
             require_overlap(overlap, propensity=propensity.mean, estimand=estimand)
     except PositivityViolated as error:
-        table = balance(sample.covariates, sample.treatment, propensity.mean, estimand, base=sample.weights)
+        table = _under_inverse_weights(sample, propensity.mean, estimand)
         return replace(refused(error, hazards=hazards, reasons=told_reasons(identification)), overlap=overlap, balance=table)
     fit = doubly_robust(features, sample.outcome, sample.treatment, propensity=propensity, estimand=estimand, seed=seed)
     means = {"untreated": fit.untreated_mean, "treated": fit.treated_mean}
@@ -128,8 +129,12 @@ def _likeness(sample: Sample, identification: Identification, nuisances: Nuisanc
         return balance_of_pairs(sample.covariates, sample.treatment, Matched().pair(sample, seed=seed)[0])
     if identification.estimand == "ATO":
         return balance_under_overlap(sample, nuisances)
-    chance = nuisances.propensity.mean
-    return balance(sample.covariates, sample.treatment, chance, identification.average, base=sample.weights)
+    return _under_inverse_weights(sample, nuisances.propensity.mean, identification.average)
+
+
+def _under_inverse_weights(sample: Sample, chance: FloatArray, estimand: Average) -> tuple[BalanceRow, ...]:
+    weight = weights(sample.treatment, chance, estimand, base=sample.weights)
+    return balance(sample.covariates, sample.treatment, weight, base=sample.weights)
 
 
 def _concerns(sample: Sample, main: Estimate) -> tuple[Concern, ...]:

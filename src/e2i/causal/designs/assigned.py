@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from e2i.causal.balance import balance
 from e2i.causal.design import Identification, Sample
 from e2i.causal.designs.controls import placebo_outcomes
 from e2i.causal.designs.lottery import concerns_about_the_lottery
@@ -13,7 +14,6 @@ from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, certificate_of_sample, told_reasons
 from e2i.causal.estimators.unadjusted import DifferenceInMeans, RegressionAdjusted
 from e2i.causal.hazards import Concern, concerns_about_losses, concerns_about_rows
-from e2i.causal.overlap import balance
 from e2i.domain.evidence import Hazard, Refutation
 from e2i.errors import TooFewRows
 
@@ -22,7 +22,7 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
     """The difference in means, or with covariates Lin's regression with the plain difference beside it."""
     main = _fit(sample, identification, seed=seed)
     plain = DifferenceInMeans().fit(sample, identification, seed=seed)
-    chance = np.full(len(sample.treatment), sample.treatment.mean())
+    each = np.ones(len(sample.treatment)) if sample.weights is None else sample.weights
     has_covariates = sample.covariates.matrix.shape[1] > 0
     untreated = sample.treatment == 0
     return Estimation(
@@ -30,12 +30,10 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
             main,
             identification,
             naive_difference=plain.estimate,
-            outcome_mean_untreated=float(
-                np.average(sample.outcome[untreated], weights=None if sample.weights is None else sample.weights[untreated])
-            ),
+            outcome_mean_untreated=float(np.average(sample.outcome[untreated], weights=each[untreated])),
             certificate=certificate_of_sample(main, sample),
         ),
-        balance=balance(sample.covariates, sample.treatment, chance, "ATE") if has_covariates else (),
+        balance=balance(sample.covariates, sample.treatment, each, base=sample.weights) if has_covariates else (),
         reasons=told_reasons(identification),
         hazards=(*hazards, *as_warnings((*main.notes, *sample.covariates.notes))),
         alternatives=(as_effect(plain, identification),) if main.estimator != plain.estimator else (),

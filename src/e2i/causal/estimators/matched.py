@@ -60,13 +60,13 @@ class Matched:
         pairs, change, _ = self.pair(data, seed=seed)
         adjusted = _bias_adjusted(change, data.covariates.matrix, pairs)
         plain = change[pairs.treated] - change[pairs.untreated]
-        balance = balance_of_pairs(data.covariates, data.treatment, pairs)
-        worst = max(abs(row.smd_after) for row in balance)
+        table = balance_of_pairs(data.covariates, data.treatment, pairs)
+        worst = max(abs(row.smd_after) for row in table)
         diagnostics = {
             "pairs": float(len(pairs.treated)),
             "share_of_treated_matched": float(len(pairs.treated) / data.treatment.sum()),
             "caliper_logit": pairs.caliper,
-            "largest_smd_before": max(abs(row.smd_before) for row in balance),
+            "largest_smd_before": max(abs(row.smd_before) for row in table),
             "largest_smd_after": worst,
             "bias_adjusted_estimate": float(adjusted.mean()),
             "unadjusted_estimate": float(plain.mean()),

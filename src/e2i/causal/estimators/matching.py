@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from e2i.causal.arrays import BoolArray, FloatArray, IntArray
+from e2i.causal.balance import balance
 from e2i.causal.encoding import Covariates
 from e2i.domain.evidence import BalanceRow
 
@@ -66,17 +67,10 @@ def match_pairs(
 
 
 def balance_of_pairs(covariates: Covariates, treatment: FloatArray, pairs: Pairs) -> tuple[BalanceRow, ...]:
-    """Standardised mean differences before and after matching, over the pooled standard deviation before."""
-    matrix = covariates.matrix
-    up, down = matrix[treatment == 1], matrix[treatment == 0]
-    pooled = np.sqrt((up.var(axis=0, ddof=1) + down.var(axis=0, ddof=1)) / 2.0)
-    pooled = np.where(pooled > 0, pooled, np.inf)
-    before = (up.mean(axis=0) - down.mean(axis=0)) / pooled
-    after = (matrix[pairs.treated] - matrix[pairs.untreated]).mean(axis=0) / pooled
-    return tuple(
-        BalanceRow(covariate=name, smd_before=float(b), smd_after=float(a))
-        for name, b, a in zip(covariates.names, before, after, strict=True)
-    )
+    """Standardised mean differences before and after matching."""
+    weight = np.zeros(len(treatment))
+    np.add.at(weight, np.concatenate([pairs.treated, pairs.untreated]), 1.0)
+    return balance(covariates, treatment, weight)
 
 
 def _greedy(wanting: IntArray, offered: IntArray, logit: FloatArray, caliper: float, points: FloatArray | None) -> list[tuple[int, int]]:

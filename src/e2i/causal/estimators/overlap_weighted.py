@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from e2i.causal.arrays import FloatArray
+from e2i.causal.balance import balance
 from e2i.causal.design import Identification, Sample
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimators.cross_fit import Nuisances, arm_counts, cross_fit, joined
@@ -50,10 +51,10 @@ class OverlapWeighted:
                 advice="Drop confounders that decide treatment without moving the outcome, or change the question.",
             )
         scores = [_score(sample, given, e, down, up) for e, down, up in zip(chance, nuisances.untreated, nuisances.treated, strict=True)]
-        balance = balance_under_overlap(sample, nuisances)
+        table = balance_under_overlap(sample, nuisances)
         diagnostics = nuisances.diagnostics() | {
             "effective_rows": float(tilt.sum() ** 2 / np.sum(tilt**2)),
-            "largest_smd_after": max(abs(row.smd_after) for row in balance),
+            "largest_smd_after": max(abs(row.smd_after) for row in table),
         }
         return joined(
             sample,
@@ -76,20 +77,7 @@ def _score(sample: Sample, given: FloatArray, chance: FloatArray, down: FloatArr
 
 
 def balance_under_overlap(sample: Sample, nuisances: Nuisances) -> tuple[BalanceRow, ...]:
-    """Standardised mean differences before and after overlap weighting, over the pooled standard deviation before."""
-    given = np.ones(len(sample.outcome)) if sample.weights is None else sample.weights
-    chance, matrix = nuisances.propensity.mean, sample.covariates.matrix
-    treated = sample.treatment == 1
-    pooled = np.sqrt((matrix[treated].var(axis=0, ddof=1) + matrix[~treated].var(axis=0, ddof=1)) / 2.0)
-    pooled = np.where(pooled > 0, pooled, np.inf)
-    weight = given * np.where(treated, 1.0 - chance, chance)
-
-    def gap(row_weights: FloatArray) -> FloatArray:
-        up, down = (np.average(matrix[arm], axis=0, weights=row_weights[arm]) for arm in (treated, ~treated))
-        out: FloatArray = (up - down) / pooled
-        return out
-
-    return tuple(
-        BalanceRow(covariate=name, smd_before=float(before), smd_after=float(after))
-        for name, before, after in zip(sample.covariates.names, gap(given), gap(weight), strict=True)
-    )
+    """Standardised mean differences before and after overlap weighting."""
+    chance = nuisances.propensity.mean
+    weight = np.where(sample.treatment == 1, 1.0 - chance, chance)
+    return balance(sample.covariates, sample.treatment, weight if sample.weights is None else sample.weights * weight, base=sample.weights)
