@@ -7,34 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 import polars as pl
 
+from certificate_panels import Told, factors, on_and_off, people, regions, series, world
 from e2i.causal.arrays import FloatArray
-from e2i.causal.certificate import Shape, shape_of_panel, shape_of_sample
-from e2i.causal.design import Identification, prepare
-from e2i.causal.estimate import Estimate
+from e2i.causal.certificate import Shape, shape_of_sample
+from e2i.causal.design import prepare
 from e2i.causal.estimators.aipw import AIPW
 from e2i.causal.estimators.cross_fit import cross_fit
+from e2i.causal.estimators.matched import Matched
 from e2i.causal.estimators.overlap_weighted import OverlapWeighted
 from e2i.causal.estimators.partially_linear import PartiallyLinear
+from e2i.causal.estimators.random_dose import slope
+from e2i.causal.estimators.ratio import PoissonRegression, RateRatio
 from e2i.causal.estimators.unadjusted import DifferenceInMeans, RegressionAdjusted
 from e2i.causal.iv.dml_iv import DMLIV
 from e2i.causal.iv.two_stage import TwoStageLeastSquares
 from e2i.causal.overlap import measure_overlap
-from e2i.causal.panel.group_time import GroupTime
-from e2i.causal.panel.imputation import Imputation
-from e2i.causal.panel.prepare import make_panel
-from e2i.causal.panel.two_way import TwoWayFixedEffects
 from e2i.causal.router import identify
 from e2i.causal.worlds.cross_section import WORLDS
-from e2i.causal.worlds.panel import PANEL_WORLDS
 from e2i.domain.study import EffectSpec
-
-Told = tuple[Estimate, float, Shape]
-"""(an estimator's answer, the truth that its estimand names, the shape of the data)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +61,8 @@ def _adjusted(world: str, clusters_of: int, rows: int, seed: int) -> Iterator[To
         return shape_of_sample(sample, effective_share=overlap.effective_share)
 
     for estimand in ("ATE", "ATT"):
-        yield AIPW().estimate(sample, replace(spec, estimand=estimand), nuisances), story.truth(estimand), shape(estimand)
-    yield OverlapWeighted().estimate(sample, replace(spec, estimand="ATO"), nuisances), story.truth("ATO"), shape("ATO")
+        yield Told.of(AIPW().estimate(sample, replace(spec, estimand=estimand), nuisances), story.truth(estimand), shape(estimand))
+    yield Told.of(OverlapWeighted().estimate(sample, replace(spec, estimand="ATO"), nuisances), story.truth("ATO"), shape("ATO"))
 
 
 _SURFACES: dict[str, Callable[[FloatArray], FloatArray]] = {
@@ -87,7 +82,7 @@ def _dose(surface: str, rows: int, seed: int) -> Iterator[Told]:
     frame = _frame(x, dose=dose, outcome=outcome)
     spec = identify(EffectSpec(treatment="dose", outcome="outcome", confounders=_names(x)), frame)
     sample = prepare(frame, spec)
-    yield PartiallyLinear().fit(sample, spec, seed=seed), 1.0, shape_of_sample(sample)
+    yield Told.of(PartiallyLinear().fit(sample, spec, seed=seed), 1.0, shape_of_sample(sample))
 
 
 _SITES = 20
@@ -124,7 +119,7 @@ def _randomised(outcome: str, share: float, clusters: int, rows: int, seed: int)
         )
         spec = identify(effect, frame)
         sample = prepare(frame, spec)
-        yield estimator.fit(sample, spec, seed=seed), truth, shape_of_sample(sample)
+        yield Told.of(estimator.fit(sample, spec, seed=seed), truth, shape_of_sample(sample))
 
 
 def _instrument(strength: float, instruments: int, clusters: int, rows: int, seed: int, *, learned: bool) -> Iterator[Told]:
@@ -163,53 +158,42 @@ def _by_instrument(frame: pl.DataFrame, effect: EffectSpec, truth: float, seed: 
     spec = identify(effect, frame)
     sample = prepare(frame, spec)
     estimator = DMLIV() if learned else TwoStageLeastSquares()
-    yield estimator.fit(sample, spec, seed=seed), truth, shape_of_sample(sample)
+    yield Told.of(estimator.fit(sample, spec, seed=seed), truth, shape_of_sample(sample))
 
 
-def _panel(world: str, units: int, seed: int) -> Iterator[Told]:
-    """Double difference where all start at once; group-time over the population's shares of cohorts, imputation over this panel's rows."""
-    story = PANEL_WORLDS[world]
-    frame = story.draw(units, seed=seed)
-    spec = identify(story.effect(), frame, unit="unit", time="time")
-    yield from _by_panel(frame, spec, (_population(world), story.truth(units, seed=seed)), seed)
-
-
-@lru_cache(maxsize=8)
-def _population(world: str) -> float:
-    return PANEL_WORLDS[world].truth(100_000, seed=1)
-
-
-def _regions(regions: int, units: int, seed: int) -> Iterator[Told]:
-    """Whole regions are treated from period 8 of 12 on, and regions have lasting shocks of their own; the lift is 1."""
+def _counted(base: float, rows: int, seed: int) -> Iterator[Told]:
+    """Overdispersed counts whose rate treatment raises by the same factor for everybody; who is treated follows a covariate."""
     rng = np.random.default_rng(seed)
-    region, time = np.arange(units) % regions, np.arange(1, 13)
-    treated = np.zeros(regions, dtype=np.bool_)
-    treated[rng.permutation(regions)[: regions // 2]] = True
-    shock = rng.normal(size=(regions, 12))
-    for period in range(1, 12):
-        shock[:, period] += 0.6 * shock[:, period - 1]
-    on = treated[region][:, None] & (time >= 8)
-    outcome = 5.0 + rng.normal(size=units)[:, None] + 0.5 * shock[region] + _LIFT * on + rng.normal(size=(units, 12))
-    frame = pl.DataFrame(
-        {
-            "unit": np.repeat(np.arange(units), 12),
-            "time": np.tile(time, units),
-            "treatment": on.astype(np.int64).ravel(),
-            "outcome": outcome.ravel(),
-            "region": np.repeat(region, 12),
-        }
-    )
-    effect = EffectSpec(treatment="treatment", outcome="outcome", estimand="ATT", cluster="region")
-    yield from _by_panel(frame, identify(effect, frame, unit="unit", time="time"), (_LIFT, _LIFT), seed)
+    x = rng.normal(size=(rows, 3))
+    treatment = (rng.random(rows) < 1.0 / (1.0 + np.exp(-0.6 * x[:, 0]))).astype(np.int64)
+    rate = np.exp(base + 0.4 * x[:, 0] - 0.3 * x[:, 1] + 0.3 * treatment) * rng.gamma(2.0, 0.5, size=rows)
+    frame = _frame(x, treatment=treatment, outcome=rng.poisson(rate))
+    spec = identify(EffectSpec(treatment="treatment", outcome="outcome", confounders=_names(x), estimand="ATE"), frame)
+    sample = prepare(frame, spec)
+    for estimator in (RateRatio(), PoissonRegression(effect="ratio")):
+        yield Told.of(estimator.fit(sample, spec, seed=seed), float(np.exp(0.3)), shape_of_sample(sample))
 
 
-def _by_panel(frame: pl.DataFrame, spec: Identification, truths: tuple[float, float], seed: int) -> Iterator[Told]:
-    panel = make_panel(frame, spec)
-    shape = shape_of_panel(panel)
-    if not shape.is_staggered:
-        yield TwoWayFixedEffects().fit(panel, spec, seed=seed), truths[0], shape
-    yield GroupTime().fit(panel, spec, seed=seed), truths[0], shape
-    yield Imputation().fit(panel, spec, seed=seed), truths[1], shape
+def _pairs(world: str, rows: int, seed: int) -> Iterator[Told]:
+    """Matched test and control for the ATT."""
+    story = WORLDS[world]
+    frame = story.draw(rows, seed=seed)
+    spec = replace(identify(story.effect(), frame), estimand="ATT")
+    sample = prepare(frame, spec)
+    yield Told.of(Matched().fit(sample, spec, seed=seed), story.truth("ATT"), shape_of_sample(sample))
+
+
+def _random_dose(clusters: int, rows: int, seed: int) -> Iterator[Told]:
+    """A dose drawn by lot, in whole clusters where there are any; noise grows with it, and the slope is 1."""
+    rng = np.random.default_rng(seed)
+    site = np.arange(rows) % clusters if clusters else np.arange(rows)
+    units = clusters or rows
+    dose = rng.gamma(2.0, size=units)[site]
+    outcome = dose + rng.normal(size=rows) * (0.5 + 0.5 * dose) + (0.5 * rng.normal(size=units)[site] if clusters else 0.0)
+    effect = EffectSpec(treatment="dose", outcome="outcome", randomised=True, cluster="site" if clusters else None)
+    frame = _frame(np.empty((rows, 0)), dose=dose, outcome=outcome, site=site)
+    sample = prepare(frame, identify(effect, frame))
+    yield Told.of(slope(sample), 1.0, shape_of_sample(sample))
 
 
 def _names(x: FloatArray) -> tuple[str, ...]:
@@ -237,6 +221,11 @@ STORIES: tuple[Story, ...] = (
     Story(world="randomised_count", rows=(*_SMALL, 5_000), batch=400, fit=partial(_randomised, "count", 0.5, 0)),
     Story(world="randomised_12_sites", rows=(200, 1_000), batch=400, fit=partial(_randomised, "normal", 0.5, 12)),
     Story(world="randomised_60_sites", rows=(600, 2_000), batch=400, fit=partial(_randomised, "normal", 0.5, 60)),
+    Story(world="dose_by_lot", rows=_SMALL, batch=400, fit=partial(_random_dose, 0)),
+    Story(world="dose_by_lot_40_sites", rows=(400, 2_000), batch=400, fit=partial(_random_dose, 40)),
+    Story(world="counts", rows=(500, 1_000), batch=20, fit=partial(_counted, 0.5)),
+    Story(world="counts_mostly_zero", rows=(1_000, 2_000), batch=20, fit=partial(_counted, -1.2)),
+    *(Story(world=f"{name}_pairs", rows=(500, 1_000, 2_000), batch=100, fit=partial(_pairs, name)) for name in ("linear", "curved")),
     Story(world="instruments", rows=_SMALL, batch=400, fit=partial(_instrument, 0.5, 2, 0, learned=False)),
     Story(world="instrument_weak", rows=_SMALL, batch=400, fit=partial(_instrument, 0.15, 1, 0, learned=False)),
     Story(world="instruments_60_sites", rows=(600, 2_000), batch=400, fit=partial(_instrument, 0.5, 2, 60, learned=False)),
@@ -244,7 +233,20 @@ STORIES: tuple[Story, ...] = (
     Story(world="encouraged_few_comply", rows=_SMALL[1:], batch=400, fit=partial(_encouraged, 0.15, learned=False)),
     Story(world="instruments_learned", rows=(500, 1_000, 2_000), batch=20, fit=partial(_instrument, 0.5, 2, 0, learned=True)),
     Story(world="encouraged_learned", rows=(500, 1_000, 2_000), batch=20, fit=partial(_encouraged, 0.5, learned=True)),
-    *(Story(world=name, rows=(60, 200, 600), batch=400, fit=partial(_panel, name)) for name in (*_SINGLE, *_STAGGERED)),
-    Story(world="panel_16_regions", rows=(200, 600), batch=400, fit=partial(_regions, 16)),
-    Story(world="panel_60_regions", rows=(200, 600), batch=400, fit=partial(_regions, 60)),
+    *(Story(world=name, rows=(60, 200, 600), batch=400, fit=partial(world, name)) for name in (*_SINGLE, *_STAGGERED)),
+    Story(world="panel_16_regions", rows=(200, 600), batch=400, fit=partial(regions, 16)),
+    Story(world="panel_60_regions", rows=(200, 600), batch=400, fit=partial(regions, 60)),
+    Story(world="on_and_off", rows=(60, 200, 600), batch=400, fit=on_and_off),
+    *(
+        Story(world=f"synthetic_control_{periods}", rows=(20, 40), batch=100, fit=partial(factors, "synthetic_control", periods, 1))
+        for periods in (24, 60)
+    ),
+    Story(world="synthetic_did_3", rows=(40, 80), batch=100, fit=partial(factors, "synthetic_did", 24, 3)),
+    Story(world="synthetic_did_15", rows=(60, 120), batch=100, fit=partial(factors, "synthetic_did", 24, 15)),
+    Story(world="few_treated_3", rows=(40, 80), batch=400, fit=partial(factors, "did", 24, 3)),
+    *(
+        Story(world=f"series_{label}", rows=(48, 120), batch=400, fit=partial(series, serial))
+        for label, serial in (("plain", 0.0), ("serial", 0.4))
+    ),
+    *(Story(world=f"people_in_{groups}_groups", rows=(1_000, 4_000), batch=400, fit=partial(people, groups)) for groups in (12, 50)),
 )

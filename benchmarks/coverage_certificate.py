@@ -21,7 +21,8 @@ from pathlib import Path
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-from certificate_cells import STORIES, Story, Told  # noqa: E402 - threads are set first
+from certificate_cells import STORIES, Story  # noqa: E402 - threads are set first
+from certificate_panels import Told  # noqa: E402
 from e2i.causal.certificate import COLUMNS, HIGH, LOW, SEEDS_NEEDED, SHAPE, read  # noqa: E402
 from e2i.errors import CausalError, DataError  # noqa: E402
 
@@ -40,11 +41,11 @@ def batch(world: str, rows: int, first: int) -> list[dict[str, object]]:
     covered: Counter[tuple[str, str]] = Counter()
     shapes: dict[tuple[str, str], Counter[tuple[str, ...]]] = {}
     for seed in range(_OFFSET + first, _OFFSET + first + story.batch):
-        for told, truth, shape in _answers(story, rows, seed):
+        for told in _answers(story, rows, seed):
             key = (told.estimator, told.estimand)
             answered[key] += 1
-            covered[key] += told.interval[0] <= truth <= told.interval[1]
-            shapes.setdefault(key, Counter())[tuple(getattr(shape, name) for name in SHAPE)] += 1
+            covered[key] += told.interval[0] <= told.truth <= told.interval[1]
+            shapes.setdefault(key, Counter())[tuple(getattr(told.shape, name) for name in SHAPE)] += 1
     return [
         {"estimator": estimator, "estimand": estimand, "world": world, "rows": rows, "first_seed": first}
         | {"seeds": answered[estimator, estimand], "covered": int(covered[estimator, estimand])}

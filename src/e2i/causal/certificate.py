@@ -33,7 +33,7 @@ class Shape:
     """What of the data decides how well an interval does."""
 
     rows: int
-    """units in a cross-section, units in a panel"""
+    """units in a cross-section or panel, people in repeated cross-sections, periods of a single series"""
     effective_share: float = 1.0
     """of the weights, in 0-1; 1 where nothing is weighted"""
     zero_share: float = 0.0
@@ -119,10 +119,27 @@ def shape_of_panel(panel: Panel) -> Shape:
     ever = panel.cohort != NEVER
     is_dose = len(np.unique(panel.treatment)) > 2
     return Shape(
-        rows=panel.n_units,
+        rows=panel.n_units if panel.n_units > 1 else len(panel.outcome),
         zero_share=float((panel.outcome == 0).mean()),
         clusters=clusters if clusters < panel.n_units else 0,
         smaller_arm=None if is_dose else _smaller_arm(ever, panel.cluster),
+        is_staggered=len(np.unique(panel.cohort[ever])) > 1,
+    )
+
+
+def shape_of_people(panel: Panel, *, clusters: int) -> Shape:
+    """The shape of other people in each period, in groups that are treated as a whole.
+
+    Parameters
+    ----------
+    clusters : independent ones, as the estimate counted them
+    """
+    ever = panel.cohort != NEVER
+    return Shape(
+        rows=len(panel.unit),
+        zero_share=float((panel.outcome == 0).mean()),
+        clusters=clusters,
+        smaller_arm=_smaller_arm(ever, None),
         is_staggered=len(np.unique(panel.cohort[ever])) > 1,
     )
 

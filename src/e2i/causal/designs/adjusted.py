@@ -21,7 +21,7 @@ from e2i.causal.estimators.matched import Matched
 from e2i.causal.estimators.matching import balance_of_pairs
 from e2i.causal.estimators.nuisances import kind_of
 from e2i.causal.estimators.overlap_weighted import OverlapWeighted, balance_under_overlap
-from e2i.causal.estimators.ratio import RateRatio
+from e2i.causal.estimators.ratio import PoissonRegression, RateRatio
 from e2i.causal.hazards import Concern, concerns_about_rows, copied_share, refuse_hopeless
 from e2i.causal.imputation import DRAWS, Spread, completed, spread, spread_of_controls
 from e2i.causal.overlap import measure_overlap, require_both_arms_in_levels, require_overlap, weights
@@ -169,6 +169,8 @@ def _others(
         candidates["matching"] = lambda: Matched().fit(sample, spec, seed=seed)
     if identification.outcome_kind in ("binary", "count") and identification.average == "ATE":
         candidates["the ratio"] = lambda: RateRatio().estimate(sample, spec, nuisances)
+    if identification.outcome_kind == "count":
+        candidates["the Poisson ratio"] = lambda: PoissonRegression(effect="ratio").fit(sample, spec, seed=seed)
     # Pairs of nearest neighbours keep a bias of their own (Abadie and Imbens 2006): they stand beside it for the field's formula.
     return beside(candidates, identification, apart=("matching",))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import polars as pl
 
-from e2i.causal.certificate import Shape, certify
+from e2i.causal.certificate import certify, shape_of_people
 from e2i.causal.design import Identification
 from e2i.causal.designs.over_time import bounds_on_drift, by_bootstrap, negative_controls, raw_difference, require_chance, seen_before
 from e2i.causal.estimate import Estimate
@@ -77,7 +77,7 @@ def estimate(
             identification,
             naive_difference=naive,
             outcome_mean_untreated=untreated,
-            certificate=_certificate(main, panel),
+            certificate=certify(main.estimator, shape_of_people(panel, clusters=int(main.diagnostics["clusters"])), estimand=main.estimand),
         ),
         reasons=told_reasons(identification),
         hazards=(*hazards, *as_warnings((*main.notes, *missed))),
@@ -146,16 +146,6 @@ def _others(panel: Panel, identification: Identification, *, seed: int) -> tuple
     if panel.n_units <= _FEW_CLUSTERS:
         candidates["wild bootstrap"] = lambda: by_bootstrap(means, identification, estimator="group means", seed=seed)
     return beside(candidates, identification, apart=("wild bootstrap",))
-
-
-def _certificate(estimate: Estimate, panel: Panel) -> str:
-    shape = Shape(
-        rows=len(panel.unit),
-        zero_share=float((panel.outcome == 0).mean()),
-        clusters=int(estimate.diagnostics["clusters"]),
-        is_staggered=len(np.unique(panel.cohort[panel.cohort != NEVER])) > 1,
-    )
-    return certify(estimate.estimator, shape, estimand=estimate.estimand)
 
 
 def _periods(panel: Panel, identification: Identification, *, seed: int) -> tuple[PeriodEffect, ...]:
