@@ -17,10 +17,11 @@ import random
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ import psutil
 import psycopg
 
 from bench_span_table import copied, prepared, spans
-from bench_spans import LLM, Sink, caller_times
+from bench_spans import LLM, Sink, caller_times, installed
 from e2i import bootstrap, config
 from e2i.bootstrap.observing import spool_folder
 from e2i.domain.runs import Tier
@@ -132,22 +133,46 @@ def agent_calls(home: Path, sink: str) -> tuple[float, float]:
     return statistics.median(without), statistics.median(with_)
 
 
-def paced(system: str) -> tuple[float, float]:
-    """p50 and p99 of the caller's microseconds of an LLM span, at 1,000 spans/s."""
+def works(seconds: float) -> None:
+    """What a caller does that is not asleep."""
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        sum(range(2000))
+
+
+def paced(system: str, rests: Callable[[float], None]) -> str:
+    """The caller's microseconds of an LLM span at up to 1,000 spans/s in bursts of 100; between them it `rests`."""
     caller_times(system, "llm", 500, is_async=False)
     times: list[float] = []
     for _ in range(60):
         times += caller_times(system, "llm", 100, is_async=False)
-        time.sleep(0.1)
+        rests(0.1)
     times.sort()
-    return times[len(times) // 2], times[int(len(times) * 0.99)]
+    return f"p50 {times[len(times) // 2]:.1f} us, p99 {times[int(len(times) * 0.99)]:.1f} us"
 
 
-def beside_sinks(home: Path, endpoint: str) -> tuple[float, float]:
-    """As `paced`, with Opik and OTLP sinks at `endpoint`."""
+def both_ways(system: str) -> str:
+    return f"asleep between bursts: {paced(system, time.sleep)}; at work between them: {paced(system, works)}"
+
+
+def beside_sinks(home: Path, endpoint: str) -> str:
+    """As `both_ways`, with Opik and OTLP sinks at `endpoint`."""
     settings = config.load(home=home, observability={"opik": {"endpoint": f"{endpoint}/api"}, "otlp": {"endpoint": endpoint}})
     with bootstrap.observing(settings):
-        return paced("e2i_span")
+        return both_ways("e2i_span")
+
+
+def bare() -> str:
+    """The SDK alone, in a process of its own."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--bare"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def callers(home: Path, sink: str) -> None:
+    print(f"caller, bare SDK with an in-memory exporter, no sinks: {bare()}")
+    with black_hole() as hole:
+        for name, endpoint in (("well", sink), ("away", "http://127.0.0.1:9"), ("silent", hole)):
+            print(f"caller, sinks {name}: {beside_sinks(home, endpoint)} (target 150)")
 
 
 @contextlib.contextmanager
@@ -187,7 +212,6 @@ def backlog(home: Path, megabytes: int, sink: str) -> tuple[int, float]:
     before = readable(url_of(home))
     started = time.perf_counter()
     import json
-    import sys
 
     process = subprocess.Popen(
         [sys.executable, "-m", "e2i", "trace", "ship", "--settings-on-stdin"], stdin=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL
@@ -210,31 +234,23 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--spans", type=int, default=60_000)
     parser.add_argument("--backlog-mb", type=int, default=200)
+    parser.add_argument("--callers-only", action="store_true")
+    parser.add_argument("--bare", action="store_true")
     asked = parser.parse_args()
     sink = Sink()
+    if asked.bare:
+        with installed("otel_memory", Path(), sink):
+            print(both_ways("otel_memory"))
+        return
     with homes() as home:
+        if asked.callers_only:
+            callers(home, sink.address)
+            return
         ours, copy = sustained(home, asked.spans)
         print(f"emitted to readable: {ours:,.0f} spans/s, COPY alone {copy:,.0f}/s, ratio {ours / copy:.2f} (target 0.5)")
         bare, traced = agent_calls(home, sink.address)
         print(f"agent call: {bare:.2f} ms bare, {traced:.2f} ms with three sinks, overhead {traced - bare:.2f} ms (target below 1 ms)")
-        from opentelemetry import trace
-        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-        memory = SimpleSpanProcessor(InMemorySpanExporter())
-        provider = trace.get_tracer_provider()
-        provider.add_span_processor(memory)  # type: ignore[attr-defined]
-        p50, p99 = paced("otel_memory")
-        provider._active_span_processor._span_processors = tuple(  # type: ignore[attr-defined]
-            each
-            for each in provider._active_span_processor._span_processors
-            if each is not memory  # type: ignore[attr-defined]
-        )
-        print(f"caller, bare SDK with an in-memory exporter, no sinks: p50 {p50:.1f} us, p99 {p99:.1f} us")
-        with black_hole() as hole:
-            for name, endpoint in (("well", sink.address), ("away", "http://127.0.0.1:9"), ("silent", hole)):
-                p50, p99 = beside_sinks(home, endpoint)
-                print(f"caller, sinks {name}: p50 {p50:.1f} us, p99 {p99:.1f} us (target 150)")
+        callers(home, sink.address)
         largest, seconds = backlog(home, asked.backlog_mb, sink.address)
         print(f"shipper at a backlog of {asked.backlog_mb} MB: {largest} MB resident (target 100), worked off in {seconds:.0f} s")
 

@@ -49,7 +49,8 @@ LLM = {
     "output.value": COMPLETION,
 }
 KINDS = {"agent": AGENT, "llm": LLM}
-SYSTEMS = ("otel_memory", "e2i_otel", "e2i_span", "e2i_opik_connector", "otel_batch_otlp", "opik_sdk", "mlflow")
+SYSTEMS = ("otel_memory", "e2i_otel", "e2i_span", "e2i_opik_connector", "otel_batch_otlp", "opik_sdk", "opik_track", "mlflow")
+SLOW = ("opik_sdk", "opik_track", "mlflow")
 BURST = ("e2i_otel", "otel_batch_otlp")
 
 
@@ -106,7 +107,7 @@ def caller_times(system: str, kind: str, count: int, *, is_async: bool) -> list[
     """Microseconds of each span, begin to end, on its caller's thread."""
     if system == "e2i_opik_connector":
         return asyncio.run(_timed_async(_connector_span(kind), count))
-    once = {"e2i_span": _e2i_span, "opik_sdk": _opik_span, "mlflow": _mlflow_span}.get(system, _otel_span)(kind)
+    once = {"e2i_span": _e2i_span, "opik_sdk": _opik_span, "opik_track": _opik_track, "mlflow": _mlflow_span}.get(system, _otel_span)(kind)
     if is_async:
 
         async def once_in_a_task() -> None:
@@ -173,6 +174,21 @@ def _opik_span(kind: str) -> Callable[[], None]:
     return once
 
 
+def _opik_track(kind: str) -> Callable[[], None]:
+    import opik
+
+    @opik.track(name="work", metadata=AGENT)
+    def work(prompt: str) -> str:
+        return COMPLETION if prompt else ""
+
+    prompt = PROMPT if kind == "llm" else ""
+
+    def once() -> None:
+        work(prompt)
+
+    return once
+
+
 def _mlflow_span(kind: str) -> Callable[[], None]:
     import mlflow
 
@@ -223,7 +239,7 @@ def installed(system: str, folder: Path, sink: Sink):
         settings = config.load(home=folder)
         with bootstrap.observing(settings, deliver=False):
             yield
-    elif system == "opik_sdk":
+    elif system in ("opik_sdk", "opik_track"):
         os.environ |= {"OPIK_URL_OVERRIDE": f"{sink.address}/api", "OPIK_SENTRY_ENABLE": "false", "OPIK_ANALYTICS_ENABLE": "false"}
         yield
     else:
@@ -239,7 +255,7 @@ def measure(system: str, spans: int, burst: int) -> dict[str, object]:
     sink = Sink()
     found: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), installed(system, Path(folder), sink):
-        count = spans if system not in ("opik_sdk", "mlflow") else min(spans, 1000)
+        count = spans if system not in SLOW else min(spans, 1000)
         for kind in KINDS:
             for mode in ("sync", "async"):
                 caller_times(system, kind, 200, is_async=mode == "async")
@@ -249,7 +265,7 @@ def measure(system: str, spans: int, burst: int) -> dict[str, object]:
             found["burst"] = _burst(system, Path(folder), sink, burst)
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()
-        if system in ("opik_sdk", "mlflow"):
+        if system in SLOW:
             os._exit(0)  # their queues take minutes to drain
     return found
 

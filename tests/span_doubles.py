@@ -237,9 +237,11 @@ class RetentionInMemory:
         for start in range(0, len(spans), batch):
             yield spans[start : start + batch]
 
-    async def drop_day(self, day: date) -> None:
+    async def drop_day(self, day: date, *, most: int | None = None) -> None:
         if day not in self.days:
             raise NotFound("no spans of that day.", where=str(day))
+        if most is not None and len(self.days[day]) > most:
+            raise Conflict(f"{day} has {len(self.days[day])} spans, of which {most} are safe.", where=str(day))
         if held := self._held(day):
             raise Conflict(f"the legal hold {held[0]!r} keeps {day}.", where=str(day))
         del self.days[day]

@@ -150,7 +150,7 @@ async def _drop(ports: RetentionPorts, outcome: DayOutcome, *, ttl: int) -> DayO
     subject = f"spans/{outcome.day.isoformat()}"
     await _record(ports, "retention.drop", subject, details)
     try:
-        await ports.retention.drop_day(outcome.day)
+        await ports.retention.drop_day(outcome.day, most=None if ports.archive is None else outcome.archived)
     except NotFound:
         return None
     except E2IError as error:

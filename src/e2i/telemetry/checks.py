@@ -74,10 +74,13 @@ def _left(data: bytes, at: int) -> bytes:
     return data[at - 1 : at]
 
 
-def _stands_alone(data: bytes, start: int, end: int) -> bool:
-    """No digit, letter or underscore touches it, and it is no part of a decimal number or of a longer dashed number."""
+def _stands_alone(data: bytes, start: int, end: int, *, is_grouped: bool = False) -> bool:
+    """No digit, letter or underscore touches it, and it is no part of a decimal number or of a longer dashed number.
+
+    A number in groups (`scan_617-555-0198.pdf`) may touch an underscore; solid digits beside one are an identifier of ours.
+    """
     before, after = data[max(0, start - 2) : start], data[end : end + 2]
-    if before[-1:].isalnum() or before[-1:] == b"_" or after[:1].isalnum() or after[:1] == b"_":
+    if before[-1:].isalnum() or after[:1].isalnum() or (not is_grouped and b"_" in (before[-1:], after[:1])):
         return False
     if before[:1].isdigit() and before[-1:] in (b".", b"-"):
         return False
@@ -148,7 +151,7 @@ def phone(data: bytes, match: Any) -> Part | None:
     """Three groups with the same separator; spaces only where no other numbers stand beside it."""
     start, end = match.span()
     value = match.group()
-    if not _stands_alone(data, start + value.startswith(b"("), end):
+    if not _stands_alone(data, start + value.startswith(b"("), end, is_grouped=not value.isdigit()):
         return None
     if value.isdigit():
         alone_in_value = (start == 0 or data[start - 1] == 0x1E) and (end == len(data) or data[end] == 0x1E)
@@ -261,7 +264,7 @@ def ssn(data: bytes, match: Any) -> Part | None:
     """With hyphens or dots always; with spaces when it can be one and stands by itself."""
     start, end = match.span()
     first, second = (match.group(index).strip() for index in (1, 2))
-    if first != second or not _stands_alone(data, start, end):
+    if first != second or not _stands_alone(data, start, end, is_grouped=bool(first)):
         return None
     if first:
         return start, end

@@ -129,15 +129,22 @@ class Delivery:
         self._takes_others = False
         self._unproven = 0
         self._probes = _FIRST_PROBES
-        self._set_aside: set[tuple[str, int]] = set()
+        self._set_aside: set[tuple[str, str | int]] = set()
+        """what is in the quarantine and whose place is not kept yet: not put there twice"""
 
-    async def step(self, view: View, *, is_hurried: bool = False) -> Round:
-        """One batch, or the reason why not. `is_hurried`: do not wait for the batch to fill."""
+    async def step(self, look: Callable[[], View], *, is_hurried: bool = False) -> Round:
+        """One batch, or the reason why not.
+
+        Parameters
+        ----------
+        look : the spool as it is now; asked again after each wait, since segments may have been deleted meanwhile
+        is_hurried : do not wait for the batch to fill
+        """
         now = self._clock.monotonic()
         if now < self._not_before:
             return Round(wait_s=self._not_before - now)
         try:
-            return await self._advance(view, is_hurried=is_hurried)
+            return await self._advance(look, is_hurried=is_hurried)
         except CircuitOpen as error:
             self._pause(min(_CIRCUIT_LOOK_S, self._settings.max_delay_s), error)
         except BackendUnavailable as error:
@@ -172,8 +179,9 @@ class Delivery:
         if self.state is not None and (gone := {name for name in self.state.streams if name not in present}):
             self.state = self.state.without(gone)
 
-    async def _advance(self, view: View, *, is_hurried: bool) -> Round:
-        state = await self._current(view)
+    async def _advance(self, look: Callable[[], View], *, is_hurried: bool) -> Round:
+        state = await self._current(look)
+        view = look()
         limit = max(1, self._suspects // 2) if self._suspects else self.sink.batch_size
         parcel = self._gatherer.next_parcel(state, view.streams, view.floors, limit=limit, in_turn=not self._suspects)
         if parcel.state.passed == state.passed and not self._is_unsaved:
@@ -187,23 +195,26 @@ class Delivery:
         try:
             await self._hand_over(parcel)
         except BackendRejected as error:
-            return await self._refused(parcel, error, view)
+            return await self._refused(parcel, error, look)
         except Faulty as error:
             self._faults += 1
             if not parcel.spans or self._faults < self._settings.quarantine_after:
                 raise
-            if not self._suspects and not await self._is_well(parcel, view):
+            if not self._suspects and not await self._is_well(parcel, look()):
                 raise  # it breaks down over everything: sick, which is the breaker's business
-            return await self._refused(parcel, error, view)
+            return await self._refused(parcel, error, look)
         self._taken(parcel)
         return Round(moved=parcel.state.passed - state.passed, wait_s=0.0 if parcel.is_full or self._suspects else self._settings.poll_s)
 
-    async def _current(self, view: View) -> SinkState:
+    async def _current(self, look: Callable[[], View]) -> SinkState:
         """The state to go on from; asked of the sink again after every time without contact."""
         if self.state is None or self._is_stale:
             loaded = await self._loaded()
+            view = look()
             known = self.sink.remembered() if self.state is None else self.state
             self.state = reconciled(loaded, known, {stream.name: view.floors.get(stream.name, Position()) for stream in view.streams})
+            if known is not None and self.state.passed < known.passed:
+                self._gatherer.begin_again()
             self._is_stale = False
             self._is_unsaved = loaded is not None and loaded.accounted != self.state.accounted
         return self.state
@@ -264,7 +275,7 @@ class Delivery:
             self._probes = _FIRST_PROBES
             self._suspects = max(0, self._suspects - len(parcel.spans))
 
-    async def _refused(self, parcel: Parcel, error: BackendRejected | Faulty, view: View) -> Round:
+    async def _refused(self, parcel: Parcel, error: BackendRejected | Faulty, look: Callable[[], View]) -> Round:
         why = str(error)
         if not parcel.spans:
             raise BackendUnavailable(why, where=self.name)
@@ -277,7 +288,7 @@ class Delivery:
         if self._refusals < self._settings.quarantine_after:
             return Round()
         if not self._takes_others:
-            others, is_taken = await self._offer_others(parcel, view)
+            others, is_taken = await self._offer_others(parcel, look())
             if is_taken:
                 self._takes_others = True
                 return Round()  # it may have been sick and be well now: this record is given one more chance
@@ -287,13 +298,14 @@ class Delivery:
                 if broke_down:
                     self._suspects = self._refusals = self._faults = 0
                 raise BackendUnavailable(f"every record is refused, so none is put aside: {why}", where=self.name)
-        self._quarantine.add(parcel.payloads[0], why)
+        self._put_aside(parcel.spans[0].key, parcel.payloads[0], why)
         _log.warning("%s refused a span %d times; it is put aside in %s: %s", self.name, self._refusals, self._quarantine.path.name, why)
         aside = parcel.state.with_quarantined()
         await self._move(aside, parcel.left_out)
         moved = aside.passed - (self.state.passed if self.state else 0)
         self.state, self._suspects, self._refusals, self._faults = aside, 0, 0, 0
         self._gatherer.commit(parcel)
+        self._set_aside.clear()
         return Round(moved=moved)
 
     async def _offer_others(self, parcel: Parcel, view: View) -> tuple[int, bool]:
@@ -323,9 +335,12 @@ class Delivery:
 
     def _keep_broken(self, parcel: Parcel) -> None:
         for key, payload in parcel.broken.items():
-            if key not in self._set_aside:
-                self._quarantine.add(payload, "not a span of this version")
-                self._set_aside.add(key)
+            self._put_aside(key, payload, "not a span of this version")
+
+    def _put_aside(self, key: tuple[str, str | int], payload: bytes, why: str) -> None:
+        if key not in self._set_aside:
+            self._quarantine.add(payload, why)
+            self._set_aside.add(key)
 
     def _guard(self) -> AbstractAsyncContextManager[Any]:
         return self._breaker.guard(self._settings.call_timeout_s)

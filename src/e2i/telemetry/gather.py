@@ -146,6 +146,10 @@ class Gatherer:
         """Whether everything that a dead writer left in this stream is behind us for good."""
         return stream in self._ended
 
+    def begin_again(self) -> None:
+        """The sink was put back in time: streams that it was done with may hold what it lost."""
+        self._ended.clear()
+
     def forget(self, present: set[str]) -> None:
         """Streams that are gone need no memory."""
         self._ended &= present

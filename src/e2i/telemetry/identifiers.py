@@ -170,7 +170,8 @@ def _fixed_rules() -> Iterator[_Rule]:
     )
     yield _Rule(
         "mrn",
-        r"(?i:(?:patient|member|subscriber|beneficiary|enrollee)[ #]+[0-9]{6}|(?:^|[^a-z]|\\[nrt])pt[ _-]?(?:id|no)[^a-z0-9]+[0-9]{4})",
+        r"(?i:(?:patient|member|subscriber|beneficiary|enrollee)[ #]+[0-9]{6}"
+        r"|(?:^|[^a-z]|\\[nrt]|\\u[0-9a-f]{4})pt[ _-]?(?:id|no)[^a-z0-9]+[0-9]{4})",
         _bytes(r"(?i)(patient|member|subscriber|beneficiary|enrollee|pt[ _-]?(?:id|no))([^a-z0-9.,;]{1,4})([0-9]{4,12})"),
         checks.person_number,
     )

@@ -56,6 +56,10 @@ def install(settings: PipelineSettings) -> Pipeline:
     OSError
         The spool's folder cannot be made or written.
     """
+    # Its fork handler must be registered before the SDK's: that one submits to a pool in the child, and would wait for a lock that is
+    # still held there.
+    import concurrent.futures.thread  # noqa: F401
+
     from opentelemetry import trace
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -64,6 +68,7 @@ def install(settings: PipelineSettings) -> Pipeline:
     from e2i.telemetry.ids import E2IIdGenerator
     from e2i.telemetry.processor import SpoolProcessor
     from e2i.telemetry.relay import Relay
+    from e2i.telemetry.tracer import QuickProvider
 
     processor = SpoolProcessor(
         SpoolWriter(settings.spool),
@@ -76,7 +81,7 @@ def install(settings: PipelineSettings) -> Pipeline:
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
         # What is kept is decided behind the span's end, so that an error is never missed: a caller's "not sampled" is not ours.
-        provider = TracerProvider(
+        provider = QuickProvider(
             sampler=ALWAYS_ON, id_generator=E2IIdGenerator(), resource=Resource({"service.name": settings.service}), shutdown_on_exit=False
         )
         trace.set_tracer_provider(provider)

@@ -92,9 +92,12 @@ class SpoolProcessor(SpanProcessor):
             if self._silence is not None:
                 self._silence.inherit(span, parent_context)
             return
-        if not self._own_rates or not span._attributes:
+        found: Any = span._attributes
+        if not self._own_rates or not found:
             return
-        agent = span._attributes.get(_AGENT) or span._attributes.get(_GEN_AI_AGENT)
+        if type(found) is _Attributes:
+            found = found._dict  # its own `get` raises and catches where a name is missing
+        agent = found.get(_AGENT) or found.get(_GEN_AI_AGENT)
         if agent in self._own_rates and (context := span.context) is not None:
             if len(self._roots) >= _ROOTS_KEPT:
                 self._roots.pop(next(iter(self._roots)), None)

@@ -120,7 +120,7 @@ class Redactor:
             return self._clean_each(kept, log_prompts=log_prompts)
         texts: list[str] = []
         new_marks: list[int] = []
-        size, most = 0, self._most
+        size, known_size, most = 0, 0, self._most
         for value in kept.values():
             kind = type(value)
             if kind is str:
@@ -132,6 +132,7 @@ class Redactor:
                     except UnicodeEncodeError:  # lone surrogates
                         return self._clean_each(kept, log_prompts=log_prompts)
                     if mark in self._marks:
+                        known_size += length
                         continue
                     new_marks.append(mark)
                 texts.append(value)
@@ -146,17 +147,18 @@ class Redactor:
                 texts.extend(value)
             elif kind is not bool:
                 return self._clean_each(kept, log_prompts=log_prompts)
-        if size <= self._short and self._seen.issuperset(texts):
-            return kept
         if size > most:
             return self._clean_each(kept, log_prompts=log_prompts)
+        is_seen = size - known_size <= self._short and self._seen.issuperset(texts)
+        if is_seen and (not known_size or self._fits(kept)):
+            return kept
         text = _BETWEEN.join(texts)
         is_short = (size if text.isascii() else 4 * size) <= self._smallest
         if (is_short or self._fits(kept)) and self._is_clear(text):
-            if size <= self._short:
-                self._remember(texts)
-            elif new_marks:
+            if new_marks:
                 self._mark(new_marks)
+            elif size - known_size <= self._short:
+                self._remember(texts)
             return kept
         return self._clean_each(kept, log_prompts=log_prompts)
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from e2i.telemetry.reader import Stream
+
 __all__ = ["Route", "Shipper", "ShipperSettings", "run_shipper", "shipper_pid"]
 
 _log = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ class Shipper:
         self._clock = clock or Clock()
         self._chance = chance
         self._lock: IO[str] | None = None
-        self._view = View(streams=(), floors={})
+        self._streams: Sequence[Stream] = ()
         self._seen = float("-inf")
         self._look_again_s = settings.poll_s
 
@@ -93,8 +95,10 @@ class Shipper:
     def tend(self) -> None:
         """One round of housekeeping: deletion, disk budget, status. Raises OSError."""
         self._look()
-        self._house.tend(self._view)
-        self._look()
+        try:
+            self._house.tend(self._view())
+        finally:  # what it deleted before it failed is gone
+            self._look()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; then, also when it was set before, at most `drain_s` seconds more for what is there."""
@@ -164,9 +168,13 @@ class Shipper:
 
     def _look(self) -> None:
         began = self._clock.monotonic()
-        self._view = View(streams=self._reader.streams(), floors=self._house.ledger.floors)
+        self._streams = self._reader.streams()
         self._seen = self._clock.monotonic()
         self._look_again_s = max(0.8 * self._settings.poll_s, (self._seen - began) / _SCAN_SHARE)
+
+    def _view(self) -> View:
+        """The streams of the last look. The floors of this moment: a segment is deleted right after they moved."""
+        return View(streams=self._streams, floors=self._house.ledger.floors)
 
     def _open(self) -> None:
         self._reader = SpoolReader(self.folder)

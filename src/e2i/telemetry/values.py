@@ -88,7 +88,7 @@ class Cleaner:
         if isinstance(plain, list):
             plain = _one_type(plain)
         if plain is None or isinstance(plain, dict) or (isinstance(plain, list) and not _is_attribute(plain)):
-            return self.text(json_text(plain), limit, cut)
+            return self.value(json_text(plain), label, limit, cut)  # what the name says of the text holds too: it is what is kept
         return self.text(plain, limit, cut) if isinstance(plain, str) else plain
 
     def text(self, text: str, limit: int, cut: Cut) -> str:

@@ -95,6 +95,35 @@ async def test_strays_are_listed_read_held_and_dropped_like_days(
     assert len(await filled.get_trace(a_span(100).trace_id)) == 0
 
 
+async def test_a_late_span_keeps_its_day_from_being_dropped_behind_the_archive(
+    retention: SpanRetentionRepository, filled: ObservabilitySpanRepository
+) -> None:
+    """Day 1 has three spans, the stray day two."""
+    await filled.insert_span(a_span(50, started_ns=hour_ago(0) // DAY * DAY - DAY // 2 + 5))
+    with pytest.raises(Conflict, match=r"has 4 spans and 3 are safe.*Run again"):
+        await retention.drop_day(day(1), most=3)
+    assert day(1) in [part.day for part in await retention.partitions()]
+    with pytest.raises(Conflict, match="has 2 spans and 1 are safe"):
+        await retention.drop_day(day(600), most=1)
+    await retention.drop_day(day(1), most=4)
+    await retention.drop_day(day(600), most=2)
+    assert day(1) not in [part.day for part in await retention.partitions()]
+
+
+async def test_a_span_that_is_being_written_when_its_day_goes_is_waited_for(
+    database: Database, retention: SpanRetentionRepository, filled: ObservabilitySpanRepository
+) -> None:
+    (before,) = [part.spans for part in await retention.partitions() if part.day == day(1)]
+    await filled.insert_span(a_span(50, started_ns=hour_ago(0) // DAY * DAY - DAY // 2 + 5))
+    async with database.transaction() as connection:
+        await connection.execute("update ml_observability_spans set name = 'late' where name = 'late'")  # a writer's lock
+        drop = asyncio.create_task(retention.drop_day(day(1), most=before))
+        await asyncio.sleep(0.2)
+        assert not drop.done()
+    with pytest.raises(Conflict, match="safe"):
+        await drop
+
+
 async def test_a_day_that_somebody_reads_is_not_dropped_and_writers_do_not_wait_for_long(
     retention: SpanRetentionRepository, filled: ObservabilitySpanRepository
 ) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from e2i.storage.postgres import sqlalchemy_url
+from e2i.storage.address import sqlalchemy_url
 
 
 @contextmanager

@@ -180,6 +180,41 @@ def test_several_processes_write_at_once_while_a_reader_deletes_behind_them(tmp_
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "id"] == []
 
 
+_FORKS_AFTER_A_THREAD_POOL = """
+import concurrent.futures, os, sys
+from pathlib import Path
+from e2i.telemetry.pipeline import PipelineSettings, install
+from e2i.telemetry.redaction import SpanLimits
+from e2i.telemetry.sampling import SamplingRules
+from spool_faults import settings
+
+limits = SpanLimits(
+    include_input=True, include_output=True, max_input_size_bytes=1024, max_output_size_bytes=1024, max_metadata_size_bytes=1024,
+    redact_patterns=(),
+)
+rules = SamplingRules(rate=1.0, always_agents=frozenset())
+pipeline = install(PipelineSettings(service="fork", spool=settings(Path(sys.argv[1])), limits=limits, rules=rules))
+with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    pool.submit(int).result()
+child = os.fork()
+pipeline.provider.get_tracer("fork").start_span("child" if child == 0 else "parent").end()
+if child == 0:
+    os._exit(0)
+os.waitpid(child, 0)
+pipeline.close()
+"""
+
+
+def test_a_process_that_forks_after_its_first_thread_pool_does_not_hang(tmp_path: Path) -> None:
+    """The SDK's fork handler submits to a pool: the pool's own handler has to be registered before it."""
+    tests = Path(__file__).parents[2]
+    path = os.pathsep.join(str(folder) for folder in (tests, Path(__file__).parent))
+    command = [sys.executable, "-c", _FORKS_AFTER_A_THREAD_POOL, str(tmp_path)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(drain(tmp_path).payloads) == 2
+
+
 def test_a_forked_child_writes_for_itself_and_its_parent_goes_on(tmp_path: Path) -> None:
     writer = SpoolWriter(settings(tmp_path), disk=QUICK)
     fill(writer, 30)

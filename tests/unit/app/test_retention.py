@@ -87,9 +87,9 @@ async def test_each_drop_is_audited_before_it_happens():
 
     @dataclass
     class Watching(RetentionInMemory):
-        async def drop_day(self, day):
+        async def drop_day(self, day, *, most=None):
             assert given.audit.entries[-1].subject == f"spans/{day}"
-            await super().drop_day(day)
+            await super().drop_day(day, most=most)
 
     given = replace(given, retention=Watching(given.retention.days))
     await run_retention(given, now=NOW)
@@ -160,7 +160,7 @@ async def test_a_drop_that_fails_is_audited_as_failed():
 
     @dataclass
     class Stubborn(RetentionInMemory):
-        async def drop_day(self, day):
+        async def drop_day(self, day, *, most=None):
             raise Conflict("a legal hold came first.", where=str(day))
 
     given = replace(given, retention=Stubborn(given.retention.days))
@@ -169,15 +169,32 @@ async def test_a_drop_that_fails_is_audited_as_failed():
     assert [each.action for each in given.audit.entries] == ["retention.drop", "retention.drop_failed"]
 
 
+async def test_a_span_that_comes_after_the_last_count_is_not_dropped_with_its_day():
+    given = ports(archive=Archive())
+
+    @dataclass
+    class Late(RetentionInMemory):
+        async def drop_day(self, day, *, most=None):
+            if day == DAYS[1]:
+                self.days[day].append(self.days[day][0])
+            await super().drop_day(day, most=most)
+
+    given = replace(given, retention=Late(given.retention.days))
+    with pytest.raises(Conflict, match="of which 20 are safe"):
+        await run_retention(given, now=NOW)
+    assert given.retention.dropped == DAYS[:1]
+    assert [each.action for each in given.audit.entries] == ["retention.drop", "retention.drop", "retention.drop_failed"]
+
+
 async def test_a_day_that_somebody_else_has_dropped_is_passed_over():
     given = ports()
 
     @dataclass
     class Racing(RetentionInMemory):
-        async def drop_day(self, day):
+        async def drop_day(self, day, *, most=None):
             if day == DAYS[0]:
                 raise NotFound("gone.", where=str(day))
-            await super().drop_day(day)
+            await super().drop_day(day, most=most)
 
     given = replace(given, retention=Racing(given.retention.days))
     report = await run_retention(given, now=NOW)

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 import pytest
 from corpus import CONFIGURED_SECRET, EMAILS, PHONES, field_texts, planted, remains
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from e2i.errors import ConfigError
@@ -376,6 +376,7 @@ def _is_kept(value: Any) -> bool:
 
 
 @settings(max_examples=1000, deadline=None)
+@example({"note": [], "Pass": ["", 0]}, False)
 @given(ATTRIBUTES, st.booleans())
 def test_cleaning_never_raises_stays_within_limits_and_changes_nothing_twice(attributes: dict[str, Any], log_prompts: bool) -> None:
     once = SMALL.clean(attributes, log_prompts=log_prompts)

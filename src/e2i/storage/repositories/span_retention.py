@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import date
 
+    from psycopg import AsyncConnection
+
     from e2i.domain.telemetry import StoredSpan
     from e2i.storage.postgres import Database, Row
 
@@ -44,13 +46,17 @@ class SpanRetentionRepository:
             while rows := await cursor.fetchmany(batch):
                 yield [stored_span(row) for row in rows]
 
-    async def drop_day(self, day: date) -> None:
+    async def drop_day(self, day: date, *, most: int | None = None) -> None:
         """Drop the partition, or the strays of a day that has none; rollups stay.
+
+        Parameters
+        ----------
+        most : so many spans were counted and are safe elsewhere
 
         Raises
         ------
         Conflict
-            A legal hold covers the day.
+            A legal hold covers the day, or it holds more than `most` spans.
         NotFound
             There is no such day.
         BackendUnavailable
@@ -66,6 +72,8 @@ class SpanRetentionRepository:
                     where="ml_observability_spans",
                     advice="Release the hold first.",
                 )
+            if most is not None:
+                await _refuse_more(connection, day, most)
             found = await (await connection.execute(_SQL["is_partition"], {"day": day})).fetchone()
             if found and found["is_partition"]:
                 await connection.execute(_SQL["drop_day"], {"day": day})
@@ -95,6 +103,18 @@ class SpanRetentionRepository:
         """End a legal hold. Raises NotFound."""
         if await self._db.row(_SQL["release"], name=name) is None:
             raise NotFound(f"there is no legal hold {name}.", where="telemetry_holds", advice="See `e2i retention run --dry-run`.")
+
+
+async def _refuse_more(connection: AsyncConnection[Row], day: date, most: int) -> None:
+    """Late spans come until writers are stopped: counted before that, one that came in between would be dropped unseen."""
+    await connection.execute(_SQL["freeze_spans"])
+    counted = await (await connection.execute(_SQL["spans_of_day"], {"day": day})).fetchone()
+    if counted is not None and counted["spans"] > most:
+        raise Conflict(
+            f"{day} has {counted['spans']} spans and {most} are safe: more came since they were counted.",
+            where="ml_observability_spans",
+            advice="The day was not dropped. Run again: late spans are added to the archive.",
+        )
 
 
 def _partition(row: Row) -> Partition:

@@ -10,6 +10,7 @@ from psycopg import errors
 from psycopg.types.json import Json, set_json_loads
 
 from e2i.domain.telemetry import SpanRecord
+from e2i.errors import BackendUnavailable
 from e2i.storage.postgres import json_text
 from e2i.storage.span_rows import measure_alone, measure_of, row_of, stored_span
 from e2i.storage.span_writer import Arrivals, Overtaken, SpanWriter
@@ -44,6 +45,8 @@ class SpanShipmentRepository:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._writer = SpanWriter(db)
+        self._told: dict[str, dict[str, Any] | None] = {}
+        """the state of each spool as it was last told to, or by, whoever ships through us"""
 
     async def ship(
         self, spans: Sequence[SpanRecord], *, spool_id: str, state: Mapping[str, Any], left_out: Sequence[SpanRecord] = ()
@@ -56,6 +59,8 @@ class SpanShipmentRepository:
         ------
         BackendRejected
             A span is no span; nothing is written.
+        BackendUnavailable
+            A commit that was given up for lost came after the state had been asked for, or the database was put back; nothing is written.
         """
         kept = Json(dict(state), dumps=json_text)
         arrivals = Arrivals(spans)
@@ -64,15 +69,36 @@ class SpanShipmentRepository:
         async def work(connection: AsyncConnection[Row]) -> int:
             is_counted = bool(measured) and await _is_kept(connection, spool_id, kept)
             new = await self._writer.insert(connection, arrivals, () if is_counted else measured)
-            await connection.execute(_SQL["keep_state"], {"spool_id": spool_id, "state": kept})
+            await self._keep(connection, spool_id, kept)
             return new
 
-        return await self._writer.transact(arrivals.days, work)
+        new = await self._writer.transact(arrivals.days, work)
+        self._told[spool_id] = dict(state)
+        return new
 
     async def shipped(self, spool_id: str) -> dict[str, Any] | None:
         """The state kept by the latest `ship`; None for a spool that never shipped."""
         row = await self._db.row(_SQL["state"], spool_id=spool_id)
+        self._told[spool_id] = None if row is None else dict(row["state"])
         return None if row is None else dict(row["state"])
+
+    async def _keep(self, connection: AsyncConnection[Row], spool_id: str, state: Json) -> None:
+        """In the place of the state that the parcel was made from; of another one it would count a part twice."""
+        parameters: dict[str, object] = {"spool_id": spool_id, "state": state}
+        if spool_id not in self._told:
+            await connection.execute(_SQL["keep_state"], parameters)
+            return
+        before = self._told[spool_id]
+        if before is None:
+            moved = await connection.execute(_SQL["begin_state"], parameters)
+        else:
+            moved = await connection.execute(_SQL["move_state"], parameters | {"before": Json(before, dumps=json_text)})
+        if await moved.fetchone() is None:
+            raise BackendUnavailable(
+                "the place reached in the spool is not what it was when this parcel was made.",
+                where="telemetry_shipments",
+                advice="It is asked for again; nothing is lost.",
+            )
 
     async def merge(self, spans: Sequence[SpanRecord]) -> int:
         """Insert or update by (trace_id, span_id); how many were new.

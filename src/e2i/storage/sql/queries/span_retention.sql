@@ -52,6 +52,18 @@ lock table telemetry_holds in share mode
 -- The legal holds that cover a day.
 select name from telemetry_holds where %(day)s::date between first_day and last_day order by name
 
+-- name: freeze_spans
+-- Nobody writes spans, or drops another day, until the transaction ends.
+lock table ml_observability_spans in share row exclusive mode
+
+-- name: spans_of_day
+-- How many spans `read_day` would tell.
+select count(*) as spans
+from ml_observability_spans
+where day in (%(day)s::date, 'infinity')
+    and started_at >= %(day)s::date::timestamp at time zone 'UTC'
+    and started_at < (%(day)s::date + 1)::timestamp at time zone 'UTC'
+
 -- name: is_partition
 -- Whether the day has a partition of its own.
 select to_regclass('ml_observability_spans_' || to_char(%(day)s::date, 'YYYYMMDD')) is not null as is_partition

@@ -97,6 +97,18 @@ on conflict (level, bucket, agent_name, agent_tier, part) do update set
 insert into telemetry_shipments (spool_id, state) values (%(spool_id)s, %(state)s)
 on conflict (spool_id) do update set state = excluded.state, updated_at = now()
 
+-- name: begin_state
+-- How far a spool is that never shipped; no row when somebody was quicker.
+insert into telemetry_shipments (spool_id, state) values (%(spool_id)s, %(state)s)
+on conflict (spool_id) do nothing
+returning spool_id
+
+-- name: move_state
+-- How far a spool is; no row when it is not where we thought.
+update telemetry_shipments set state = %(state)s, updated_at = now()
+where spool_id = %(spool_id)s and state::jsonb = %(before)s::jsonb
+returning spool_id
+
 -- name: state_to_replace
 -- How far a spool was; whoever replaces it waits.
 select state from telemetry_shipments where spool_id = %(spool_id)s for update
