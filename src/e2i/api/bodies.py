@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +14,19 @@ from e2i.api.problems import Refused
 
 MOST_VALUES = 4_000_000
 """so many commas and brackets at most: each may become an object of some sixty bytes"""
+_NO_NUMBER = re.compile(r"-?(?:NaN|Infinity)")
 
 
 def json_value(body: bytes) -> Any:
     """The body as plain values.
 
+    NaN and Infinity, which JSON has not, are read as the words: Python writes them, Opik's SDK too, and one measure that is missing must
+    not cost the spans beside it. Where a number is due they are refused like any other word.
+
     Raises
     ------
     Refused
-        400 for what is not JSON: also NaN, half a surrogate pair, more than a thousand levels; 413 for a body that is nearly
-        all structure.
+        400 for what is not JSON: also half a surrogate pair, more than a thousand levels; 413 for a body that is nearly all structure.
     """
     if sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:
         raise Refused(
@@ -30,11 +35,28 @@ def json_value(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Refused(
-            f"the body is not JSON: {error.msg}.",
-            where=f"body, line {error.lineno}, column {error.colno}",
-            advice="JSON knows no NaN and no Infinity, and its text is UTF-8.",
-        ) from None
+        if not _NO_NUMBER.match(error.doc, error.pos):
+            raise _not_json(error) from None
+    return _with_words(body)
+
+
+def _with_words(body: bytes) -> Any:
+    """The standard library's reader knows the three words; whatever else it takes that the other does not is refused."""
+    try:
+        value = json.loads(body.decode(), parse_constant=str)
+        orjson.dumps(value)
+    except json.JSONDecodeError as error:
+        raise _not_json(error) from None
+    except (RecursionError, ValueError, TypeError) as error:
+        what = "the body is not JSON: it is too deep, has a number of more than 64 bits or half a surrogate pair, and NaN or Infinity."
+        raise Refused(what, where="body") from error
+    return value
+
+
+def _not_json(error: json.JSONDecodeError) -> Refused:
+    return Refused(
+        f"the body is not JSON: {error.msg}.", where=f"body, line {error.lineno}, column {error.colno}", advice="Its text is UTF-8."
+    )
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from e2i.api import otlp_json, otlp_proto
-from e2i.api.otlp_spans import Batch, Reading, read_batch
+from e2i.api.otlp_spans import Batch, Reading, read_batch, unquotable
 from e2i.api.problems import Refused
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def encoding_of(request: Request) -> Encoding:
 
 def read_spans(body: bytes, *, encoding: Encoding, receiver: Receiver) -> Reading:
     """A body's spans, redacted and bounded. Raises Refused."""
-    reading = Reading()
-    for batch in encoding.read(body, max_spans=receiver.settings.max_spans):
+    batches = encoding.read(body, max_spans=receiver.settings.max_spans)
+    reading = Reading(unquotable=unquotable(batches, receiver.settings.silent_agents))
+    for batch in batches:
         read_batch(batch, receiver.ports.redactor, reading)
     return reading

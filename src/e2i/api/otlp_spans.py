@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from e2i.domain.telemetry import SpanEvent, SpanLink, SpanRecord, SpanStatus
+from e2i.observability import attributes as names
+from e2i.telemetry.silence import unquoted
 
 if TYPE_CHECKING:
     from e2i.telemetry.redaction import Redactor
@@ -18,6 +20,8 @@ _ABOUT_THE_SDK = "telemetry.sdk."
 _TOLD_REASONS = 5
 _MOST_EVENTS = 128
 """events, and links, of one span, as in OpenTelemetry's limits; further ones are left out"""
+Id = tuple[bytes, bytes]
+"""of a trace and of a span in it"""
 LATEST_NS = 2**63 - 1
 """the year 2262: the last nanosecond that a signed number of 64 bits holds"""
 
@@ -72,6 +76,8 @@ class Batch:
 class Reading:
     """What a body came to."""
 
+    unquotable: frozenset[Id] = frozenset()
+    """spans of which nothing that people or models said is kept"""
     spans: list[SpanRecord] = field(default_factory=list)
     rejected: int = 0
     reasons: list[str] = field(default_factory=list)
@@ -89,6 +95,25 @@ class Reading:
         return "; ".join(self.reasons) + (f"; and {more} more" if more > 0 else "")
 
 
+def unquotable(batches: Iterable[Batch], agents: frozenset[str]) -> frozenset[Id]:
+    """Spans of these agents, and those of the same body that hang below them at any depth."""
+    if not agents:
+        return frozenset()
+    found: set[Id] = set()
+    below: dict[Id, list[Id]] = {}
+    for raw in (raw for batch in batches for raw in batch.spans()):
+        agent = raw.attributes.get(names.AGENT) or raw.attributes.get(names.GEN_AI_AGENT_NAME)
+        if isinstance(agent, str) and agent in agents:
+            found.add((raw.trace_id, raw.span_id))
+        below.setdefault((raw.trace_id, raw.parent_span_id), []).append((raw.trace_id, raw.span_id))
+    reached = list(found)
+    while reached:
+        new = [span for span in below.get(reached.pop(), ()) if span not in found]
+        found.update(new)
+        reached += new
+    return frozenset(found)
+
+
 def read_batch(batch: Batch, redactor: Redactor, into: Reading) -> None:
     """Add the batch's spans to `into`, those that are no spans as rejected."""
     service = redactor.clean_text(str(batch.resource.get("service.name") or _UNNAMED_SERVICE))
@@ -99,6 +124,7 @@ def read_batch(batch: Batch, redactor: Redactor, into: Reading) -> None:
         if why := _fault(raw):
             into.reject(f"{batch.where}[{index}]", why)
             continue
+        is_quotable = (raw.trace_id, raw.span_id) not in into.unquotable
         into.spans.append(
             SpanRecord(
                 trace_id=raw.trace_id.hex(),
@@ -113,26 +139,36 @@ def read_batch(batch: Batch, redactor: Redactor, into: Reading) -> None:
                 service=service,
                 scope=scope,
                 origin="otlp",
-                attributes=resource | redactor.clean(raw.attributes),
-                events=_events(raw, redactor),
-                links=_links(raw, redactor),
+                attributes=resource | _clean(raw.attributes, redactor, is_quotable=is_quotable),
+                events=_events(raw, redactor, is_quotable=is_quotable),
+                links=_links(raw, redactor, is_quotable=is_quotable),
             )
         )
 
 
-def _events(raw: RawSpan, redactor: Redactor) -> tuple[SpanEvent, ...]:
-    kept = raw.events[:_MOST_EVENTS]
+def _clean(attributes: dict[str, Any], redactor: Redactor, *, is_quotable: bool) -> dict[str, Any]:
+    return redactor.clean(attributes if is_quotable else unquoted(attributes), log_prompts=is_quotable)
+
+
+def _events(raw: RawSpan, redactor: Redactor, *, is_quotable: bool) -> tuple[SpanEvent, ...]:
     return tuple(
-        SpanEvent(name=redactor.clean_text(event.name), at_ns=min(event.at_ns, LATEST_NS), attributes=redactor.clean(event.attributes))
-        for event in kept
+        SpanEvent(
+            name=redactor.clean_text(event.name),
+            at_ns=min(event.at_ns, LATEST_NS),
+            attributes=_clean(event.attributes, redactor, is_quotable=is_quotable),
+        )
+        for event in raw.events[:_MOST_EVENTS]
     )
 
 
-def _links(raw: RawSpan, redactor: Redactor) -> tuple[SpanLink, ...]:
+def _links(raw: RawSpan, redactor: Redactor, *, is_quotable: bool) -> tuple[SpanLink, ...]:
     """Links with ids of the wrong length lead nowhere and are left out; the span itself is good."""
     kept = [link for link in raw.links if len(link.trace_id) == 16 and len(link.span_id) == 8][:_MOST_EVENTS]
     return tuple(
-        SpanLink(trace_id=link.trace_id.hex(), span_id=link.span_id.hex(), attributes=redactor.clean(link.attributes)) for link in kept
+        SpanLink(
+            trace_id=link.trace_id.hex(), span_id=link.span_id.hex(), attributes=_clean(link.attributes, redactor, is_quotable=is_quotable)
+        )
+        for link in kept
     )
 
 

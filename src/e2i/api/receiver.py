@@ -57,6 +57,8 @@ class ReceiverSettings:
     """how long a score waits for a span that nobody knows yet"""
     cache_ttl_s: Mapping[str, float] = field(default_factory=lambda: {"default": 120.0})
     cache_entries: int = 1000
+    silent_agents: frozenset[str] = frozenset()
+    """those for which `log_prompts` says no, whoever sends their spans"""
 
 
 def is_loopback(host: str) -> bool:

@@ -56,4 +56,5 @@ def receiver_settings(settings: Settings, host: str | None) -> ReceiverSettings:
         max_in_flight=section.max_in_flight,
         cache_ttl_s=cache.ttl,
         cache_entries=cache.max_entries,
+        silent_agents=frozenset(name for name, agent in settings.agents.items() if not agent.log_prompts),
     )

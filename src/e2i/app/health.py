@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from e2i.domain.telemetry import SinkAccount
 from e2i.errors import E2IError
 from e2i.ports.records import Outbox, RunRecords
-from e2i.ports.telemetry import SinkAccounts
+from e2i.ports.telemetry import ReceivedSpans, SinkAccounts
 
 MINIMUM_FREE_BYTES = 500 * 1024**2
+RECENT = timedelta(hours=1)
+"""how far `overview` looks back for spans of others"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,7 @@ class HealthPorts:
     outbox: Outbox
     runs: RunRecords
     sinks: SinkAccounts
+    received: ReceivedSpans
 
 
 async def examine(ports: HealthPorts) -> list[Check]:
@@ -118,12 +122,16 @@ async def _examine_tracker(ports: HealthPorts) -> list[Check]:
 
 
 async def overview(ports: HealthPorts, *, limit: int = 10) -> dict[str, Any]:
-    """Where the data are, what MLflow is owed, and the latest runs."""
+    """Where the data are, what MLflow is owed, where spans went and came from, and the latest runs."""
     return {
         "database": ports.where,
         "schema": await ports.schema(),
         "outbox": await ports.outbox.counts("mlflow"),
         "sinks": [{**asdict(account), "unexplained": account.unexplained} for account in await ports.sinks.accounts()],
+        "received": [
+            {**asdict(each), "newest": each.newest.isoformat(timespec="seconds")}
+            for each in await ports.received.received_since(datetime.now(UTC) - RECENT)
+        ],
         "runs": [
             {
                 "run_id": run.run_id,

@@ -31,7 +31,8 @@ from e2i.domain.experiments import FrameRef
 from e2i.domain.report import ReportEvidence, StudyReport
 from e2i.domain.runs import AuditEntry, StudyRun
 from e2i.domain.study import Study
-from e2i.errors import BackendUnavailable, BudgetExceeded, ConfigError, E2IError, NotFound, SpecError
+from e2i.engine.spec import known
+from e2i.errors import BackendUnavailable, BudgetExceeded, ConfigError, E2IError, NotFound
 from e2i.observability import attributes as names
 from e2i.observability.spans import current_context, current_trace_id, new_trace_id, span, trace_of
 
@@ -125,7 +126,7 @@ async def _chain(progress: Progress, ports: StudyPorts) -> None:
         scope_definer.State(study=study, columns=columns, experiment_id=run.experiment_id or run.run_id, base=str(progress.base)),
     )
     prepared = await run_agent(
-        progress, ports, data_preparer.SPEC, data_preparer.State(study=study, scope=_scope(progress), base=str(progress.base))
+        progress, ports, data_preparer.SPEC, data_preparer.State(study=study, scope=known(progress.scoped.scope), base=str(progress.base))
     )
     progress.prepared = prepared
     if prepared.qc is not None and prepared.qc.gate_passed:
@@ -142,10 +143,8 @@ async def _chain(progress: Progress, ports: StudyPorts) -> None:
 
 
 async def _model(progress: Progress, ports: StudyPorts) -> None:
-    study, run, prepared = progress.study, progress.run, progress.prepared
-    prediction = study.prediction
-    if prepared is None or prepared.qc is None or prepared.plan is None or prediction is None:
-        raise SpecError("the data were not prepared.", where="run_study")
+    study, run, prepared = progress.study, progress.run, known(progress.prepared)
+    prediction = known(study.prediction)
     group = prediction.group or study.unit
     base_state = feature_analyzer.State(
         run_id=run.run_id, scope=prepared.scope, unit=study.unit, time=study.time, event_time=prediction.event_time, seed=study.seed
@@ -174,8 +173,8 @@ async def _model(progress: Progress, ports: StudyPorts) -> None:
             run_id=run.run_id,
             study_name=study.name,
             scope=prepared.scope,
-            qc=prepared.qc,
-            splits=prepared.plan,
+            qc=known(prepared.qc),
+            splits=known(prepared.plan),
             split_refs=prepared.splits,
             plan=analyzed.plan,
             selection=selected.selection,
@@ -240,9 +239,7 @@ def _course(progress: Progress) -> Callable[[Progress, StudyPorts], Awaitable[No
 
 
 async def _effect(progress: Progress, ports: StudyPorts, *, finding: CausalFinding | None = None) -> None:
-    table = table_of(progress)
-    if table is None:
-        raise SpecError("the data were not prepared.", where="run_study")
+    table = known(table_of(progress))
     state = causal_impact.State(
         study=progress.study,
         finding=finding,
@@ -307,12 +304,6 @@ async def _finish(progress: Progress, ports: StudyPorts, *, status: Any, error: 
         )
     )
     return StudyResult(report=report, html=html, json=json, resumed=False)
-
-
-def _scope(progress: Progress) -> Any:
-    if progress.scoped is None or progress.scoped.scope is None:
-        raise SpecError("the study was not scoped.", where="run_study")
-    return progress.scoped.scope
 
 
 def _fingerprint(study: Study, identity: str) -> str:

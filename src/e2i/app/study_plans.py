@@ -20,7 +20,9 @@ async def make_plans(progress: Progress, ports: StudyPorts) -> None:
         compared = gap_analyzer.State(spec=study.gaps, seed=study.seed, base=base, table=ref, findings=findings)
         progress.compared = await run_agent(progress, ports, gap_analyzer.SPEC, compared)
     if study.allocation is not None:
-        allocated = resource_optimizer.State(spec=study.allocation, seed=study.seed, base=base, table=ref, responses=_responses(progress))
+        allocated = resource_optimizer.State(
+            spec=study.allocation, seed=study.seed, base=base, table=ref, responses=_responses(progress), refusal=_refusal(progress)
+        )
         progress.allocated = await run_agent(progress, ports, resource_optimizer.SPEC, allocated)
     if study.experiment is not None:
         designed = experiment_designer.State(spec=study.experiment, name=study.name, seed=study.seed, base=base, table=ref)
@@ -44,11 +46,22 @@ def _responses(progress: Progress) -> tuple[SegmentResponse, ...]:
     allocation, divided = progress.study.allocation, progress.divided
     by = allocation.response.effect_by if allocation is not None else None
     report = divided.report if divided is not None else None
-    passed = progress.caused is not None and progress.caused.finding is not None and progress.caused.finding.verdict.name == "proceed"
-    if by is None or report is None or not passed:
+    if by is None or report is None or _refusal(progress) is not None:
         return ()
     return tuple(
         SegmentResponse(segment=found.segment_value, estimate=found.estimate, low=found.low, high=found.high)
         for found in report.cate_by_segment.get(by, ())
-        if found.estimate is not None and found.low is not None and found.high is not None
     )
+
+
+def _refusal(progress: Progress) -> str | None:
+    """Why the allocation may not use the measured effect by segment that it asks for; None where it may, or asks for none."""
+    allocation, divided = progress.study.allocation, progress.divided
+    if allocation is None or allocation.response.effect_by is None or progress.caused is None:
+        return None
+    finding = progress.caused.finding
+    if finding is None or finding.verdict.name != "proceed":
+        told = "could not be estimated" if finding is None else f"has the verdict {finding.verdict.name}"
+        return f"its responses are the effects by {allocation.response.effect_by}, and the effect {told}."
+    report = divided.report if divided is not None else None
+    return None if report is None or report.refusal is None else f"the effect is not divided into segments: {report.refusal}"

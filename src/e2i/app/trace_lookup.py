@@ -23,6 +23,8 @@ PAGE = 500
 _SHORTEST_PREFIX = 6
 _LONGEST_LIST = 10
 _LOOKED_THROUGH = 200
+_SKEW = timedelta(minutes=5)
+"""by which clocks of machines may differ"""
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -42,8 +44,8 @@ async def find_trace(records: SpanRecords, wanted: str) -> list[StoredSpan]:
     """
     text = wanted.strip()
     if text.lower() == LAST:
-        newest = await records.recent_traces(limit=1)
-        return await records.get_trace(newest[0].trace_id) if newest else _unknown(text, [])
+        newest = await _last(records, datetime.now(UTC) + _SKEW)
+        return await records.get_trace(newest.trace_id) if newest else _unknown(text, [])
     digits = text.replace("-", "").lower()
     if re.fullmatch(r"[0-9a-f]{1,32}", digits):
         spans = await _by_id(records, digits)
@@ -53,6 +55,16 @@ async def find_trace(records: SpanRecords, wanted: str) -> list[StoredSpan]:
     if len(traces) > 1:
         raise _several(text, traces)
     return await records.get_trace(traces[0]) if traces else _unknown(text, await records.recent_traces(limit=_LOOKED_THROUGH))
+
+
+async def _last(records: SpanRecords, latest: datetime) -> TraceSummary | None:
+    """The newest trace that has begun: one exporter whose clock is wrong would be the last for years."""
+    for limit in (1, _LOOKED_THROUGH):
+        newest = await records.recent_traces(limit=limit)
+        begun = next((each for each in newest if each.started_at <= latest), None)
+        if begun is not None or not newest:
+            return begun
+    return newest[0]
 
 
 async def _by_id(records: SpanRecords, digits: str) -> list[StoredSpan]:
@@ -86,7 +98,7 @@ def _unknown(wanted: str, recent: Sequence[TraceSummary]) -> list[StoredSpan]:
     digits = wanted.replace("-", "").lower()
     # An id with one wrong digit is near as a whole; a short beginning is near to the beginnings.
     near = difflib.get_close_matches(digits, list(places), n=1, cutoff=0.75)
-    near = near or [each for each in places if difflib.SequenceMatcher(None, each[: len(digits)], digits).ratio() >= 0.75][:1]
+    near = near or [each for each in places if digits and difflib.SequenceMatcher(None, each[: len(digits)], digits).ratio() >= 0.75][:1]
     advice = "List what is there with `e2i trace ls`. Spans that were just made may still be on their way: see `e2i status`."
     if near:
         advice = f"The nearest is {near[0]}, {_told(places[near[0]])}. {advice}"

@@ -60,8 +60,9 @@ class Trace:
     @property
     def title(self) -> str | None:
         """Name of the root; None while it has not arrived."""
-        real = [i for i in self.roots if i not in set(self.orphans)]
-        return self.nodes[real[0]].stored.span.name if real else None
+        orphans = set(self.orphans)
+        real = next((i for i in self.roots if i not in orphans), None)
+        return None if real is None else self.nodes[real].stored.span.name
 
     @property
     def duration_ms(self) -> float:

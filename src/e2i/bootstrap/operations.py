@@ -64,7 +64,7 @@ def health_ports(platform: Platform) -> HealthPorts:
     from e2i.mlops.mlflow_mirror import MLflowMirror
     from e2i.mlops.reconcile import reconcile
     from e2i.ports.records import AuditTrail, Outbox, RunRecords
-    from e2i.ports.telemetry import SinkAccounts
+    from e2i.ports.telemetry import ReceivedSpans, SinkAccounts
     from e2i.storage import migrate
     from e2i.storage.repositories.ledger import LedgerRepository
 
@@ -77,6 +77,7 @@ def health_ports(platform: Platform) -> HealthPorts:
         outbox=platform.records[Outbox],
         runs=platform.records[RunRecords],
         sinks=platform.records[SinkAccounts],
+        received=platform.records[ReceivedSpans],
     )
 
 

@@ -135,6 +135,7 @@ def standing_records(settings: Settings, database: Database) -> dict[type[Any], 
     from e2i.storage.repositories.models import MLModelRegistryRepository
     from e2i.storage.repositories.outbox import OutboxRepository
     from e2i.storage.repositories.quality import DataQualityRepository
+    from e2i.storage.repositories.received_spans import ReceivedSpanRepository
     from e2i.storage.repositories.runs import RunRepository
     from e2i.storage.repositories.search import HpoRepository
     from e2i.storage.repositories.spans import ObservabilitySpanRepository
@@ -167,6 +168,7 @@ def standing_records(settings: Settings, database: Database) -> dict[type[Any], 
         models.SearchDefaults: _search_defaults(settings),
         telemetry.SpanRecords: ObservabilitySpanRepository(database),
         telemetry.SinkAccounts: Accounts(settings, database),
+        telemetry.ReceivedSpans: ReceivedSpanRepository(database),
     }
 
 
@@ -188,7 +190,7 @@ def make_tracker(settings: Settings, url: str, records: Mapping[type[Any], Any])
     from e2i.mlops.circuit_breaker import BreakerSettings
     from e2i.mlops.mlflow_connector import MLflowConnector, MlflowSettings, vendor_environment
     from e2i.ports.records import Outbox
-    from e2i.storage.postgres import sqlalchemy_url
+    from e2i.storage.address import sqlalchemy_url
 
     section, breaker = settings.mlflow, settings.mlflow.circuit_breaker
     uri = section.tracking.uri.get_secret_value()

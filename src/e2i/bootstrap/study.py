@@ -146,7 +146,7 @@ def make_optimizer(settings: Settings, platform: Platform) -> Any:
     """Optuna on the settings' storage, or on our own database."""
     from e2i.mlops.optuna_optimizer import OptunaOptimizer, OptunaSettings
     from e2i.ports.records import SearchRecords
-    from e2i.storage.postgres import sqlalchemy_url
+    from e2i.storage.address import sqlalchemy_url
 
     optuna = settings.optuna
     chosen = OptunaSettings(

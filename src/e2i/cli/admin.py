@@ -12,7 +12,7 @@ from e2i.cli.output import print_json, print_line, print_table
 
 
 def status(home: Home = None, as_json: AsJson = False) -> None:
-    """Show the server, the schema, the outbox and the latest runs."""
+    """Show the server, the schema, the outbox, where spans went and came from, and the latest runs."""
     from e2i import bootstrap
 
     found = asyncio.run(bootstrap.status(settings(home)))
@@ -30,6 +30,8 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
         )
         if sink["last_error"]:
             print_line(f"          {sink['last_error']}")
+    for each in found["received"]:
+        print_line(f"received  {each['origin']}: {each['spans']:,} spans of the last hour, the latest of {each['newest'][11:19]} UTC")
     print_line()
     print_table(found["runs"])
 

@@ -7,7 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-RunStatus = Literal["running", "completed", "blocked", "failed"]
+RunStatus = Literal["running", "interrupted", "completed", "blocked", "failed"]
+"""`interrupted` is never written: it is what a running one is called whose process is gone; the same command takes it up again"""
 
 
 class Tier(StrEnum):

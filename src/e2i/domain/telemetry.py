@@ -9,7 +9,6 @@ from typing import Any, Literal
 SpanStatus = Literal["unset", "ok", "error"]
 Origin = Literal["e2i", "otlp", "opik"]
 """who made the span: our processes, another team's OpenTelemetry exporter, another team's Opik SDK"""
-AttributeValue = str | int | float | bool | list[str] | list[int] | list[float] | list[bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +161,16 @@ class TraceSummary:
     output_tokens: int
     total_cost: float | None
     """None while no cost is known"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    """Spans that another team's exporter brought; they go straight to the table, so no sink's account knows them."""
+
+    origin: Origin
+    spans: int
+    newest: datetime
+    """when the latest of them began"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,19 +6,23 @@ import asyncio
 import gc
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal, TypeVar
 
-from e2i.errors import BackendUnavailable, E2IError, StepFailed
+from e2i.errors import BackendUnavailable, ConfigError, E2IError, StepFailed
 from e2i.observability import attributes as names
 from e2i.observability.propagation import attached, carrier
 from e2i.observability.spans import span
 
 T = TypeVar("T")
 _GOODBYE_S = 5
+_WORKER = "e2i-worker"
+_UNGUARDED = 78
+"""exit code of a worker whose import of the caller's script began the caller's work anew"""
 
 
 class LocalExecutor:
@@ -49,8 +53,13 @@ class LocalExecutor:
             return
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._preload, self._initialize), daemon=True, name="e2i-worker")
-        process.start()
+        process = context.Process(target=_serve, args=(theirs, self._preload, self._initialize), daemon=True, name=_WORKER)
+        try:
+            process.start()
+        except RuntimeError:
+            if multiprocessing.current_process().name != _WORKER:
+                raise
+            sys.exit(_UNGUARDED)
         theirs.close()
         self._process, self._pipe, self._sent = process, ours, None
 
@@ -100,6 +109,8 @@ class LocalExecutor:
             process.join(timeout=10)
             pipe.close()
             self._process = self._pipe = None
+            if process.exitcode == _UNGUARDED:
+                raise _unguarded() from error
             raise BackendUnavailable(
                 f"the worker process ended with code {process.exitcode} in {name_of(function)}.",
                 where="executor",
@@ -108,6 +119,15 @@ class LocalExecutor:
         if succeeded:
             return value  # type: ignore[no-any-return]
         raise value
+
+
+def _unguarded() -> ConfigError:
+    """A worker imports the script that started it, as `spawn` does on every system."""
+    return ConfigError(
+        "the worker process began the script anew when it imported it.",
+        where="executor",
+        advice="Put what the script does below `if __name__ == '__main__':`.",
+    )
 
 
 def name_of(function: Callable[..., object]) -> str:
@@ -132,10 +152,10 @@ def _serve(pipe: Connection[Any, Any], preload: tuple[str, ...], initialize: Cal
         try:
             function, args, kwargs, trace = pipe.recv()
             held = function = held if function is None else function
-        except (EOFError, OSError):
+            pipe.send(answer(function, args, kwargs, trace))
+        except (EOFError, OSError):  # whoever asks is gone, maybe in the middle of a call
             gc.freeze()  # or the interpreter would go through everything that was imported once more before it ends
             return
-        pipe.send(answer(function, args, kwargs, trace))
 
 
 def answer(

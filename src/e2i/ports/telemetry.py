@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Protocol
 
-from e2i.domain.telemetry import LatencyStats, SinkAccount, SpanPage, SpanQuery, SpanRecord, StoredSpan, TraceSummary
+from e2i.domain.telemetry import LatencyStats, Received, SinkAccount, SpanPage, SpanQuery, SpanRecord, StoredSpan, TraceSummary
 
 
 class SpanRecords(Protocol):
@@ -48,7 +48,7 @@ class SpanShipments(Protocol):
         """Insert what is new and keep `state` for `spool_id`, in one transaction; returns how many were new.
 
         `left_out` are spans that sampling leaves out: they count in the rollups, once for this state, and get no row. One that cannot be
-        measured is skipped.
+        measured is skipped. Raises BackendUnavailable when the state is not the one last told or kept here: ask `shipped` again.
         """
         ...
 
@@ -92,10 +92,11 @@ class SpanRetention(Protocol):
         """Every span of a day, by start, in batches; for the archive."""
         ...
 
-    async def drop_day(self, day: date) -> None:
+    async def drop_day(self, day: date, *, most: int | None = None) -> None:
         """Drop the partition, or the day's spans in the default one; rollups stay.
 
-        Raises Conflict when a legal hold covers the day, NotFound when there is none, BackendUnavailable while somebody reads it.
+        Raises Conflict when a legal hold covers the day or it has more than `most` spans by now, NotFound when there is none,
+        BackendUnavailable while somebody reads it.
         """
         ...
 
@@ -120,6 +121,14 @@ class SpanArchive(Protocol):
 
         What it holds already is not written again. Raises StorageError; the archive is then as it was.
         """
+        ...
+
+
+class ReceivedSpans(Protocol):
+    """What other teams' exporters brought."""
+
+    async def received_since(self, since: datetime) -> list[Received]:
+        """By origin, spans that began since a moment."""
         ...
 
 

@@ -181,6 +181,16 @@ async def test_a_score_of_a_span_that_never_comes_is_kept(client: httpx.AsyncCli
     assert row.parent_span_id == row.trace_id == nobody.replace("-", "")
 
 
+async def test_a_measure_that_is_no_number_costs_no_span(client: httpx.AsyncClient, spans: SpansInMemory) -> None:
+    """The SDK writes a NaN among inputs as it is, which is no JSON, and gives up the whole batch when that is refused."""
+    batch = {"spans": [span(input={"lift": float("nan"), "note": "NaN, \u00e9"}, output={"low": float("-inf")}), span()]}
+    answer = await client.post(f"{PRIVATE}/spans/batch", content=json.dumps(batch).encode(), headers={"content-type": "application/json"})
+    assert answer.status_code == 204
+    kept = [row.attributes for row in spans.rows.values() if "output.value" in row.attributes]
+    assert len(spans.rows) == 2
+    assert {"input.value": '{"lift":"NaN","note":"NaN, \u00e9"}', "output.value": '{"low":"-Infinity"}'}.items() <= kept[0].items()
+
+
 @pytest.mark.parametrize(
     ("path", "content", "where"),
     [

@@ -17,7 +17,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
-from receiving import PROTOBUF, body, example, message
+from receiving import PROTOBUF, application, body, calling, example, message
 from spans_in_memory import SpansInMemory
 
 
@@ -181,3 +181,23 @@ async def test_the_answer_comes_after_the_commit(client: httpx.AsyncClient, span
     spans.hold.set()
     assert (await sending).status_code == 200
     assert len(spans.rows) == 1
+
+
+@pytest.mark.parametrize("agent", ["quiet", "loud"])
+async def test_nothing_of_an_agent_that_may_not_be_quoted_is_kept_whoever_sends_it(spans: SpansInMemory, agent: str) -> None:
+    def said(**texts: str) -> list[dict[str, Any]]:
+        return [{"key": key.replace("_", "."), "value": {"stringValue": text}} for key, text in texts.items()]
+
+    error = [{"name": "exception", "timeUnixNano": "9", "attributes": said(exception_stacktrace="Zebra", exception_type="KeyError")}]
+    top = example(spanId="1" * 16, attributes=said(e2i_agent_name=agent, input_value="Zebra"), events=error)
+    below = example(spanId="2" * 16, parentSpanId="1" * 16, attributes=said(output_value="Zebra", kpi="NRx"))
+    deeper = example(spanId="3" * 16, parentSpanId="2" * 16, attributes=said(input_value="Zebra"))
+    beside = example(spanId="4" * 16, attributes=said(input_value="Zebra", note="kept"))
+    async with calling(application(spans, silent_agents=frozenset({"quiet"}))) as client:
+        sent = body(deeper, below, top, beside)  # children end first
+        assert (await client.post("/v1/traces", json=sent)).status_code == 200
+    quoting = {span.span_id[0] for span in spans.rows.values() if "Zebra" in str((span.attributes, span.events))}
+    assert quoting == ({"4"} if agent == "quiet" else {"1", "2", "3", "4"})
+    kept = {span.span_id[0]: span for span in spans.rows.values()}
+    assert kept["2"].attributes["kpi"] == "NRx"
+    assert kept["1"].events[0].attributes["exception.type"] == "KeyError"

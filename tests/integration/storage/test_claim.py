@@ -88,6 +88,22 @@ async def test_a_run_in_live_hands_is_refused_and_a_killed_one_is_taken_over_at_
     await runs.finish(replace(run, status="completed", finished_at=NOW))
 
 
+async def test_a_run_is_running_as_long_as_its_process_and_interrupted_after_it(
+    database: Database, holders: list[subprocess.Popen[str]]
+) -> None:
+    runs, ours = RunRepository(database), [f"f{number}" for number in range(8)]  # locks with either sign
+    for fingerprint in ours:
+        await runs.claim(a_run(f"of {fingerprint}", fingerprint))
+    holders.append(hold(database.url, "theirs", "f"))
+    assert {run.status for run in await runs.recent()} == {"running"}
+    holders[0].kill()
+    holders[0].wait()
+    deadline = time.monotonic() + 5
+    while {run.run_id: run.status for run in await runs.recent()} != {f"of {name}": "running" for name in ours} | {"theirs": "interrupted"}:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
 async def test_one_process_claims_a_run_once(database: Database) -> None:
     runs = RunRepository(database)
     claims = await asyncio.gather(*(runs.claim(a_run(f"r{number}")) for number in range(6)), return_exceptions=True)

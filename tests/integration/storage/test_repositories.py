@@ -165,8 +165,9 @@ async def test_an_experiment_is_found_by_name_and_by_uuid(database: Database, ex
 
 
 async def test_a_wrong_success_criterion_is_refused_by_the_table(database: Database) -> None:
-    with pytest.raises(Conflict, match="minimum_auc"):
+    with pytest.raises(Conflict, match="minimum_auc") as caught:
         await ExperimentRepository(database).save(scope(success_criteria={"minimum_auc": 0.3}), study=STUDY, created_by="x")
+    assert "Failing row" not in str(caught.value)
 
 
 async def test_a_training_run_is_started_once_per_key_and_its_outbox_is_written_once(database: Database, experiment: str) -> None:
@@ -424,20 +425,19 @@ async def test_a_run_is_written_at_its_start_and_at_its_end(database: Database) 
 
 async def test_steps_are_summarised_by_agent_from_real_rows_only(database: Database) -> None:
     runs = RunRepository(database)
-    assert await runs.summarize() == []
+    assert await runs.summarize("r1") == []
     await runs.claim(a_run("r1", "f1"))
     await runs.claim(a_run("r2", "f2", started_at=NOW + timedelta(seconds=1)))
     for duration in range(1, 101):
         await runs.record_step(a_step(duration_ms=float(duration), input_tokens=2, output_tokens=1))
     await runs.record_step(a_step("r2", agent="explainer", tier=Tier.SELF_IMPROVEMENT, status="timeout", error={"what": "slow"}))
     await runs.record_step(a_step("r2", started_at=NOW + timedelta(hours=1), status="error"))
-    first, second = await runs.summarize()
-    assert (first.agent, first.tier, first.steps, first.errors) == ("scope_definer", "ml_foundation", 101, 1)
-    assert (first.input_tokens, first.output_tokens) == (200, 100)
-    assert (second.agent, second.tier, second.errors, second.input_tokens) == ("explainer", "self_improvement", 1, 0)
-    (alone,) = await runs.summarize(run_id="r1")
+    (alone,) = await runs.summarize("r1")
+    assert (alone.steps, alone.errors, alone.input_tokens, alone.output_tokens) == (100, 0, 200, 100)
     assert (alone.p50_ms, alone.p95_ms, alone.p99_ms, alone.avg_ms) == pytest.approx((50.5, 95.05, 99.01, 50.5))
-    assert [summary.steps for summary in await runs.summarize(since=NOW + timedelta(minutes=1))] == [1]
+    first, second = await runs.summarize("r2")
+    assert (first.agent, first.tier, first.steps, first.errors) == ("scope_definer", "ml_foundation", 1, 1)
+    assert (second.agent, second.tier, second.errors, second.input_tokens) == ("explainer", "self_improvement", 1, 0)
     assert [run.run_id for run in await runs.recent()] == ["r2", "r1"]
     with pytest.raises(NotFound):
         await runs.record_step(a_step("nobody"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -64,6 +65,18 @@ async def test_an_id_with_a_wrong_digit_is_answered_with_the_nearest():
         with pytest.raises(NotFound) as raised:
             await find_trace(records(), wanted)
         assert TRACE in (raised.value.advice or "")
+
+
+async def test_last_is_the_newest_that_has_begun_whatever_a_wrong_clock_says():
+    ahead = stored("wrong clock", number=1, trace_id="e" * 32, started_ns=time.time_ns() + 400 * DAY_NS)
+    assert (await find_trace(SpansInMemory([*study_trace(), ahead]), "last"))[0].span.trace_id == TRACE
+    assert (await find_trace(SpansInMemory([ahead]), "last"))[0].span.trace_id == "e" * 32
+
+
+async def test_nothing_is_near_to_no_name():
+    with pytest.raises(NotFound) as raised:
+        await find_trace(records(), " ")
+    assert "nearest" not in str(raised.value)
 
 
 async def test_last_without_traces_is_not_found():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -40,3 +42,27 @@ def test_a_cluster_is_named_in_the_settings(tmp_path: Path, monkeypatch: pytest.
     assert config.load(home=tmp_path).ray.address == "local"
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     assert config.load(home=tmp_path).ray.address == "ray://head:10001"
+
+
+UNGUARDED = """
+import asyncio
+from e2i.engine.executor import LocalExecutor
+from e2i.errors import E2IError
+
+try:
+    print(asyncio.run(LocalExecutor().run(abs, -3)))
+except E2IError as error:
+    print(error.to_dict())
+"""
+
+
+@pytest.mark.parametrize("is_guarded", [True, False])
+def test_a_script_without_a_guard_is_told_what_it_lacks(tmp_path: Path, is_guarded: bool) -> None:
+    script, indented = tmp_path / "script.py", UNGUARDED.replace("\n", "\n    ")
+    script.write_text(f"if __name__ == '__main__':{indented}\n" if is_guarded else UNGUARDED)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    if is_guarded:
+        assert (done.stdout, done.stderr) == ("3\n", "")
+    else:
+        assert "__name__ == '__main__'" in done.stdout
+        assert "memory" not in done.stdout

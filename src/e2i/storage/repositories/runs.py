@@ -14,8 +14,6 @@ from e2i.storage.postgres import as_json, our_errors
 from e2i.storage.sql import load
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from psycopg import AsyncConnection
 
     from e2i.domain.runs import StepRecord
@@ -84,10 +82,9 @@ class RunRepository:
         error = as_json(step.error) if step.error is not None else None
         await self._db.run(_SQL["record_step"], **{**asdict(step), "tier": step.tier.value, "error": error})
 
-    async def summarize(self, *, run_id: str | None = None, since: datetime | None = None) -> list[StepSummary]:
-        """By agent, in the order of the tiers; empty when nothing was recorded. Percentiles are interpolated."""
-        rows = await self._db.rows(_SQL["summarize"], run_id=run_id, since=since)
-        return [StepSummary(**row) for row in rows]
+    async def summarize(self, run_id: str) -> list[StepSummary]:
+        """A run's steps by agent, in the order of the tiers; empty when nothing was recorded. Percentiles are interpolated."""
+        return [StepSummary(**row) for row in await self._db.rows(_SQL["summarize"], run_id=run_id)]
 
     async def recent(self, limit: int = 20) -> list[StudyRun]:
         """Newest first."""

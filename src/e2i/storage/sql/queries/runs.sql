@@ -45,7 +45,7 @@ values (
 )
 
 -- name: summarize
--- Latencies, errors and tokens by agent, of one run or since a moment.
+-- Latencies, errors and tokens of a run by agent.
 select
     agent,
     tier::text as tier,
@@ -58,14 +58,31 @@ select
     coalesce(sum(input_tokens), 0) as input_tokens,
     coalesce(sum(output_tokens), 0) as output_tokens
 from agent_steps
-where (%(run_id)s::text is null or run_id = %(run_id)s)
-    and (%(since)s::timestamptz is null or started_at >= %(since)s)
+where run_id = %(run_id)s
 group by tier, agent
 order by agent_steps.tier, agent
 
 -- name: recent
--- The newest runs.
-select run_id, study, fingerprint, status, experiment_id, trace_id, started_at, finished_at, report_path, error
+-- The newest runs; one whose process is gone is interrupted: nobody holds the lock on its fingerprint.
+select
+    run_id,
+    study,
+    fingerprint,
+    case
+        when status = 'running' and not exists (
+            select from pg_locks
+            where locktype = 'advisory' and granted and objsubid = 1
+                and database = (select oid from pg_database where datname = current_database())
+                and (classid::bigint << 32) | objid::bigint = hashtextextended('e2i.study_runs.' || fingerprint, 0)
+        ) then 'interrupted'
+        else status
+    end as status,
+    experiment_id,
+    trace_id,
+    started_at,
+    finished_at,
+    report_path,
+    error
 from study_runs
 order by started_at desc, run_id
 limit %(limit)s
