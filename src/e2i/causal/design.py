@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ import polars as pl
 from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 from e2i.causal.encoding import Covariates, encode, numeric
 from e2i.domain.disclosure import counted
+from e2i.domain.nearest import suggestion
 from e2i.domain.study import EffectSpec, Study
 from e2i.errors import NotIdentified, NoVariation, SchemaMismatch, TooFewRows
 
@@ -192,12 +192,7 @@ def require_roles(effect: EffectSpec, columns: Iterable[str], *, unit: str | Non
     known = tuple(columns)
     for name in _named(effect, known, unit, time):
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            raise SchemaMismatch(
-                f"column `{name}` is not in the data.",
-                where="effect",
-                advice=f"Did you mean `{near[0]}`?" if near else f"Columns: {', '.join(known[:20])}.",
-            )
+            raise SchemaMismatch(f"column `{name}` is not in the data.", where="effect", advice=suggestion(name, known))
     if effect.treatment == effect.outcome:
         raise NotIdentified(f"`{effect.treatment}` is both treatment and outcome.", where="effect")
     forbidden = {effect.treatment: "the treatment", effect.outcome: "the outcome"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import polars as pl
@@ -11,6 +11,8 @@ import polars as pl
 from e2i.causal.arrays import FloatArray
 from e2i.causal.correlation import squared_correlations
 from e2i.causal.hazard_table import Table, cell, found, numbers, people, refuse
+from e2i.causal.spelling import spelled_alike
+from e2i.domain.disclosure import counted
 from e2i.domain.evidence import Hazard
 
 _FEWEST_PER_ARM = 30
@@ -159,6 +161,15 @@ def units(table: Table) -> Iterator[Hazard]:
         yield refuse(
             "duplicate_units", f"{people(copies)} share their `{table.unit}` with another row.", "Aggregate to one row.", cell(copies), 0
         )
+    yield from about_spelling(keys.cast(pl.String), table.unit)
+
+
+def about_spelling(names: Iterable[str], column: str) -> Iterator[Hazard]:
+    """Units that are most likely one under two names."""
+    count = spelled_alike(name for name in names if name is not None)
+    if count:
+        text = f"{counted(count, 'names')} in `{column}` equal another but for blanks, case or zeros: are they two spellings of one unit?"
+        yield found("units_alike", "review", text, "Write every unit in one way, in the source.", measure=(cell(count), 0.0))
 
 
 def sampling_weights(table: Table) -> Iterator[Hazard]:

@@ -1,4 +1,4 @@
-"""Checks of measure: numbers beyond all bounds, two units in one column, a dose that one row decides."""
+"""Checks of measure: numbers beyond all bounds, two units in one column, zeros for missing, one row or weight that decides."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from e2i.causal.arrays import FloatArray
 from e2i.causal.hazard_checks import EXTREME_TIMES, MIXED_SHARE, SCALE_GAP, extreme_outcome, mixed_units, two_scales
-from e2i.causal.hazard_table import Table, found, numbers, refuse
+from e2i.causal.hazard_table import Action, Table, found, numbers, refuse
 from e2i.domain.evidence import Hazard
 
 _CARRIES, _CARRIES_ALL = 0.5, 0.95
@@ -17,16 +17,20 @@ _CODES = (7, 8, 9, 77, 88, 97, 98, 99, 777, 888, 997, 998, 999, 7777, 8888, 9999
 """what questionnaires and registers write for "unknown", also with a minus; 7 and 8 only with one"""
 _CODE_SHARE, _CODE_ROWS = 0.005, 5
 _FEW_LEVELS, _STEPS_APART = 12, 3.0
+_ZERO_MOST = 0.30
+"""share of zeros above which an outcome simply has many"""
+_WEIGHT = 0.20
 
 
 def scale(table: Table) -> Iterator[Hazard]:
-    """Numbers beyond all measure, in two units, or with a code such as -999 among them; a dose that one row decides."""
+    """Numbers beyond all measure, in two units, or with a code such as -999 among them; zeros for missing; a dose that one row decides."""
     outcome = np.empty(0) if table.outcome is None else table.outcome[table.complete]
     if len(outcome) == 0 or np.ptp(outcome) == 0:
         return
     spec = table.spec
     dose = () if table.arm is not None or spec.reference is not None else (spec.treatment,)
-    values = _finite(table, (spec.outcome, *dose, *table.confounders, *spec.negative_controls, *spec.pre_outcomes))
+    others = (*table.confounders, *spec.negative_controls, *spec.pre_outcomes, *spec.instruments)
+    values = _finite(table, (spec.outcome, *dose, *others))
     for name, known in values.items():
         times = extreme_outcome(known)
         if times is not None:
@@ -39,8 +43,12 @@ def scale(table: Table) -> Iterator[Hazard]:
             yield _codes(name, known, stands_for, decides=name in (spec.outcome, *dose))
             continue
         yield from _units_of(name, known, decides=name in (spec.outcome, *dose))
+    yield from _zeros(spec.outcome, values.get(spec.outcome, np.empty(0)))
     for name in dose:
-        yield from _one_row(name, values.get(name, np.empty(0)))
+        yield from carries_most(_from_mean(values.get(name, np.empty(0))), f"the variance of `{name}`", blocks=True)
+    weights = None if spec.weights is None else numbers(table.frame[spec.weights])
+    if weights is not None and (weights[table.complete] > 0).all():
+        yield from about_weights(weights[table.complete], str(spec.weights))
 
 
 def _finite(table: Table, names: tuple[str, ...]) -> dict[str, FloatArray]:
@@ -107,12 +115,37 @@ def _units_of(name: str, known: FloatArray, *, decides: bool) -> Iterator[Hazard
         yield found("two_scales", "review", text, remedy, measure=(factor, SCALE_GAP))
 
 
-def _one_row(name: str, dose: FloatArray) -> Iterator[Hazard]:
-    if len(dose) == 0:
+def _zeros(name: str, known: FloatArray) -> Iterator[Hazard]:
+    """Zeros below all other values of an outcome by half of their range or more; values of few levels say nothing."""
+    zero = known == 0
+    others = known[~zero]
+    if not _CODE_SHARE * len(known) <= zero.sum() <= _ZERO_MOST * len(known) or zero.sum() < _CODE_ROWS:
         return
-    squares = (dose - dose.mean()) ** 2
-    share = float(squares.max() / squares.sum())
+    if others.min() > 0.5 * np.ptp(others) and len(np.unique(others)) > _FEW_LEVELS:
+        share = float(zero.mean())
+        text = f"{share:.1%} of the values of `{name}` are 0, far below all others: does 0 stand for missing?"
+        remedy = "Where nothing was reported, leave the value empty; a true zero may stay."
+        yield found("zero_for_missing", "review", text, remedy, measure=(share, _CODE_SHARE))
+
+
+def _from_mean(values: FloatArray) -> FloatArray:
+    return values - values.mean() if len(values) else values
+
+
+def carries_most(left: FloatArray, what: str, *, blocks: bool = False) -> Iterator[Hazard]:
+    """One row with most of the sum of squares of `left`, shape (n,): it alone would decide; `blocks` where it is nearly all of it."""
+    total = float(left @ left)
+    share = float((left**2).max()) / total if total > 0 else 0.0
     if share > _CARRIES:
-        text = f"one row carries {share:.0%} of the variance of `{name}`: it alone would decide the slope."
+        text = f"one row carries {share:.0%} of {what}: it alone would decide."
         remedy = "Check this value; leave the row out if it is not meant."
-        yield found("one_row_decides", "block" if share > _CARRIES_ALL else "review", text, remedy, measure=(share, _CARRIES))
+        action: Action = "block" if blocks and share > _CARRIES_ALL else "review"
+        yield found("one_row_decides", action, text, remedy, measure=(share, _CARRIES))
+
+
+def about_weights(weights: FloatArray, name: str) -> Iterator[Hazard]:
+    """Positive weights, shape (n,), of which one row has a fifth or more."""
+    share = float(weights.max() / weights.sum())
+    if share > _WEIGHT:
+        text = f"one row has {share:.0%} of all weight in `{name}`."
+        yield found("one_weight_decides", "review", text, "Check the weights; trim them if they are meant.", measure=(share, _WEIGHT))

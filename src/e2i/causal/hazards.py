@@ -39,7 +39,7 @@ from e2i.errors import DataError, LeakageFound, NotIdentified, TooFewRows
 ROWS_PER_PARAMETER = 10
 _COPY_R2 = 0.999
 _NEAR_COPY_R2 = 0.98
-_COPIES_REVIEW, _COPIES_BLOCK = 0.01, 0.05
+COPIES_REVIEW, COPIES_BLOCK = 0.01, 0.05
 _MISSING_REVIEW = 0.20
 _MISSING_GAP = 0.05
 _LOSS_Z = 2.5
@@ -142,10 +142,10 @@ def concerns_about_rows(sample: Sample) -> tuple[Concern, ...]:
     """Duplicated rows, selective or frequent missing outcomes, covariates that nearly repeat the outcome."""
     concerns = []
     copies = copied_share(sample)
-    if copies > _COPIES_REVIEW:
+    if copies > COPIES_REVIEW:
         concerns.append(
             Concern(
-                severity="block" if copies > _COPIES_BLOCK else "review",
+                severity="block" if copies > COPIES_BLOCK else "review",
                 text=f"{copies:.0%} of rows are exact copies of other rows: the interval counts them as new evidence. Remove duplicates.",
             )
         )
@@ -181,27 +181,38 @@ def selective_loss(arms: Sequence[MissingOutcomes]) -> list[Concern]:
 
 
 def copied_share(sample: Sample) -> float:
+    """Share of rows that are surplus copies, in 0-1; see `surplus_copies`."""
+    return surplus_copies(sample.outcome, np.column_stack([sample.treatment, sample.covariates.matrix]), groups=sample.groups)
+
+
+def surplus_copies(outcome: FloatArray, others: FloatArray, *, groups: IntArray) -> float:
     """Share of rows that are surplus copies, in 0-1; 0 where rows are coarse enough to agree by chance.
 
     Copies are believed when they share a value of a continuous column that no other row has (zero earnings are no evidence), or when
     every distinct row occurs a multiple of the same number of times. What rounded outcomes bring about by themselves is taken off.
+
+    Parameters
+    ----------
+    outcome : shape (n,)
+    others : shape (n, k), treatment first
+    groups : shape (n,), equal for rows that agree in everything
     """
-    _, first, counts = np.unique(sample.groups, return_index=True, return_counts=True)
-    surplus = 1.0 - len(counts) / len(sample.groups)
+    _, first, counts = np.unique(groups, return_index=True, return_counts=True)
+    surplus = 1.0 - len(counts) / len(groups)
     if surplus == 0.0:
         return 0.0
     if len(counts) >= 20 and int(np.gcd.reduce(counts)) > 1:
         return surplus
     own = np.zeros(len(first), dtype=np.bool_)
-    for column in np.column_stack([sample.outcome, sample.covariates.matrix])[first].T:
+    for column in np.column_stack([outcome, others[:, 1:]])[first].T:
         place, uses = np.unique(column, return_inverse=True, return_counts=True)[1:]
         if (column != np.round(column)).any() and len(uses) > _CONTINUOUS:
             own |= uses[place] == 1
-    believed = float((counts[own] - 1).sum()) / len(sample.groups)
-    return max(believed - _met_by_chance(sample, first), 0.0) if believed > 0.0 else 0.0
+    believed = float((counts[own] - 1).sum()) / len(groups)
+    return max(believed - _met_by_chance(outcome, others, first), 0.0) if believed > 0.0 else 0.0
 
 
-def _met_by_chance(sample: Sample, first: IntArray) -> float:
+def _met_by_chance(outcome: FloatArray, others: FloatArray, first: IntArray) -> float:
     """Share of rows that chance makes equal to another: like rows have like outcomes, and rounding makes some of them the same.
 
     Of neighbours in the outcome that are not equal in it, a share p agree in all else. So m rows that rounding alone gave one value
@@ -211,14 +222,14 @@ def _met_by_chance(sample: Sample, first: IntArray) -> float:
     ----------
     first : one row of each group of equal rows
     """
-    order = np.argsort(sample.outcome, kind="stable")
-    matrix = np.column_stack([sample.treatment, sample.covariates.matrix])[order]
-    apart = np.diff(sample.outcome[order]) != 0
+    order = np.argsort(outcome, kind="stable")
+    matrix = others[order]
+    apart = np.diff(outcome[order]) != 0
     p = float((matrix[1:] == matrix[:-1]).all(axis=1)[apart].mean()) if apart.any() else 0.0
     if p > _COARSE:  # few kinds of rows: toward the ends of the outcome nearly all neighbours are of one kind
         p = max(p, 0.5)
-    rows = np.unique(sample.outcome, return_counts=True)[1]
-    unlike = rows[np.unique(sample.outcome[first], return_counts=True)[1] > 1] - 1.0
+    rows = np.unique(outcome, return_counts=True)[1]
+    unlike = rows[np.unique(outcome[first], return_counts=True)[1] > 1] - 1.0
     chance = p**unlike
     return float(np.sum(unlike * chance / np.maximum(1.0 - chance, 1e-3))) / len(order)
 

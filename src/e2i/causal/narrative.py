@@ -40,15 +40,26 @@ def narrate(finding: CausalFinding, *, treatment: str, outcome: str) -> Told:
     return Told(text=text, names=(treatment, outcome), numbers=frozenset(numbers_in(text)))
 
 
+def levels_compared(estimator: str) -> str | None:
+    """The two levels that an estimate compares, None where treatment has no levels.
+
+    >>> levels_compared("difference in means, level rep against none")
+    'rep against none'
+    """
+    return estimator.partition(", level ")[2] or None
+
+
 def _main(effect: Effect, treatment: str, outcome: str) -> str:
     low, high = effect.interval()
     whom = _WHOM.get(effect.estimand, effect.estimand)
+    levels = levels_compared(effect.estimator)
+    cause = f"`{treatment}` ({levels})" if levels else f"`{treatment}`"
     if effect.scale == "ratio":
-        return f"{whom}, `{treatment}` multiplies `{outcome}` by {effect.estimate:.3g} (95 % interval {low:.3g} to {high:.3g})."
+        return f"{whom}, {cause} multiplies `{outcome}` by {effect.estimate:.3g} (95 % interval {low:.3g} to {high:.3g})."
     moved = "raises" if effect.estimate > 0 else "lowers"
     unsure = " The interval includes no effect." if low <= 0 <= high else ""
     size = f"{abs(effect.estimate):.3g}"
-    return f"{whom}, `{treatment}` {moved} `{outcome}` by {size} on average (95 % interval of the change {low:.3g} to {high:.3g}).{unsure}"
+    return f"{whom}, {cause} {moved} `{outcome}` by {size} on average (95 % interval of the change {low:.3g} to {high:.3g}).{unsure}"
 
 
 def _naive(effect: Effect) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import polars as pl
@@ -73,7 +74,7 @@ def identify(effect: EffectSpec, frame: pl.DataFrame, *, unit: str | None = None
         override=effect.override,
         reasons=reasons,
         refused=refused,
-        notes=(*_notes(effect, design, time), *_notes_on_groups(shape, unit)),
+        notes=(*_notes(effect, design, time, columns=frame.columns), *_notes_on_groups(shape, unit)),
     )
     found = _with_graph(found, effect, frame)
     if design == "matched" and effect.randomised:
@@ -128,7 +129,11 @@ def _order(effect: EffectSpec, shape: Shape) -> list[tuple[str, str]]:
     many = ("did", f"{shape.units} units over {shape.periods} periods: changes of the treated are compared with changes of the others.")
     alone = ("interrupted_time_series", "one series and nothing to compare it with but its own past.")
     is_sparse = shape.treated_units <= _FEW_TREATED and shape.never_treated >= MINIMUM_DONORS
-    return [sparse, many, alone] if is_sparse and shape.pre_periods >= MINIMUM_PRE_PERIODS else [many, sparse, alone]
+    if is_sparse and shape.pre_periods >= MINIMUM_PRE_PERIODS:
+        return [sparse, many, alone]
+    if shape.units == 1 and shape.treatment_kind in ("on_off", "continuous"):  # named, so that the refusal says what to mend
+        return [many, sparse, alone, ("iv" if effect.instruments else "cross_section", "each row stands for itself.")]
+    return [many, sparse, alone]
 
 
 def _objection(design: str, effect: EffectSpec, shape: Shape, *, unit: str | None, time: str | None) -> str | None:
@@ -136,6 +141,7 @@ def _objection(design: str, effect: EffectSpec, shape: Shape, *, unit: str | Non
     if design in _PANEL:
         return _panel_objection(design, shape, unit=unit, time=time)
     found = (
+        (shape.is_panel and shape.units == 1, f"the rows are one series over `{time}`; without it each would stand for itself."),
         (shape.is_panel, f"units have several rows ({shape.units} units, {shape.periods} periods); it takes one row per unit."),
         (shape.treatment_kind == "staggered", "`cohort` asks for a panel."),
         (design == "iv" and not effect.instruments, "no instrument is named."),
@@ -191,7 +197,7 @@ def _estimand(effect: EffectSpec, design: str, shape: Shape) -> str:
     return effect.estimand
 
 
-def _notes(effect: EffectSpec, design: str, time: str | None) -> tuple[str, ...]:
+def _notes(effect: EffectSpec, design: str, time: str | None, *, columns: Sequence[str]) -> tuple[str, ...]:
     notes = [f"instrument `{name}` is not used by design {design}" for name in effect.instruments if design != "iv"]
     if time is not None and design not in _PANEL:
         notes.append(f"`{time}` is not used by design {design}")
@@ -199,7 +205,9 @@ def _notes(effect: EffectSpec, design: str, time: str | None) -> tuple[str, ...]
         notes.append("`pre_outcomes` is not used: a panel has its own past")
     if effect.place is not None and design not in _PANEL:
         notes.append(f"`{effect.place}` is not tested for spill-over: only a panel shows it")
-    days = (effect.treated_at, effect.measured_at, effect.entered_at) if design in _PANEL else ()
+    later = effect.measured_at is not None or effect.entered_at is not None
+    has_order = effect.treated_at is not None and later and effect.treatment in columns
+    days = (effect.treated_at, effect.measured_at, effect.entered_at) if design in _PANEL and not has_order else ()
     notes += [f"`{name}` is not used: a panel has its own clock" for name in days if name is not None]
     if design not in ("cross_section", "matched") or effect.randomised:
         notes += [f"`{name}` is not tested: negative exposures need a treatment that people chose" for name in effect.negative_exposures]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import NoReturn, cast
 
 import polars as pl
 
@@ -53,13 +53,13 @@ def measure_shape(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, 
         single: TreatmentKind = "staggered" if by_cohort else _cross_kind(frame, effect)
         return Shape(is_panel=False, treatment_kind=single, outcome_kind=outcome_kind, units=units, periods=periods)
     begun = _begun(frame, effect, unit=unit, time=cast("str", time))
-    is_repeated = unit is not None and effect.design in ("auto", "did") and _has_several(frame, effect.outcome, (unit, cast("str", time)))
+    is_repeated = unit is not None and effect.design in ("auto", "did") and _has_several(frame, effect, (unit, cast("str", time)))
     if begun is None:
         return Shape(
             is_panel=True,
             treatment_kind="continuous",
             outcome_kind=outcome_kind,
-            units=units,
+            units=1 if is_single_series else units,
             periods=periods,
             is_repeated=is_repeated,
         )
@@ -90,10 +90,11 @@ def measure_shape(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, 
     )
 
 
-def _has_several(frame: pl.DataFrame, outcome: str, cell: tuple[str, str]) -> bool:
+def _has_several(frame: pl.DataFrame, effect: EffectSpec, cell: tuple[str, str]) -> bool:
     """Most groups and periods have two rows or more, and these are not copies of one: accidental duplicates are no cross-sections."""
-    rows = frame.select(*cell, outcome).drop_nulls()
-    cells = rows.group_by(cell).agg(pl.len().alias("rows"), pl.col(outcome).n_unique().alias("values"))
+    told = tuple(name for name in (effect.outcome, *effect.confounders, *effect.negative_controls) if name not in cell)
+    rows = frame.select(*cell, *dict.fromkeys(told)).drop_nulls((*cell, effect.outcome))
+    cells = rows.group_by(cell).agg(pl.len().alias("rows"), pl.struct(*dict.fromkeys(told)).n_unique().alias("values"))
     several = cells.filter(pl.col("rows") >= 2)
     if several.height < 0.5 * cells.height or several.height == 0:
         return False
@@ -121,7 +122,10 @@ def _begun(frame: pl.DataFrame, effect: EffectSpec, *, unit: str | None, time: s
     if not (rows["value"].dtype.is_numeric() or rows["value"].dtype == pl.Boolean):
         _refuse_text(effect.treatment, rows["value"])
     values = rows.with_columns(pl.col("value").cast(pl.Float64)).drop_nulls("value").filter(pl.col("value").is_not_nan())
-    if not values["value"].is_in([0.0, 1.0]).all():
+    levels = values["value"].unique().sort()
+    if not levels.is_in([0.0, 1.0]).all():
+        if len(levels) == 2:
+            _refuse_coding(effect.treatment, levels)
         return None
     begun = values.group_by("unit").agg(
         pl.col("time").min().alias("seen"),
@@ -211,11 +215,7 @@ def _cross_kind(frame: pl.DataFrame, effect: EffectSpec) -> TreatmentKind:
     if len(levels) <= 1 or levels.is_in([0.0, 1.0]).all():
         return "binary"
     if len(levels) == 2:
-        raise SchemaMismatch(
-            f"treatment `{effect.treatment}` has the values {_shown(levels)}, not 0/1.",
-            where=f"column {effect.treatment}",
-            advice="Recode it: 1 = treated, 0 = not treated.",
-        )
+        _refuse_coding(effect.treatment, levels)
     return "continuous"
 
 
@@ -244,6 +244,14 @@ def _outcome_kind(series: pl.Series) -> OutcomeKind:
         return "binary"
     is_count = len(values) > 0 and bool((values >= 0).all()) and bool((values == values.round()).all())
     return "count" if is_count and int((values == 0).sum()) > _ZEROS * len(values) else "continuous"
+
+
+def _refuse_coding(column: str, levels: pl.Series) -> NoReturn:
+    raise SchemaMismatch(
+        f"treatment `{column}` has the values {_shown(levels)}, not 0/1.",
+        where=f"column {column}",
+        advice="Recode it: 1 = treated, 0 = not treated.",
+    )
 
 
 def _refuse_text(column: str, series: pl.Series, *, role: str = "treatment") -> None:

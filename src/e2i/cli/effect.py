@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from e2i.causal.narrative import levels_compared
 from e2i.domain.effect_report import tells_estimate, untested
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def effect_lines(report: StudyReport) -> list[str]:
         return [f"{head} {reasons[0]}"] if len(reasons) == 1 else [head, *(f"Reason    {_sentence(reason)}" for reason in reasons)]
     naive = finding.effect.naive_difference
     beside = "" if naive is None else f"; naive difference {naive:.3g}"
+    levels = levels_compared(finding.effect.estimator)
+    question = question if levels is None else f"{question}, {levels}"
     return [f"Effect    {question}: {finding.effect.estimand} {_with_interval(finding.effect)}{beside}; proceed"]
 
 

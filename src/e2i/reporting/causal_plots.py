@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from e2i.causal.narrative import levels_compared
 from e2i.reporting.marks import ends_of, evenly, lying, span, standing, words
 from e2i.reporting.numbers import plain_name
 from e2i.reporting.svg import Plot, Scale, fitted, shorten
@@ -41,13 +42,14 @@ def forest(rows: Sequence[Row], *, outcome: str) -> Markup | None:
     plot = Plot(width=810, height=bottom + 46, x=x, y=Scale(low=0, high=1, start=bottom, end=20))
     plot.horizontal_axis(f"Effect on {shorten(plain_name(outcome), 50)}")
     middles = [20 + height * (index + 0.5) for index in range(len(shown))]
-    plot.row_labels([f"{row['estimator'].replace('_', ' ')} ({row['estimand']})" for row in shown], middles, width=48)
+    names = [levels_compared(row["estimator"]) or row["estimator"].replace("_", " ") for row in shown]
+    plot.row_labels([f"{name} ({row['estimand']})" for name, row in zip(names, shown, strict=True)], middles, width=48)
     plot.segment((x(0), 16), (x(0), bottom), "zero")
     for index, (row, at) in enumerate(zip(shown, middles, strict=True)):
         lying(plot, ends_of(row["interval"]), at)
         plot.dot((x(row["estimate"]), at), "after" if index == 0 and row is rows[0] else "before", radius=5.5, hint=_words(row))
         plot.text((604, at + 4), _words(row), "tick")
-    told = "; ".join(f"{row['estimator']}: {_words(row)}" for row in shown[:6])
+    told = "; ".join(f"{name}: {_words(row)}" for name, row in zip(names[:6], shown[:6], strict=True))
     return plot.render("forest", title="The same question by several estimators", description=told)
 
 

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2i.causal.narrative import levels_compared
 from e2i.domain.disclosure import SMALL_CELL
 from e2i.domain.effect_report import tells_estimate, untested
 from e2i.domain.quality import GATE_SCORE
@@ -113,6 +114,7 @@ def render(content: dict[str, Any], evidence: ReportEvidence) -> str:
     environment.filters["prose"] = _prose
     environment.tests["untested"] = environment.globals["untested"] = untested
     environment.globals["tells_estimate"] = tells_estimate
+    environment.globals["levels_compared"] = levels_compared
     environment.globals["num"] = _Numbers(content).markup
     drawn, missing = figures(content, evidence)
     diagnostics = in_order((content["effect"] or {}).get("diagnostics"), DIAGNOSTICS)

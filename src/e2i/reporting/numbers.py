@@ -62,6 +62,7 @@ DIAGNOSTICS = {
     "clusters": ("Clusters", ""),
     "effective_clusters": ("Effective clusters", "as many equal ones would tell as much"),
     "cells": ("Cells of group and period", ""),
+    "extrapolated_cells": ("Cells carried by a line alone", "no control resembles the treated in the confounders"),
     "starts": ("Starts of treatment", ""),
     "pairs": ("Matched pairs", ""),
     "pre_periods": ("Periods before treatment", ""),
@@ -72,7 +73,8 @@ DIAGNOSTICS = {
     "pre_rmspe": ("Misfit before treatment", "root of the mean squared prediction error"),
     "post_rmspe": ("Distance after treatment", "root of the mean squared prediction error"),
     "rmspe_ratio": ("Distance over misfit", "after treatment over before"),
-    "placebos": ("Placebos", "untreated units that were compared in the same way"),
+    "placebos": ("Placebos", "untreated units, or groups of them, that were compared in the same way"),
+    "smallest_p": ("Least p-value that is possible", "with so many placebos or periods"),
     "placebos_dropped": ("Placebos left out", "they fit badly before treatment"),
     "placebo_p_value": ("p-value among placebos", ""),
     "leave_one_donor_out_low": ("Without one donor, lowest", ""),
@@ -95,7 +97,7 @@ DIAGNOSTICS = {
 }
 COUNTS = frozenset(
     {"rows_given", "rows_used", "missing_treatment", "missing_outcome", "adjusted_columns", "rows", "treated_rows", "clusters", "cells"}
-    | {"starts", "pairs", "pre_periods", "post_periods", "placebos", "placebos_dropped"}
+    | {"extrapolated_cells", "starts", "pairs", "pre_periods", "post_periods", "placebos", "placebos_dropped"}
 )
 _TELLS_THE_EFFECT = frozenset(
     {"weighting_estimate", "e_value", "post_rmspe", "rmspe_ratio", "leave_one_donor_out_low", "leave_one_donor_out_high"}

@@ -23,7 +23,10 @@ EFFECT = Effect(
 OVERLAP = Overlap(
     share_outside=0.0, effective_share=0.8, propensity_auc=0.7, bin_edges=(0.0, 1.0), treated_density=(1.0,), untreated_density=(1.0,)
 )
-BALANCE = (BalanceRow(covariate="decile", smd_before=0.6, smd_after=0.02, error_after=0.03), BalanceRow(covariate="calls", smd_before=0.3, smd_after=-0.03, error_after=0.03))
+BALANCE = (
+    BalanceRow(covariate="decile", smd_before=0.6, smd_after=0.02, error_after=0.03),
+    BalanceRow(covariate="calls", smd_before=0.3, smd_after=-0.03, error_after=0.03),
+)
 TESTS = tuple(
     Refutation(test=name, passed=True, detail="fine")
     for name in ("placebo_treatment", "subset_stability", "random_common_cause", "negative_control:other", "hidden_confounder_bound")

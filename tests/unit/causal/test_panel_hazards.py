@@ -31,6 +31,15 @@ def hazards(frame: pl.DataFrame, spec: Identification = SPEC) -> dict[str, Hazar
     return {hazard.code: hazard for hazard in panel_hazards(make_panel(frame, spec), spec)}
 
 
+def test_units_that_leave_by_chance_before_anybody_starts_are_no_differential_attrition() -> None:
+    """A unit that left is never seen treated: counted as untreated it would make the untreated leave more often."""
+    kept = np.random.default_rng(3).random(N) > 0.3
+    frame = sound(treated=30).filter(pl.Series(kept[np.repeat(np.arange(N), T)]) | (pl.col("t") < 2))
+    assert "differential_attrition" not in hazards(frame)
+    leaving = sound(treated=30).filter(~((pl.col("d") == 1) & (pl.col("t") > 5) & (pl.col("u") % 2 == 0)))
+    assert hazards(leaving)["differential_attrition"].action == "review"
+
+
 def test_a_sound_panel_has_no_hazard() -> None:
     assert hazards(sound()) == {}
     assert hazards(sound(), replace(SPEC, adjustment=("x",))) == {}

@@ -54,3 +54,33 @@ def test_derived_columns_stand_in_the_lineage_with_their_expressions(tmp_path: P
     assert "Derived column <code>high</code></th><td><code>decile &gt;= 8</code>" in html
     report, _ = report_samples.complete(tmp_path)
     assert report.to_dict()["lineage"]["derived"] is None
+
+
+def of_levels(folder: Path, *, low: float = 0.66) -> str:
+    report, _ = report_samples.complete(folder)
+    assert report.effect is not None
+    finding = report.effect.finding
+    assert finding.effect is not None
+    main = replace(finding.effect, estimator="doubly robust, level rep against none", estimate=1.05, bounds=(low, 1.44), n_treated=7)
+    other = replace(main, estimator="doubly robust, level e-mail against none", estimate=0.27, bounds=(-0.1, 0.64))
+    finding = replace(finding, effect=main, alternatives=(other,))
+    report = replace(report, effect=replace(report.effect, finding=finding))
+    return render(report.to_dict(), ReportEvidence())
+
+
+def test_the_answer_for_several_levels_says_which_levels_it_compares(tmp_path: Path) -> None:
+    raised = re.search(r'<p class="lead">([^<]*\(rep against none\) raised)', of_levels(tmp_path))
+    assert raised is not None
+    assert "(rep against none) on" in of_levels(tmp_path, low=-0.2)
+    assert "against none)" not in page(tmp_path)
+
+
+def test_the_plot_of_several_levels_names_levels_and_not_estimators_that_agree(tmp_path: Path) -> None:
+    html = of_levels(tmp_path)
+    assert "What does each level do?" in html
+    assert "Do other estimators agree?" not in html
+    assert "e-mail against none (A" in html
+
+
+def test_a_count_that_is_withheld_is_not_called_unknown(tmp_path: Path) -> None:
+    assert '<dt>Treated</dt><dd><span class="unknown">not shown</span>' in of_levels(tmp_path)

@@ -11,6 +11,7 @@ from e2i.causal.design import Identification
 from e2i.causal.designs.controls import untested
 from e2i.causal.designs.over_time import (
     Fitter,
+    about_days,
     bounds_on_drift,
     by_bootstrap,
     negative_controls,
@@ -24,7 +25,7 @@ from e2i.causal.panel import few_treated, on_off
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.event_study import EventTimes, event_times
 from e2i.causal.panel.fixed_confounders import by_period, is_fixed
-from e2i.causal.panel.group_time import GroupTime
+from e2i.causal.panel.group_time import EXTRAPOLATED, GroupTime
 from e2i.causal.panel.hazards import panel_hazards
 from e2i.causal.panel.imputation import Imputation
 from e2i.causal.panel.jackknife import with_jackknife
@@ -33,7 +34,7 @@ from e2i.causal.panel.prepare import make_panel
 from e2i.causal.panel.spill_over import spill_over
 from e2i.causal.panel.switchers import switchers_placebo
 from e2i.causal.panel.two_way import TwoWayFixedEffects
-from e2i.domain.evidence import CausalFinding, Effect, PeriodEffect, Refutation
+from e2i.domain.evidence import CausalFinding, Effect, Hazard, PeriodEffect, Refutation
 from e2i.domain.study import EffectSpec
 from e2i.errors import CausalError, TooFewRows
 
@@ -49,13 +50,13 @@ _MOST_UNITS_IMPUTED = 200_000
 def estimate(
     frame: pl.DataFrame,
     *,
-    effect: EffectSpec,  # noqa: ARG001 - cross-sections check the table by it
+    effect: EffectSpec,
     identification: Identification,
     seed: int,
 ) -> Estimation | CausalFinding:
     """The effect with other estimators beside it and the event study. Raises CausalError, and DataError when the table is unfit."""
     panel = make_panel(frame, identification)
-    hazards = panel_hazards(panel, identification)
+    hazards = (*about_days(frame, effect), *panel_hazards(panel, identification))
     if (refusal := refused_by(hazards, identification)) is not None:
         return refusal
     panel = seen_before(panel, identification)
@@ -73,7 +74,7 @@ def estimate(
             certificate=certificate_of_panel(main, panel),
         ),
         reasons=told_reasons(identification),
-        hazards=(*hazards, *as_warnings((*main.notes, *missed, *pathless))),
+        hazards=(*hazards, *_extrapolated(main), *as_warnings((*main.notes, *missed, *pathless))),
         alternatives=others,
         event_study=periods,
     )
@@ -99,6 +100,18 @@ def _fitter(identification: Identification, *, seed: int) -> Fitter:
     if identification.treatment_kind == "staggered":
         return lambda panel: GroupTime().fit(panel, identification, seed=seed)
     return lambda panel: _of_one_start(panel).fit(by_period(panel), identification, seed=seed)
+
+
+def _extrapolated(main: Estimate) -> tuple[Hazard, ...]:
+    """A person looks where controls were made to resemble a cohort by a straight line alone."""
+    cells = int(main.diagnostics.get(EXTRAPOLATED, 0.0))
+    if not cells:
+        return ()
+    text = (
+        f"in {cells} of {int(main.diagnostics['cells'])} cells of cohort and period no control resembles the treated in the confounders: "
+        "the line fitted to the controls is carried on to them."
+    )
+    return (Hazard(code="confounder_without_controls", action="review", text=text, remedy="Name fewer confounders, or add controls."),)
 
 
 def _honest(panel: Panel, identification: Identification, *, seed: int) -> Estimate:

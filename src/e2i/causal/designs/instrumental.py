@@ -16,6 +16,7 @@ from e2i.causal.iv.checks import estimate_hazards, examine, imbalance, raise_ref
 from e2i.causal.iv.curvature import about_curvature
 from e2i.causal.iv.dml_iv import DMLIV
 from e2i.causal.iv.levels import Spread, every_level
+from e2i.causal.iv.lost_rows import about_missing_instruments
 from e2i.causal.iv.monotonicity import about_direction
 from e2i.causal.iv.two_stage import TwoStageLeastSquares
 from e2i.causal.iv.validity import kitagawa
@@ -57,7 +58,8 @@ def estimate(
     curved = about_curvature(sample, seed=seed)
     late = (*estimate_hazards(main), *_from_beside(beside, direction))
     told = (*main.notes, *notes, *_about_rows(sample, identification), *_about_levels(spread), *sample.covariates.notes)
-    hazards = (*found, *direction, *curved, *late, *_about_lottery(sample, identification), *_grouped(spread, sample))
+    lost = about_missing_instruments(frame, effect)
+    hazards = (*found, *lost, *direction, *curved, *late, *_about_lottery(sample, identification), *_grouped(spread, sample))
     naive, untreated = _raw_means(sample, identification)
     return Estimation(
         effect=as_effect(

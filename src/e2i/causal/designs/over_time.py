@@ -6,16 +6,20 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 
 from e2i.causal.arrays import BoolArray, FloatArray
 from e2i.causal.design import Identification
 from e2i.causal.designs.controls import told_placebo, untested
 from e2i.causal.estimate import Estimate
+from e2i.causal.hazard_checks import order_in_time
+from e2i.causal.hazard_table import Table
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.event_study import EventTimes
 from e2i.causal.panel.honest import as_refutation, drift_robustness, relative_magnitudes, smoothness
 from e2i.causal.panel.wild import as_estimate, wild_two_way
-from e2i.domain.evidence import Refutation
+from e2i.domain.evidence import Hazard, Refutation
+from e2i.domain.study import EffectSpec
 from e2i.errors import CausalError, DataError, NoVariation
 
 Fitter = Callable[[Panel], Estimate]
@@ -29,6 +33,14 @@ def seen_before(panel: Panel, identification: Identification) -> Panel:
     if identification.treatment_kind in ("on_off", "continuous"):
         return panel
     return panel if not panel.is_always_treated.any() else panel.of_units(~panel.is_always_treated)
+
+
+def about_days(frame: pl.DataFrame, effect: EffectSpec) -> tuple[Hazard, ...]:
+    """Entry, treatment and measurement in order, of the rows under treatment, where the study names the columns of these days."""
+    named = [name for name in (effect.treated_at, effect.measured_at, effect.entered_at) if name is not None]
+    if effect.treated_at is None or len(named) < 2 or effect.treatment not in frame.columns:
+        return ()
+    return tuple(order_in_time(Table(frame=frame, spec=effect, unit=None)))
 
 
 def leaves_nothing_to_chance(found: Estimate, outcome: FloatArray) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from e2i.causal.design import Identification
-from e2i.causal.designs.over_time import raw_difference, seen_before
+from e2i.causal.designs.over_time import about_days, raw_difference, seen_before
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, beside, certificate_of_panel, refused_by, told_reasons
 from e2i.causal.panel.data import Panel
@@ -31,13 +31,13 @@ SERIES = "series"
 def estimate(
     frame: pl.DataFrame,
     *,
-    effect: EffectSpec,  # noqa: ARG001 - cross-sections check the table by it
+    effect: EffectSpec,
     identification: Identification,
     seed: int,
 ) -> Estimation | CausalFinding:
     """The effect, the rebuilt path and the donors. Raises CausalError, and DataError when the table is unfit."""
     panel, identification = _panel(frame, identification)
-    hazards = panel_hazards(panel, identification)
+    hazards = (*about_days(frame, effect), *panel_hazards(panel, identification))
     if (refusal := refused_by(hazards, identification)) is not None:
         return refusal
     panel = seen_before(panel, identification)

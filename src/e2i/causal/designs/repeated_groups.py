@@ -9,13 +9,23 @@ import polars as pl
 
 from e2i.causal.certificate import certify, shape_of_people
 from e2i.causal.design import Identification
-from e2i.causal.designs.over_time import bounds_on_drift, by_bootstrap, negative_controls, raw_difference, require_chance, seen_before
+from e2i.causal.designs.over_time import (
+    about_days,
+    bounds_on_drift,
+    by_bootstrap,
+    negative_controls,
+    raw_difference,
+    require_chance,
+    seen_before,
+)
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, beside, refused_by, told_reasons
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.group_time import GroupTime
+from e2i.causal.panel.hazard_people import about_people
 from e2i.causal.panel.hazards import panel_hazards
 from e2i.causal.panel.jackknife import with_jackknife
+from e2i.causal.panel.on_off import distributed_lags
 from e2i.causal.panel.pre_trend import pre_trend_tests
 from e2i.causal.panel.prepare import make_panel
 from e2i.causal.panel.repeated import (
@@ -28,6 +38,7 @@ from e2i.causal.panel.repeated import (
 )
 from e2i.domain.evidence import CausalFinding, Effect, Hazard, PeriodEffect, Refutation
 from e2i.domain.study import EffectSpec
+from e2i.errors import CausalError, TooFewRows
 
 _FEW_GROUPS, _FEW_TREATED, _FEW_CLUSTERS = 4, 5, 40
 _FEWEST_ROWS = 60
@@ -49,6 +60,12 @@ _OF_GROUPS = frozenset(
         "copies_treatment",
         "copies_outcome",
         "missing_outcome",
+        "units_alike",
+        "zero_for_missing",
+        "one_row_decides",
+        "one_weight_decides",
+        "leak",
+        "last_periods_incomplete",
     )
 )
 """checks of a panel that hold for groups too; the others are about units that are followed, or are made anew here"""
@@ -57,13 +74,14 @@ _OF_GROUPS = frozenset(
 def estimate(
     frame: pl.DataFrame,
     *,
-    effect: EffectSpec,  # noqa: ARG001 - cross-sections check the table by it
+    effect: EffectSpec,
     identification: Identification,
     seed: int,
 ) -> Estimation | CausalFinding:
     """The effect with its event study. Raises CausalError, and DataError when the table is unfit."""
     panel = make_panel(frame, identification)
-    hazards = (*(hazard for hazard in panel_hazards(panel, identification) if hazard.code in _OF_GROUPS), *_hazards(panel, identification))
+    of_groups = (hazard for hazard in panel_hazards(panel, identification) if hazard.code in _OF_GROUPS)
+    hazards = (*about_days(frame, effect), *of_groups, *_hazards(panel, identification), *about_people(panel))
     if (refusal := refused_by(hazards, identification)) is not None:
         return refusal
     panel = seen_before(panel, identification)
@@ -93,6 +111,7 @@ def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Ident
     mix = composition(panel, identification)
     return (
         *_tests_before(panel, identification, estimation.effect.interval()),
+        *_tests_of_changing_treatment(panel),
         *(() if mix is None else (mix,)),
         *_negative_controls(panel, identification, seed=seed),
     )
@@ -163,6 +182,20 @@ def _tests_before(panel: Panel, identification: Identification, told: tuple[floa
     if identification.treatment_kind != "binary" or events.is_flat_before:
         return found
     return [*found, *bounds_on_drift(events, told, panel)]
+
+
+def _tests_of_changing_treatment(panel: Panel) -> list[Refutation]:
+    """Of a treatment that ends again: treatment to come, and what stays of it, in the means of groups and periods."""
+    if panel.is_absorbing or panel.n_units < MANY_GROUPS:
+        return []
+    means = cell_means(panel)
+    for lags in (2, 1):
+        try:
+            path = distributed_lags(means, lags=lags, leads=1)
+        except (CausalError, TooFewRows):  # a shorter path may fit
+            continue
+        return [test for test in (path.placebo(), path.carry_over()) if test is not None]
+    return []
 
 
 def _negative_controls(panel: Panel, identification: Identification, *, seed: int) -> list[Refutation]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from e2i.errors import PositivityViolated
 Method = Literal["regression", "weighting", "doubly_robust"]
 _TRIM = 0.995
 """controls with a higher propensity are left out, as in the R package DRDID"""
+_CONTROLS_PER_TERM = 2
 
 
 def conditional_difference(
@@ -66,6 +67,31 @@ def conditional_difference(
     return means[0] - means[1], inside, float(odds.sum() ** 2 / max(odds @ odds, 1e-300))
 
 
+def weighted_or_regressed(
+    change: FloatArray, treated: BoolArray, covariates: FloatArray, *, weights: FloatArray, method: Method
+) -> tuple[tuple[FloatArray, FloatArray, float], bool]:
+    """`conditional_difference`, and whether weights entered as asked.
+
+    A cohort of a few units is easily separated from the controls by two confounders, and weights do not exist then. The controls'
+    regression alone (Heckman, Ichimura & Todd 1997) carries such a cell; it needs twice as many controls as terms.
+    """
+    try:
+        return conditional_difference(change, treated, covariates, weights=weights, method=method), True
+    except PositivityViolated:
+        if int((~treated).sum()) < _CONTROLS_PER_TERM * (covariates.shape[1] + 1):
+            raise
+        return conditional_difference(change, treated, covariates, weights=weights, method="regression"), False
+
+
+def refuse_separation() -> NoReturn:
+    """Raises PositivityViolated: no weights make controls resemble the treated."""
+    raise PositivityViolated(
+        "the confounders separate treated from control units.",
+        where="effect.confounders",
+        advice="Name fewer confounders, group rare levels, or leave out cohorts with few units.",
+    )
+
+
 def _design(covariates: FloatArray) -> FloatArray:
     """Intercept and standardised columns, without those that are constant here."""
     spread = covariates.std(axis=0)
@@ -110,11 +136,7 @@ def _propensity(design: FloatArray, label: FloatArray, weights: FloatArray) -> F
         if np.abs(step).max() < 1e-9:
             break
     else:
-        raise PositivityViolated(
-            "the confounders separate treated from control units of a cohort.",
-            where="effect.confounders",
-            advice="Name fewer confounders, group rare levels, or leave out cohorts with few units.",
-        )
+        refuse_separation()
     return sigmoid(design @ coefficients)
 
 

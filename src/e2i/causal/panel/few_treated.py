@@ -1,8 +1,8 @@
 """A handful of treated clusters: how much changes vary is learned from the untreated ones (Donald & Lang 2007).
 
 Clustered standard errors learn the treated clusters' variation from the treated clusters; with one to four of them they are far too
-small. Here each cluster gives one number, its change, and the untreated clusters tell how such changes scatter. Exact for
-independent normal changes of equal variance; it needs a common start of treatment.
+small. Here each cluster gives one number, its change, and the untreated clusters tell how such changes scatter, about what confounders
+explain of them. Exact for independent normal changes of equal variance; it needs a common start of treatment.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 from e2i.causal.design import Identification
 from e2i.causal.estimate import LEVEL, Estimate
 from e2i.causal.panel.data import NEVER, Panel
+from e2i.causal.panel.fixed_confounders import is_fixed
 from e2i.domain.evidence import Refutation
 
 FEW = 5
@@ -47,12 +48,13 @@ class Changes:
 
 
 def has_few_treated(panel: Panel) -> bool:
-    """Fewer than five treated clusters with a common start, five or more that are never treated, nothing adjusted for."""
+    """Fewer than five treated clusters with a common start, and five or more that are never treated for each number they explain."""
     treated = np.unique(panel.cluster[panel.cohort != NEVER])
     never = np.setdiff1d(np.unique(panel.cluster), treated)
     starts = np.unique(panel.cohort[panel.cohort != NEVER])
-    is_plain = panel.covariates.shape[1] == 0 and panel.is_absorbing and len(starts) == 1
-    return bool(is_plain and 0 < len(treated) < FEW and len(never) >= _FEWEST_CONTROLS and starts[0] > 0)
+    is_plain = panel.is_absorbing and len(starts) == 1
+    enough = len(never) >= _FEWEST_CONTROLS * (1 + panel.covariates.shape[1])
+    return bool(is_plain and 0 < len(treated) < FEW and enough and starts[0] > 0)
 
 
 def with_honest_interval(estimate: Estimate, panel: Panel, spec: Identification) -> Estimate:
@@ -100,6 +102,9 @@ def placebo_in_time(panel: Panel, spec: Identification) -> Refutation | None:
 def changes(panel: Panel, start: int, rows: BoolArray) -> Changes | None:
     """Mean change per cluster from the periods before `start` to those from it on, treated against untreated clusters.
 
+    Confounders explain changes as they do among the untreated: those that stay the same by their level, others by their own change.
+    The error is that of a prediction by least squares.
+
     Parameters
     ----------
     start : period, 0 … T-1
@@ -115,15 +120,32 @@ def changes(panel: Panel, start: int, rows: BoolArray) -> Changes | None:
     cluster = panel.cluster[panel.unit]
     weights = np.where(rows, np.ones(len(rows)) if panel.weights is None else panel.weights, 0.0)
     usual = _period_means(panel, weights * ~treated[cluster])
-    after, before = (_mean_of(panel, cluster, usual, weights * side) for side in (panel.time >= start, panel.time < start))
+    sides = [weights * (panel.time >= start), weights * (panel.time < start)]
+    after, before = (_mean_of(panel.outcome - usual[panel.time], cluster, side) for side in sides)
     change = after - before
-    known = np.isfinite(change)
-    up, down = change[known & treated], change[known & ~treated]
-    if len(up) == 0 or len(down) < _FEWEST_CONTROLS:
+    fixed = is_fixed(panel)
+    columns = [np.ones(count)]
+    for values, stays in zip(panel.covariates.T, fixed, strict=True):
+        late, early = (_mean_of(values, cluster, side) for side in sides)
+        columns.append(early if stays else late - early)
+    design = np.column_stack(columns)
+    known = np.isfinite(change) & np.isfinite(design).all(axis=1)
+    up, down = known & treated, known & ~treated
+    if not up.any() or down.sum() < _FEWEST_CONTROLS * design.shape[1]:
         return None
-    scatter = float(down.std(ddof=1))
-    error = scatter * float(np.sqrt(1.0 / len(up) + 1.0 / len(down)))
-    return Changes(estimate=float(up.mean() - down.mean()), standard_error=error, degrees=len(down) - 1)
+    return _predicted(change, design, up=up, down=down)
+
+
+def _predicted(change: FloatArray, design: FloatArray, *, up: BoolArray, down: BoolArray) -> Changes:
+    """The treated clusters' mean change against what the untreated ones predict for them."""
+    inverse = np.linalg.pinv(design[down])
+    slopes = inverse @ change[down]
+    left = change[down] - design[down] @ slopes
+    degrees = int(down.sum()) - int(np.linalg.matrix_rank(design[down]))
+    aim = design[up].mean(axis=0)
+    factor = 1.0 / float(up.sum()) + float(np.sum((aim @ inverse) ** 2))
+    error = float(np.sqrt(left @ left / degrees * factor))
+    return Changes(estimate=float(change[up].mean() - aim @ slopes), standard_error=error, degrees=degrees)
 
 
 def _period_means(panel: Panel, weights: FloatArray) -> FloatArray:
@@ -134,12 +156,11 @@ def _period_means(panel: Panel, weights: FloatArray) -> FloatArray:
     return out
 
 
-def _mean_of(panel: Panel, cluster: IntArray, usual: FloatArray, weights: FloatArray) -> FloatArray:
-    """Mean distance from the usual outcome of the period, per cluster, NaN where no row counts."""
-    distance = np.nan_to_num(panel.outcome - usual[panel.time])
-    counted = np.where(np.isfinite(usual[panel.time]), weights, 0.0)
-    groups = int(panel.cluster.max()) + 1
+def _mean_of(values: FloatArray, cluster: IntArray, weights: FloatArray) -> FloatArray:
+    """Weighted mean per cluster of the values that are known, NaN where no row counts."""
+    counted = np.where(np.isfinite(values), weights, 0.0)
+    groups = int(cluster.max()) + 1
     total = np.bincount(cluster, weights=counted, minlength=groups)
     with np.errstate(invalid="ignore", divide="ignore"):
-        out: FloatArray = np.bincount(cluster, weights=counted * distance, minlength=groups) / total
+        out: FloatArray = np.bincount(cluster, weights=counted * np.nan_to_num(values), minlength=groups) / total
     return out

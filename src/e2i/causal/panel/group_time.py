@@ -14,12 +14,13 @@ from e2i.causal.design import Identification
 from e2i.causal.estimate import Estimate
 from e2i.causal.panel.cells import Base, Control, Grid, make_grid, make_means, member_of
 from e2i.causal.panel.clusters import cluster_influence, clustered_estimate
-from e2i.causal.panel.conditional import Method, conditional_difference
+from e2i.causal.panel.conditional import Method, refuse_separation, weighted_or_regressed
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.domain.disclosure import counted
 from e2i.errors import NotIdentified
 
 Summary = Literal["simple", "dynamic", "group", "calendar"]
+EXTRAPOLATED = "extrapolated_cells"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,8 @@ class GroupTimeEffects:
     """shape (N,)"""
     effective_controls: float
     """of the treated cell that has fewest, under weights that make controls resemble the treated"""
+    extrapolated: int = 0
+    """cells whose controls do not resemble the treated: the outcome's regression on the confounders carries them"""
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -165,7 +168,7 @@ class GroupTime:
         NotIdentified
             No control units, no pre-period, or treatment is switched off.
         PositivityViolated
-            Confounders separate treated from control units.
+            Confounders separate every cohort from its controls, or one that has too few controls for a regression.
         """
         del seed
         effects = self.effects(panel, spec)
@@ -182,6 +185,7 @@ class GroupTime:
                 "cells": float(len(cells)),
                 "clusters": float(len(found.overall_influence)),
                 "effective_controls": effects.effective_controls,
+                **({EXTRAPOLATED: float(effects.extrapolated)} if effects.extrapolated else {}),
             },
             notes=effects.notes,
         )
@@ -201,11 +205,11 @@ class GroupTime:
             notes = (*notes, f"{int((~keep).sum())} of {len(keep)} cells of cohort and period have no control unit and were left out")
         grid = grid.select(keep)
         if panel.covariates.shape[1]:
-            estimate, influence, effective = self._conditional(panel, grid, weights)
+            estimate, influence, effective, extrapolated = self._conditional(panel, grid, weights)
             combine: Callable[[FloatArray], FloatArray] = influence.__matmul__
         else:
             plain = means if keep.all() else replace(means, grid=grid)
-            estimate, combine, effective = plain.estimate, plain.combine, plain.n_controls
+            estimate, combine, effective, extrapolated = plain.estimate, plain.combine, plain.n_controls, 0
         after = grid.event_time >= 0
         return GroupTimeEffects(
             grid=grid,
@@ -216,6 +220,7 @@ class GroupTime:
             weights=weights,
             cluster=panel.cluster,
             effective_controls=float(effective[after].min()) if after.any() else 0.0,
+            extrapolated=extrapolated,
             notes=notes,
         )
 
@@ -223,27 +228,31 @@ class GroupTime:
         compared = "never treated" if self.control == "never" else "not-yet treated"
         return f"Callaway-Sant'Anna group-time, {compared}" + (f", {self.method.replace('_', ' ')}" if has_covariates else "")
 
-    def _conditional(self, panel: Panel, grid: Grid, weights: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Estimates (K,), influence (N, K) and effective controls (K,); cells that share units and covariates are solved together."""
+    def _conditional(self, panel: Panel, grid: Grid, weights: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, int]:
+        """Estimates (K,), influence (N, K), effective controls (K,), cells without weights; cells alike are solved together."""
         outcome = np.ascontiguousarray(panel.matrix().T)
         covariates, fixed = _baseline(panel)
         member = member_of(panel.cohort, grid)
         estimate, effective, influence = np.empty(len(grid.time)), np.empty(len(grid.time)), np.zeros((len(grid.time), panel.n_units))
+        extrapolated = 0
         for cells in self._batches(panel, grid, fixed=fixed):
             first = cells[0]
             in_arm = (member == grid.treated[first]) | grid.controls[first][member]
             if not panel.is_balanced:
                 in_arm &= panel.observed[:, grid.time[cells]].all(axis=1) & panel.observed[:, grid.base[first]]
             rows = np.flatnonzero(in_arm)
-            estimate[cells], inside, effective[cells] = conditional_difference(
+            (estimate[cells], inside, effective[cells]), is_weighted = weighted_or_regressed(
                 (outcome[np.ix_(grid.time[cells], rows)] - outcome[np.ix_(grid.base[cells], rows)]).T,
                 member[rows] == grid.treated[first],
                 covariates[0 if fixed else grid.base[first]][rows],
                 weights=weights[rows],
                 method=self.method,
             )
+            extrapolated += 0 if is_weighted else len(cells)
             influence[np.ix_(cells, rows)] = inside.T * (panel.n_units / len(rows))
-        return estimate, influence.T, effective
+        if extrapolated == len(grid.time) and self.method != "regression":
+            refuse_separation()
+        return estimate, influence.T, effective, extrapolated
 
     def _batches(self, panel: Panel, grid: Grid, *, fixed: bool) -> list[IntArray]:
         if not panel.is_balanced:

@@ -16,6 +16,7 @@ from e2i.causal.panel.absorb import TwoWay
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.few_treated import has_few_treated
 from e2i.causal.panel.fixed_confounders import unseen_among_untreated
+from e2i.causal.panel.hazard_rows import alike, lost_after_treatment, rhythms, running_totals, single_row, stray_zeros
 from e2i.causal.panel.on_off import fixed_effects
 from e2i.domain.disclosure import counted, visible
 from e2i.domain.evidence import Hazard
@@ -28,7 +29,7 @@ ALWAYS_REVIEW = 0.20
 _LONG_STEP = 1.75
 """of the usual distance of periods; months and quarters differ by less"""
 _MOVES_WITH_TREATMENT = 4.0
-_COPY = 0.999
+_COPY, _NEAR_COPY = 0.999, 0.98
 _ROWS_FOR_MEDIAN = 4
 _LASTING = ("did", "matched", "synthetic_control", "synthetic_did")
 _COMPARED = ("did", "matched")
@@ -40,7 +41,9 @@ def panel_hazards(panel: Panel, spec: Identification) -> tuple[Hazard, ...]:
 
     Refused in `make_panel` already: duplicates, missing keys, codes other than 0/1, nobody treated, nobody as control.
     """
-    found = [hazard for check in _CHECKS for hazard in check(panel, spec)]
+    found = [hazard for check in _FIRST for hazard in check(panel, spec)]
+    if not any(hazard.action == "refuse" for hazard in found):
+        found += [hazard for check in _CHECKS for hazard in check(panel, spec)]
     order = ("refuse", "override", "block", "review", "warn")
     return tuple(sorted(found, key=lambda hazard: order.index(hazard.action)))
 
@@ -222,8 +225,14 @@ def _missing_cells(panel: Panel, spec: Identification) -> Iterator[Hazard]:
     treated = panel.cohort != NEVER
     if share > 0 and treated.any() and not treated.all():
         late = np.arange(panel.n_periods) >= panel.cohort[treated].min()
-        lost = [1.0 - float(observed[arm][:, late].mean()) for arm in (treated, ~treated)]
-        early = [1.0 - float(observed[arm][:, ~late].mean()) if (~late).any() else 0.0 for arm in (treated, ~treated)]
+        # Who leaves earlier is never seen treated, so the arms are compared among those that are there until treatment begins.
+        there = np.arange(panel.n_periods) >= np.argmax(late) - 1
+        seen = observed[:, there].any(axis=1) if panel.cohort_given is None else np.ones(panel.n_units, dtype=np.bool_)
+        arms = (treated & seen, ~treated & seen)
+        if not arms[1].any():
+            return
+        lost = [1.0 - float(observed[arm][:, late].mean()) for arm in arms]
+        early = [1.0 - float(observed[arm][:, ~late].mean()) if (~late).any() else 0.0 for arm in arms]
         gap = (lost[0] - early[0]) - (lost[1] - early[1])
         if abs(gap) > _MISSING_GAP:
             text = f"once treatment has begun, {lost[0]:.0%} of rows are missing among the treated and {lost[1]:.0%} among the others."
@@ -267,6 +276,9 @@ def _confounders(panel: Panel, spec: Identification) -> Iterator[Hazard]:
             if value > _COPY:
                 text = f"`{name}` repeats {what} within units."
                 yield _found(code, "refuse", text, "Take it out of `confounders`.", (value, _COPY))
+        if _NEAR_COPY < fit[1] <= _COPY:
+            text = f"`{name}` explains {fit[1]:.1%} of the outcome within units: is it measured after treatment?"
+            yield _found("leak", "review", text, "Adjust only for what was known before treatment.", (fit[1], _NEAR_COPY))
         if max(fit) > _COPY or spec.treatment_kind == "continuous":
             continue
         try:
@@ -319,9 +331,14 @@ def _found(code: str, action: str, text: str, remedy: str, measure: tuple[float 
     return Hazard(code=code, action=action, text=text, remedy=remedy, measured=measure[0], threshold=measure[1])  # type: ignore[arg-type]
 
 
+_FIRST: tuple[Callable[[Panel, Identification], Iterator[Hazard]], ...] = (_outcome, _measures, rhythms)
+"""what refuses here leaves nothing to be measured further"""
 _CHECKS: tuple[Callable[[Panel, Identification], Iterator[Hazard]], ...] = (
-    _outcome,
-    _measures,
+    alike,
+    stray_zeros,
+    running_totals,
+    single_row,
+    lost_after_treatment,
     _clusters,
     _switched_off,
     _start,

@@ -268,13 +268,14 @@ def _design(series: Series, *, slope: bool) -> tuple[FloatArray, list[str]]:
 
 
 def _seasons(series: Series) -> FloatArray:
-    """One dummy per season but one, or two harmonics of a long season; none with fewer than two cycles before treatment."""
+    """One dummy per season that is seen but one, or two harmonics of a long season; none with fewer than two cycles before treatment."""
     cycle, step = series.cycle, series.step
     if cycle is None or step[min(series.fit_end, len(step)) - 1] + 1 < _CYCLES * cycle:
         return np.zeros((len(step), 0))
     if cycle == round(cycle) and cycle <= _DUMMIES_UP_TO and len(step) >= 2 * _CYCLES * cycle:
         place = step % int(cycle)
-        return np.asarray(place[:, None] == np.arange(1, int(cycle)), dtype=np.float64)
+        shown = np.unique(place[: series.fit_end])  # a week of five working days shows five places
+        return np.asarray(place[:, None] == shown[1:], dtype=np.float64)
     angle = 2.0 * np.pi * step[:, None] * np.arange(1, min(_HARMONICS, int((cycle - 1) // 2)) + 1) / cycle
     return np.hstack([np.sin(angle), np.cos(angle)])
 

@@ -72,9 +72,9 @@ def fixed_effects(panel: Panel, columns: FloatArray, names: tuple[str, ...], *, 
     used = np.arange(len(panel.unit)) if rows is None else rows
     weights = np.ones(len(used)) if panel.weights is None else panel.weights[used]
     effects = TwoWay(unit=panel.unit[used], time=panel.time[used], weights=weights)
-    design = effects.residual(np.column_stack([columns, _varying(panel.covariates[used])]))
-    outcome = effects.residual(panel.outcome[used])
-    kept = _independent(design, columns, weights, names)
+    given = np.column_stack([columns, _varying(panel.covariates[used])])
+    design, outcome = effects.residual(given), effects.residual(panel.outcome[used])
+    kept = _independent(design, given, weights, names)
     design = design[:, kept]
     inverse = np.linalg.inv(design.T @ (weights[:, None] * design))
     coefficients = inverse @ (design.T @ (weights * outcome))
@@ -243,10 +243,13 @@ def _varying(covariates: FloatArray) -> FloatArray:
     return varying
 
 
-def _independent(design: FloatArray, columns: FloatArray, weights: FloatArray, names: tuple[str, ...]) -> list[int]:
-    """Columns of the residual design that add something; the asked ones must, covariates may be repeats of the effects."""
+def _independent(design: FloatArray, given: FloatArray, weights: FloatArray, names: tuple[str, ...]) -> list[int]:
+    """Columns of the residual design that add something; the asked ones must, covariates may be repeats of the effects.
+
+    What is left of a column (of `given`, before the effects were taken off) must be more than rounding.
+    """
     kept: list[int] = []
-    scale = np.sqrt(np.maximum((weights[:, None] * columns**2).sum(axis=0), 1e-300))
+    floors = 1e-16 * np.maximum((weights[:, None] * given**2).sum(axis=0), 1e-300)
     gram = design.T @ (weights[:, None] * design)
     for place in range(design.shape[1]):
         size = left = float(gram[place, place])
@@ -256,11 +259,9 @@ def _independent(design: FloatArray, columns: FloatArray, weights: FloatArray, n
             left = size - float(shared @ slopes)
             if left < _ROUNDING * size:  # a difference of sums is too rough here; the rows tell
                 left = float(weights @ (design[:, place] - design[:, kept] @ slopes) ** 2)
-        asked = place < len(names)
-        floor = 1e-16 * float(scale[place]) ** 2 if asked else 1e-300
-        if size > floor and left > 1e-10 * size:
+        if size > floors[place] and left > 1e-10 * size:
             kept.append(place)
-        elif asked:
+        elif place < len(names):
             raise NoVariation(
                 f"unit effects, period effects and the other columns explain `{names[place]}` entirely.",
                 where="fixed effects",

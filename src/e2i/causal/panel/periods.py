@@ -13,9 +13,11 @@ from e2i.errors import DataError, SchemaMismatch
 
 _MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _NAMED = rf"(?i:{'|'.join(_MONTH_NAMES)})[a-zA-Z]*\.?"
+_OFFSET = r"(?:[+-]\d{2}:?\d{2}|Z)"
 _FORMS: tuple[tuple[str, str], ...] = (
     ("date", r"^\d{4}-\d{2}-\d{2}$"),
     ("datetime", r"^\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?Z?$"),
+    ("datetime with offset", rf"^\d{{4}}-\d{{2}}-\d{{2}}[ T]\d{{2}}:\d{{2}}(:\d{{2}}(\.\d+)?)?{_OFFSET}$"),
     ("compact date", r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$"),
     ("date with slashes", r"^\d{4}/\d{1,2}/\d{1,2}$"),
     ("date with a month's name", rf"^\d{{1,2}}[-/ ]?{_NAMED}[-/ ,]*\d{{4}}$"),
@@ -34,6 +36,7 @@ _SLASHES = r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{4}$"
 _PLAIN = {
     "compact date": "date",
     "datetime": "date",
+    "datetime with offset": "date",
     "date with slashes": "date",
     "date with a month's name": "date",
     "compact month": "month",
@@ -42,6 +45,8 @@ _PLAIN = {
 }
 _YEAR_LAST = r"^([A-Za-z][A-Za-z _-]*\d{1,2}|\d{1,2}\.|(0[1-9]|1[0-2]))(19|20)\d{2}$"
 """S12024, 12.2024 and 012024: read as one number, the next year comes first"""
+_SHORT_QUARTER = r"^[qQ][1-4]\d{2}$"
+"""Q101: the first quarter of 2001, or number 101"""
 _YEAR_MARK = r"(?i)^(fy|cy|y|yr|year)[ _'-]*\d"
 _DAY_FIRST = r"^\d{1,2}\D+\d{1,2}\D+\d{2,4}$|^\d{1,2}\D+\d{4}$"
 _WORDS_FOR_NEVER = ("", "0", "0.0", "never", "none", "inf", "infinity", "nan", "na", "null")
@@ -128,6 +133,9 @@ def _from_values(series: pl.Series) -> Moments:
     if len(known) and (known == np.round(known)).all():
         if _is_compact_month(known):
             return Moments(values=12.0 * np.floor(values / 100) + values % 100, form="month")
+        padded = pl.Series(series.name, known).cast(pl.Int64).cast(pl.String).str.zfill(6)
+        if padded.str.contains(r"^(0[1-9]|1[0-2])(19|20)\d{2}$").all() and _hides_year(padded):
+            raise _unsure(padded)
         if (known >= 19_000_101).all() and (known <= 21_001_231).all():
             return _by_level(series.cast(pl.Int64).cast(pl.String))
     return Moments(values=values, form="number")
@@ -155,7 +163,10 @@ def _levels(levels: pl.Series, given: str | None) -> tuple[FloatArray, str]:
         if hides_year and form in ("number", "name and number"):
             break
         if levels.str.contains(pattern).all() and (form != "name and number" or _has_one_name(levels)):
-            return _read(levels, form), _PLAIN.get(form, form)
+            numbers = _read(levels, form)
+            if given is None and levels.str.contains(_SHORT_QUARTER).all() and np.ptp(numbers) >= 2 * len(numbers):
+                raise _unsure(levels)  # most of the quarters in between are not there: they may be no quarters
+            return numbers, _PLAIN.get(form, form)
     if levels.str.contains(_SLASHES).all():
         order = given if given in DAY_ORDERS else _order_of_day_and_month(levels)
         if order is not None:
@@ -163,13 +174,18 @@ def _levels(levels: pl.Series, given: str | None) -> tuple[FloatArray, str]:
     templates = levels.str.replace_all(r"\d", "9").unique()
     is_sure = templates.len() == 1 and "9" in templates[0] and not levels.str.contains(_DAY_FIRST).any() and not hides_year
     if not is_sure or not _is_largest_first(levels):
-        shown = ", ".join(f"`{level}`" for level in levels.head(3).to_list())
-        raise SchemaMismatch(
-            f"time `{levels.name}` is text whose order is not sure: {shown}.",
-            where=f"column {levels.name}",
-            advice="Write the year first (2024-01-31, 2024-01, 2024Q1, 2024-W01), or pad numbers with zeros (week 01, week 10).",
-        )
+        raise _unsure(levels)
     return np.arange(levels.len(), dtype=np.float64), "text"
+
+
+def _unsure(levels: pl.Series) -> SchemaMismatch:
+    by_form = levels.to_frame("level").unique(pl.col("level").str.replace_all(r"\d", "9"), maintain_order=True)["level"]
+    shown = ", ".join(f"`{level}`" for level in (by_form if by_form.len() > 1 else levels).head(3).to_list())
+    return SchemaMismatch(
+        f"time `{levels.name}` has periods whose order is not sure: {shown}.",
+        where=f"column {levels.name}",
+        advice="Write the year first (2024-01-31, 2024-01, 2024Q1, 2024-W01), or pad numbers with zeros (week 01, week 10).",
+    )
 
 
 def _hides_year(levels: pl.Series) -> bool:
@@ -219,6 +235,8 @@ def _read(levels: pl.Series, form: str) -> FloatArray:
 def _iso_date(text: str, form: str) -> str:
     if form in ("date", "datetime"):
         return text.rstrip("Z")
+    if form == "datetime with offset":  # the local date is the period's name, in whichever zone it was written
+        return re.sub(f"{_OFFSET}$", "", text)
     if form == "compact date":
         return f"{text[:4]}-{text[4:6]}-{text[6:]}"
     numbers = [int(part) for part in re.findall(r"\d+", text)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+from math import comb
+
 import numpy as np
 
-from e2i.causal.arrays import FloatArray
+from e2i.causal.arrays import FloatArray, IntArray
 from e2i.causal.panel.block import MINIMUM_DONORS, MINIMUM_PRE, Block
 from e2i.causal.panel.donor_weights import ByOutcomes, ByPredictors, RidgeAugmented, Weighing
 from e2i.causal.panel.synthetic_inference import (
@@ -34,7 +37,7 @@ def rmspe(gaps: FloatArray) -> float:
 def in_space(block: Block, own: FloatArray, weighing: Weighing, *, seed: int) -> Placebos:
     """Fit donors as if they had been treated (Abadie, Diamond & Hainmueller 2010).
 
-    One treated unit is compared with every donor (200 random ones at most), several with as many random groups of the same size.
+    One treated unit is compared with every donor (200 random ones at most), several with all groups of the same size (the same).
     The truly treated are never donors of a placebo. Placebos whose fit before treatment is more than 5 times worse than that of
     the treated are left out.
 
@@ -58,6 +61,7 @@ def in_space(block: Block, own: FloatArray, weighing: Weighing, *, seed: int) ->
         effect=gaps[keep][:, block.start :].mean(axis=1),
         ratio=after[keep] / np.maximum(before[keep], 1e-300),
         dropped=int((~keep).sum()),
+        drawn_from=len(block.donors) if len(block.treated) > 1 else 0,
     )
 
 
@@ -197,10 +201,21 @@ def _groups(block: Block, *, seed: int) -> tuple[tuple[str, ...], FloatArray]:
         return tuple(block.unit_names[unit] for unit in donors), block.singles(donors)
     if len(block.donors) < 2 * size:
         return (), np.zeros((len(block.outcome), 0))
-    mixing = np.zeros((len(block.outcome), _MAXIMUM_PLACEBOS))
-    for k in range(_MAXIMUM_PLACEBOS):
-        mixing[rng.choice(block.donors, size, replace=False), k] = 1.0 / size
-    return tuple(f"group {k + 1}" for k in range(_MAXIMUM_PLACEBOS)), mixing
+    groups = _distinct(block.donors, size, rng)
+    mixing = np.zeros((len(block.outcome), len(groups)))
+    for k, members in enumerate(groups):
+        mixing[list(members), k] = 1.0 / size
+    return tuple(f"group {k + 1}" for k in range(len(groups))), mixing
+
+
+def _distinct(donors: IntArray, size: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """All groups of so many donors, or 200 random ones, none twice: a group that is drawn again tells nothing new."""
+    if comb(len(donors), size) <= _MAXIMUM_PLACEBOS:
+        return [tuple(map(int, members)) for members in combinations(donors, size)]
+    found: dict[tuple[int, ...], None] = {}
+    while len(found) < _MAXIMUM_PLACEBOS:
+        found[tuple(sorted(map(int, rng.choice(donors, size, replace=False))))] = None
+    return list(found)
 
 
 def _time_p_value(moved: Block, mixing: FloatArray, weighing: Weighing) -> float:

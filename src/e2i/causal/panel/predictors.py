@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 
 from e2i.causal.arrays import BoolArray, FloatArray
 from e2i.causal.panel.block import Block
 from e2i.causal.panel.simplex import simplex_weights
+from e2i.domain.nearest import suggestion
 from e2i.errors import SchemaMismatch
 
 _RANDOM_STARTS = 40
@@ -137,11 +137,10 @@ def _column(block: Block, column: str, outcome: str) -> FloatArray:
     if column == outcome:
         return block.outcome
     if column not in block.covariate_names:
-        near = get_close_matches(column, (outcome, *block.covariate_names), n=1)
         raise SchemaMismatch(
             f"predictor `{column}` is neither the outcome nor a confounder.",
             where="predictors",
-            advice=f"Did you mean `{near[0]}`?" if near else f"There are: {', '.join((outcome, *block.covariate_names))}.",
+            advice=suggestion(column, (outcome, *block.covariate_names), otherwise="There are"),
         )
     return np.asarray(block.covariates[:, :, block.covariate_names.index(column)], dtype=np.float64)
 

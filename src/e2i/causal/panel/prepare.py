@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 import numpy as np
 import polars as pl
 
@@ -13,6 +11,7 @@ from e2i.causal.encoding import encode, numeric
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.periods import Moments, distinct, read_moments, refuse_negative_starts, without_never
 from e2i.domain.disclosure import counted, visible
+from e2i.domain.nearest import suggestion
 from e2i.errors import DataError, NotIdentified, NoVariation, SchemaMismatch, TooFewRows
 
 _ALONE = ("interrupted_time_series",)
@@ -48,7 +47,7 @@ def make_panel(frame: pl.DataFrame, spec: Identification) -> Panel:
     period_values = distinct(moments.values[keep])
     period_of_row = np.searchsorted(period_values, moments.values)
     order = _order(frame[unit], period_of_row, keep)
-    rows = frame.select(list(dict.fromkeys(_named(spec))))[order]
+    rows = _filled_within_units(frame.select(list(dict.fromkeys(_named(spec))))[order], spec)
     codes, unit_names = _codes(rows[unit])
     periods = period_of_row[order]
     if not spec.is_repeated_cross_section:
@@ -86,17 +85,26 @@ def make_panel(frame: pl.DataFrame, spec: Identification) -> Panel:
     return panel
 
 
+def _filled_within_units(rows: pl.DataFrame, spec: Identification) -> pl.DataFrame:
+    """Confounders that stay the same within every unit, where a row lacks them: the unit's other rows know them."""
+    if spec.is_repeated_cross_section:
+        return rows
+    for name in spec.adjustment:
+        column = pl.col(name).fill_nan(None) if rows[name].dtype.is_float() else pl.col(name)
+        known = rows.select(str(spec.unit), value=column).drop_nulls()
+        if name == spec.unit or known.height in (0, rows.height):
+            continue
+        if known.group_by(str(spec.unit)).agg(pl.col("value").n_unique())["value"].max() == 1:
+            rows = rows.with_columns(column.fill_null(column.drop_nulls().first().over(str(spec.unit))).alias(name))
+    return rows
+
+
 def _require_roles(frame: pl.DataFrame, spec: Identification) -> tuple[str, str]:
     if spec.unit is None or spec.time is None:
         raise SchemaMismatch("a panel needs `unit` and `time`.", where="study", advice="Name the columns that say who and when.")
     for name in _named(spec):
         if name not in frame.columns:
-            near = get_close_matches(name, frame.columns, n=1)
-            raise SchemaMismatch(
-                f"column `{name}` is not in the data.",
-                where="effect",
-                advice=f"Did you mean `{near[0]}`?" if near else f"Columns: {', '.join(frame.columns[:20])}.",
-            )
+            raise SchemaMismatch(f"column `{name}` is not in the data.", where="effect", advice=suggestion(name, frame.columns))
     return spec.unit, spec.time
 
 

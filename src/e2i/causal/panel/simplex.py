@@ -12,6 +12,8 @@ from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 
 _DIRECT = 120
 """up to so many columns one call solves all; above, columns are let in as they are needed"""
+_FEW_TARGETS = 3
+"""up to so many a rough start costs more than it saves"""
 _GRADIENT_STEPS = 80
 _TOLERANCE = 1e-9
 
@@ -57,7 +59,7 @@ def many_simplex_weights(
         matrix, targets = matrix - matrix.mean(axis=0), targets - targets.mean(axis=0)
     may = np.ones((matrix.shape[1], targets.shape[1]), dtype=np.bool_) if allowed is None else allowed
     out: FloatArray = np.zeros(may.shape)
-    rough = _rough(matrix, targets, ridge, may) if len(may) > _DIRECT else None
+    rough = _rough(matrix, targets, ridge, may) if len(may) > _DIRECT and targets.shape[1] > _FEW_TARGETS else None
     for k in range(targets.shape[1]):
         use = np.flatnonzero(may[:, k])
         points = matrix[:, use] - targets[:, k : k + 1]

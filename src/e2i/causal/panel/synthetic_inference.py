@@ -47,6 +47,15 @@ class Placebos:
     """shape (K,), RMSPE after over RMSPE before"""
     dropped: int
     """placebos left out because their fit before treatment was more than 5 times worse than that of the treated"""
+    drawn_from: int = 0
+    """donors that groups share among them; 0 where each placebo is a unit of its own"""
+
+    @property
+    def stretch(self) -> float:
+        """How much wider groups that share units must be taken: so few donors know their spread no better than t (Donald & Lang 2007)."""
+        from scipy.stats import norm, t
+
+        return float(t.ppf(1.0 - ALPHA / 2.0, self.drawn_from - 1) / norm.ppf(1.0 - ALPHA / 2.0)) if self.drawn_from > 1 else 1.0
 
 
 def can_be_conformal(periods: int) -> bool:
@@ -117,18 +126,20 @@ def placebo_interval(effect: float, pre_rmspe: float, placebos: Placebos) -> Inf
     """Constant effects that a rank test over units does not reject (Firpo & Possebom 2018; Abadie, Diamond & Hainmueller 2010).
 
     The statistic is the mean gap over the pre-treatment RMSPE. Exact when, without the effect, the treated unit could have been
-    any of them. Infinite with fewer than 19 placebos.
+    any of them; groups that share units are no independent draws, so their ranks are widened. Infinite with fewer than 19 placebos.
     """
     spread = np.maximum(placebos.pre_rmspe, 1e-300)
     statistics = np.sort(np.abs(placebos.effect) / spread)[::-1]
     count = len(statistics)
-    own = abs(effect) / max(pre_rmspe, 1e-300)
+    stretch = placebos.stretch
+    own = abs(effect) / max(pre_rmspe, 1e-300) / stretch
     p_value = float((1 + np.sum(statistics >= own * (1.0 - _TIE))) / (1 + count))
     needed = int(np.floor(ALPHA * (count + 1) + _TIE))
-    half = float(statistics[needed - 1]) * pre_rmspe if needed >= 1 else np.inf
+    half = stretch * float(statistics[needed - 1]) * pre_rmspe if needed >= 1 else np.inf
     if half > _PERFECT * float(np.abs(placebos.effect).max(initial=abs(effect))):  # placebos that fit perfectly bound nothing
         half = np.inf
-    method = f"placebo in space, rank among {count + 1} units"
+    shared = f"groups of {placebos.drawn_from} donors, widened for shared ones" if placebos.drawn_from else "units"
+    method = f"placebo in space, rank among {count + 1} {shared}"
     return Inference(interval=(effect - half, effect + half), p_value=p_value, method=method, smallest_p=1.0 / (1 + count))
 
 

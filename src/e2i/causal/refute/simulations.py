@@ -51,9 +51,14 @@ def placebo_treatments(ground: Ground, *, seed: int, draws: int = DRAWS) -> Refu
             f"{effects.mean() / error:+.2f} standard errors; {ending}"
         ),
         statistic=float(average / error),
-        p_value=p_value,
+        p_value=_deciding(p_value, passed=passed),
         estimate=average,
     )
+
+
+def _deciding(p_value: float, *, passed: bool) -> float | None:
+    """The p-value where it goes with the result; None where size decides: an effect too small to matter, or a tail of the draws."""
+    return p_value if passed == (p_value >= _LEVEL) else None
 
 
 def random_common_causes(ground: Ground, *, seed: int, draws: int = DRAWS) -> Refutation:
@@ -97,7 +102,7 @@ def dummy_outcomes(ground: Ground, *, seed: int, draws: int = DRAWS) -> Refutati
             f"errors); {'zero, as it must be.' if passed else 'it should be zero: treated and untreated units are not comparable.'}"
         ),
         statistic=average / error,
-        p_value=p_value,
+        p_value=_deciding(p_value, passed=passed),
         estimate=average,
     )
 

@@ -1,0 +1,27 @@
+"""Faults of panels: each is refused, held back with a reason that names it, or survived."""
+
+from __future__ import annotations
+
+import pytest
+
+from hazard_cells import ask, require_honest
+from hazard_panels import FAULTS, WORLDS
+
+CELLS = [(world, fault) for fault, (_, worlds, _) in FAULTS.items() for world in worlds]
+DAILY = "one start"
+
+
+@pytest.mark.parametrize(
+    ("world", "fault"), [pytest.param(*cell, marks=() if cell[0] == DAILY else pytest.mark.slow, id=" - ".join(cell)) for cell in CELLS]
+)
+def test_no_fault_of_a_panel_gives_a_silent_wrong_number(world: str, fault: str) -> None:
+    break_it, _, words = FAULTS[fault]
+    require_honest(ask(break_it(WORLDS[world](3))), words)
+
+
+@pytest.mark.parametrize("world", [pytest.param(name, marks=() if name == DAILY else pytest.mark.slow) for name in WORLDS])
+def test_a_panel_without_a_fault_is_answered(world: str) -> None:
+    """Of 10 sound panels none is refused, and one at most is blocked by chance (its tests alarm below p = 0.01)."""
+    told = [ask(WORLDS[world](seed)) for seed in range(10)]
+    assert not any(each.verdict == "refused" for each in told), told
+    assert sum(each.verdict == "block" for each in told) <= 1, told
