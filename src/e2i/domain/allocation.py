@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,8 @@ from e2i.domain.plain import plain
 
 Curve = Literal["linear", "saturating", "hill", "log"]
 Objective = Literal["maximize_outcome", "maximize_roi", "minimize_cost", "balance"]
-Status = Literal["optimal", "feasible", "infeasible"]
+Status = Literal["optimal", "feasible", "infeasible", "refused"]
+"""refused: the effect that the responses would come from may not be told"""
 Scalar = str | float | bool | None
 
 
@@ -48,8 +49,8 @@ class GroupLimits(Strict):
     """Dollars that groups of entities may, or must, get."""
 
     by: str
-    maximum: dict[str, float] = Field(default_factory=dict)
-    minimum: dict[str, float] = Field(default_factory=dict)
+    maximum: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    minimum: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
 
 class FairnessSpec(Strict):
@@ -121,12 +122,12 @@ class AllocationSpec(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentResponse:
-    """A measured effect of one segment with its 95 % interval, as a response coefficient."""
+    """A measured effect of one segment with its 95 % interval, as a response coefficient; None where few people hide it."""
 
     segment: str
-    estimate: float
-    low: float
-    high: float
+    estimate: float | None
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +170,8 @@ class ConflictMember:
     words: str
     must_give: float | None
     unit: str
+    is_enough: bool = True
+    """a plan is possible once it gives so much; else another conflict stands beside this one"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +194,7 @@ class Sensitivity:
 
 @dataclass(frozen=True, kw_only=True)
 class AllocationPlan:
-    """The answer of resource_optimizer; without a feasible plan `allocations` is empty and `conflict` says why."""
+    """The answer of resource_optimizer; without a feasible plan `allocations` is empty and `conflict`, or a refusal's summary, says why."""
 
     resource: str
     objective: Objective
@@ -218,7 +221,7 @@ class AllocationPlan:
     conflict: tuple[ConflictMember, ...]
     eligible: int
     excluded: int | None
-    """opted out (PDRP); None for 1 to 10 people"""
+    """opted out (PDRP); None for 1 to 10 people, and where it would tell such a number of others"""
     summary_text: str
     warnings: tuple[str, ...]
 

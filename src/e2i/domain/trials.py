@@ -23,7 +23,7 @@ Recommendation = Literal["proceed", "proceed_with_caution", "redesign_needed"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class BaselineSpec(_Strict):

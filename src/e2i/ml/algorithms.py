@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from e2i.domain.nearest import suggestion
 from e2i.errors import ConfigError, MissingExtra
-from e2i.ml.preprocessing import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,7 +46,7 @@ class FittedEstimator:
 
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmSpec:
-    """An algorithm. `latency_ms`, `memory_gb`, `interpretability` and `scalability` (0 to 1) are rules of thumb for ranking."""
+    """An algorithm. `memory_gb`, `interpretability` and `scalability` (0 to 1) are rules of thumb for ranking."""
 
     name: str
     framework: str
@@ -55,7 +55,6 @@ class AlgorithmSpec:
     needs_scaling: bool
     interpretability: float
     scalability: float
-    latency_ms: float
     memory_gb: float
     fit: Callable[[Mapping[str, ParamValue], Matrices, ProblemType, int, int], FittedEstimator]
     """(parameters, matrices, problem type, seed, threads) -> fitted estimator; parameters override the defaults"""
@@ -153,23 +152,23 @@ def _specs() -> dict[str, AlgorithmSpec]:
         AlgorithmSpec(
             name="logistic_regression", framework="sklearn", problem_types=BOTH, needs_scaling=True,
             defaults={"C": 1.0, "max_iter": 1000},
-            interpretability=1.0, scalability=1.0, latency_ms=1, memory_gb=0.1, fit=_fit_linear,
+            interpretability=1.0, scalability=1.0, memory_gb=0.1, fit=_fit_linear,
         ),
         AlgorithmSpec(
             name="random_forest", framework="sklearn", problem_types=BOTH, needs_scaling=False,
             defaults={"n_estimators": 100, "max_depth": 10, "min_samples_leaf": 5, "max_features": "sqrt"},
-            interpretability=0.5, scalability=0.7, latency_ms=30, memory_gb=3, fit=_fit_forest,
+            interpretability=0.5, scalability=0.7, memory_gb=3, fit=_fit_forest,
         ),
         AlgorithmSpec(
             name="xgboost", framework="xgboost", problem_types=BOTH, needs_scaling=False,
             defaults={"n_estimators": 200, "max_depth": 5, "learning_rate": 0.08, "subsample": 0.9, "colsample_bytree": 0.8},
-            interpretability=0.6, scalability=0.8, latency_ms=20, memory_gb=2, fit=_fit_xgboost,
+            interpretability=0.6, scalability=0.8, memory_gb=2, fit=_fit_xgboost,
         ),
         AlgorithmSpec(
             name="lightgbm", framework="lightgbm", problem_types=BOTH, needs_scaling=False,
             defaults={"n_estimators": 200, "num_leaves": 31, "learning_rate": 0.05, "min_child_samples": 20, "subsample": 0.9,
                       "subsample_freq": 1, "colsample_bytree": 0.8},
-            interpretability=0.6, scalability=0.95, latency_ms=15, memory_gb=1.5, fit=_fit_lightgbm,
+            interpretability=0.6, scalability=0.95, memory_gb=1.5, fit=_fit_lightgbm,
         ),
     ]  # fmt: skip
     catboost = importlib.util.find_spec("catboost")
@@ -178,7 +177,7 @@ def _specs() -> dict[str, AlgorithmSpec]:
             AlgorithmSpec(
                 name="catboost", framework="catboost", problem_types=BOTH, needs_scaling=False,
                 defaults={"iterations": 300, "depth": 6, "learning_rate": 0.06},
-                interpretability=0.6, scalability=0.8, latency_ms=15, memory_gb=2, fit=_fit_catboost,
+                interpretability=0.6, scalability=0.8, memory_gb=2, fit=_fit_catboost,
             )
         )  # fmt: skip
     return {spec.name: spec for spec in specs}
@@ -193,7 +192,8 @@ def algorithm_spec(name: str) -> AlgorithmSpec:
         return ALGORITHMS[name]
     if name == "catboost":
         raise MissingExtra("catboost is not installed.", where="search.algorithms", advice="Install it: pip install 'e2i[catboost]'.")
-    raise ConfigError(f"there is no algorithm '{name}'.", where="search.algorithms", advice=nearest(name, tuple(ALGORITHMS)))
+    advice = suggestion(name, ALGORITHMS, otherwise="The algorithms are")
+    raise ConfigError(f"there is no algorithm '{name}'.", where="search.algorithms", advice=advice)
 
 
 def detect_imbalance(minority_share: float) -> Imbalance:

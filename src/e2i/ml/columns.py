@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from e2i.domain.nearest import suggestion
 from e2i.errors import SchemaMismatch
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def require_columns(frame: pl.DataFrame, names: Iterable[str], *, where: str) ->
     known = set(frame.columns)
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, frame.columns, n=1, cutoff=0.5)
-            hint = f"Did you mean '{near[0]}'?" if near else f"The columns are: {', '.join(frame.columns[:20])}."
-            raise SchemaMismatch(f"column '{name}' is missing.", where=where, advice=hint)
+            raise SchemaMismatch(f"column '{name}' is missing.", where=where, advice=suggestion(name, frame.columns))
 
 
 def kind_of(dtype: pl.DataType, name: str) -> ColumnKind:

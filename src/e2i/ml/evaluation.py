@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from e2i.domain.experiments import CriterionResult, MetricValue
+from e2i.domain.nearest import suggestion
 from e2i.domain.study import SuccessSpec
 from e2i.errors import ConfigError, TooFewRows
 from e2i.ml.bootstrap import BinaryMetrics, RegressionMetrics, count_weights
-from e2i.ml.calibration import Calibration, fit_calibration
-from e2i.ml.preprocessing import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from e2i.domain.experiments import ProblemType
     from e2i.ml.columns import FloatArray, IntArray
-
-__all__ = ["Calibration", "Curves", "choose_threshold", "confusion", "curves", "evaluate", "fit_calibration", "judge", "point_metrics"]
 
 RESAMPLES = 1_000
 CALIBRATION_BINS = 10
@@ -210,7 +207,8 @@ def judge(
     result = {}
     for name, required in success_criteria.items():
         if name not in _CRITERIA:
-            raise ConfigError(f"'{name}' is no success criterion.", where="success", advice=nearest(name, tuple(SuccessSpec.model_fields)))
+            advice = suggestion(name, SuccessSpec.model_fields, otherwise="The criteria are")
+            raise ConfigError(f"'{name}' is no success criterion.", where="success", advice=advice)
         metric, sense = _CRITERIA[name]
         value = _lift(metrics, baseline or {}) if metric == "lift" else _value(metrics, metric)
         met = value is not None and (value >= required if sense == "minimum" else value <= required)

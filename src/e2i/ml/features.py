@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 StepKind = Literal["ratio", "product", "days_before", "month", "weekday", "missing_count", "lag", "rolling_mean"]
 MISSING_COUNT = "n_missing"
+LAGGED_COLUMNS = 8
+"""at most so many columns get lags and rolling means"""
 # Numerator and denominator by the words of a column's name: nrx_pre / trx_pre, samples / calls.
 RATIO_WORDS: tuple[tuple[str, str], ...] = (
     ("nrx", "trx"),
@@ -61,12 +63,10 @@ class FeaturePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSettings:
-    """How much to generate. Lags and windows are in rows of the unit; `ratios` are pairs of numerator and denominator."""
+    """How much to generate. Lags and windows are in rows of the unit."""
 
     lags: tuple[int, ...] = (1, 7, 30)
     windows: tuple[int, ...] = (7, 30)
-    lagged_columns: int = 8
-    ratios: tuple[tuple[str, str], ...] = ()
 
 
 def plan_features(
@@ -80,7 +80,7 @@ def plan_features(
 ) -> FeaturePlan:
     """Which columns to generate from `features`; the target plays no part.
 
-    Ratios of prescription counts (and declared pairs), the age of each date at `event_time` (default: `time`) with its month and
+    Ratios of prescription counts, the age of each date at `event_time` (default: `time`) with its month and
     weekday, the number of missing features of the row; with `unit` and `time`, lags and rolling means of numbers that change
     within a unit, always of earlier rows.
 
@@ -97,11 +97,10 @@ def plan_features(
     settings = settings or FeatureSettings()
     moment = event_time or time
     require_columns(frame, [name for name in (unit, time, event_time) if name], where="feature roles")
-    require_columns(frame, [name for pair in settings.ratios for name in pair], where="ratios")
     columns = infer_columns(frame, features)
     numbers = [column.name for column in columns if column.kind == "numeric"]
     dates = [column.name for column in columns if column.kind == "date" and column.name != moment]
-    steps = [*_ratios(numbers, settings), *_date_parts(dates, moment)]
+    steps = [*_ratios(numbers), *_date_parts(dates, moment)]
     if any(frame[name].null_count() for name in features):
         steps.append(FeatureStep(name=MISSING_COUNT, kind="missing_count", inputs=tuple(features)))
     if unit is not None and time is not None:
@@ -111,17 +110,14 @@ def plan_features(
     return FeaturePlan(steps=tuple(steps), selected=(*features, *(step.name for step in steps)), dropped={}, unit=unit, time=time)
 
 
-def _ratios(numbers: Sequence[str], settings: FeatureSettings) -> Iterator[FeatureStep]:
+def _ratios(numbers: Sequence[str]) -> Iterator[FeatureStep]:
     known = set(numbers)
-    pairs = list(settings.ratios)
     for above, below in RATIO_WORDS:
         for name in numbers:
             words = name.lower().split("_")
             partner = "_".join(below if word == above else word for word in words)
-            if above in words and partner in known and (name, partner) not in pairs:
-                pairs.append((name, partner))
-    for above, below in pairs:
-        yield FeatureStep(name=f"{above}_per_{below}", kind="ratio", inputs=(above, below))
+            if above in words and partner in known:
+                yield FeatureStep(name=f"{name}_per_{partner}", kind="ratio", inputs=(name, partner))
 
 
 def _date_parts(dates: Sequence[str], moment: str | None) -> Iterator[FeatureStep]:
@@ -137,7 +133,7 @@ def _history(frame: pl.DataFrame, numbers: Sequence[str], *, unit: str, settings
         return
     within = frame.group_by(unit).agg(pl.len(), *(pl.col(name).n_unique() for name in numbers))
     usual_length = within["len"].median()
-    changing = [name for name in numbers if (within[name] > 1).any()][: settings.lagged_columns]
+    changing = [name for name in numbers if (within[name] > 1).any()][:LAGGED_COLUMNS]
     for name in changing:
         for lag in settings.lags:
             if isinstance(usual_length, float) and lag < usual_length:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from e2i.errors import ConfigError, TooFewRows
+from e2i.errors import TooFewRows
 from e2i.ml.algorithms import Matrices, ParamValue, algorithm_spec, class_weights, row_weights
 from e2i.ml.association import rank_auc
 from e2i.ml.columns import infer_columns, level_codes, target_values
@@ -119,14 +119,6 @@ class FoldScorer:
     problem_type: ProblemType
     seed: int
     threads: int = 1
-    metric: str = ""
-
-    def __post_init__(self) -> None:
-        expected = METRICS[self.problem_type]
-        if self.metric not in ("", expected):
-            raise ConfigError(
-                f"metric '{self.metric}' does not fit {self.problem_type}.", where="search metric", advice=f"Use '{expected}'."
-            )
 
     def __call__(self, params: Mapping[str, ParamValue], fold: int) -> float:
         """Fit on the inside of `fold` with the defaults overridden by `params`, score on its outside."""
@@ -142,10 +134,10 @@ class FoldScorer:
         return -float(np.sqrt(np.mean(error**2)))
 
 
-def cross_validate(scorer: FoldScorer, params: Mapping[str, ParamValue] | None = None) -> CrossValidation:
-    """All folds of a scorer; `params` default to the algorithm's own."""
+def cross_validate(scorer: FoldScorer) -> CrossValidation:
+    """All folds of a scorer, with the algorithm's own parameters."""
     started = time.perf_counter()
-    scores = tuple(scorer(params or {}, fold) for fold in range(len(scorer.folds)))
+    scores = tuple(scorer({}, fold) for fold in range(len(scorer.folds)))
     return CrossValidation(
         scores=scores,
         mean=float(np.mean(scores)),

@@ -91,7 +91,7 @@ def detect(frame: pl.DataFrame, spec: GapSpec) -> GapTable:
             metric, gone = _metric(name, by, mine, earlier, adds_up=adds_up, spec=spec, span=span, all_rows=known.frame)
             n_cells, n_hidden = n_cells + len(metric.now), n_hidden + gone
             warnings += _late(metric, dates=mine[f"{KEPT}date"].n_unique())
-            found += [_compare(metric, cell, kind, spec) for cell in metric.now for kind in spec.gap_types]
+            found += [_compare(metric, cell, kind) for cell in metric.now for kind in spec.gap_types]
         warnings += _partial(name, mine, earlier, spec)
     warnings += _unsized(rows)
     gaps = [item for item in found if isinstance(item, PerformanceGap)]
@@ -142,7 +142,7 @@ def _metric(
     ), len(gone)
 
 
-def _compare(metric: _Metric, cell: Cell, kind: GapType, spec: GapSpec) -> PerformanceGap | UnknownGap:
+def _compare(metric: _Metric, cell: Cell, kind: GapType) -> PerformanceGap | UnknownGap:
     reference = _REFERENCES[kind](metric, cell)
     segment, value = " x ".join(metric.by), " x ".join(cell.key)
     if isinstance(reference, _Reference) and not reference.value > 0:
@@ -170,15 +170,9 @@ def _compare(metric: _Metric, cell: Cell, kind: GapType, spec: GapSpec) -> Perfo
         is_sum=metric.adds_up,
         sample_size=cell.people,
         value_times=cell.times,
-        reach=cell.reach if any(_applies(item.where, metric, cell) for item in spec.proven if item.metric == metric.name) else None,
+        reach=cell.reach,
         note=reference.note,
     )
-
-
-def _applies(where: dict[str, str], metric: _Metric, cell: Cell) -> bool:
-    """An effect that was measured in some cells is used in those alone."""
-    key = dict(zip(metric.by, cell.key, strict=True))
-    return all(key.get(column) == value for column, value in where.items())
 
 
 def _current(cell: Cell, current: float) -> Range:

@@ -14,7 +14,7 @@ from e2i.ml.kpi_rows import KEPT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from e2i.domain.gaps import GapSpec
+    from e2i.domain.gaps import GapSpec, ProvenSpec
 
 Z95 = 1.959963984540054
 VOLUMES = frozenset({"trx", "nrx", "nbrx", "totaltrx", "totalnrx", "calls", "samples"})
@@ -74,8 +74,14 @@ def cells(rows: pl.DataFrame, by: Sequence[str], *, adds_up: bool, metric: str, 
     """Every cell of one metric in one period, sorted by key."""
     found = []
     for key, part in rows.group_by(by, maintain_order=False):
-        found.append(_cell(tuple(str(value) for value in key), part, adds_up=adds_up, metric=metric, spec=spec))
+        cell = dict(zip(by, (str(value) for value in key), strict=True))
+        found.append(_cell(cell, part, adds_up=adds_up, metric=metric, spec=spec))
     return tuple(sorted(found, key=lambda cell: cell.key))
+
+
+def links(spec: GapSpec, metric: str, cell: dict[str, str]) -> list[ProvenSpec]:
+    """The effects that are linked to a metric and were measured in this cell, given as column -> value; the first is used."""
+    return [item for item in spec.proven if item.metric == metric and all(cell.get(c) == v for c, v in item.where.items())]
 
 
 def hidden(found: Iterable[Cell], by: Sequence[str], *, margins: Sequence[Sequence[str]]) -> set[tuple[str, ...]]:
@@ -97,7 +103,7 @@ def hidden(found: Iterable[Cell], by: Sequence[str], *, margins: Sequence[Sequen
     return gone
 
 
-def _cell(key: tuple[str, ...], part: pl.DataFrame, *, adds_up: bool, metric: str, spec: GapSpec) -> Cell:
+def _cell(cell: dict[str, str], part: pl.DataFrame, *, adds_up: bool, metric: str, spec: GapSpec) -> Cell:
     size = part[f"{KEPT}sample_size"]
     knows_size = not size.has_nulls() and float(size.sum()) > 0
     part = part.with_columns((size if knows_size and not adds_up else pl.Series([1.0] * part.height)).alias(f"{KEPT}weight"))
@@ -107,9 +113,9 @@ def _cell(key: tuple[str, ...], part: pl.DataFrame, *, adds_up: bool, metric: st
     low, high, error = _interval(part, value, adds_up=adds_up, knows_size=knows_size)
     benchmark = spec.columns.benchmark
     ruled = part.drop_nulls(benchmark) if benchmark is not None else part.clear()
-    worth, proven = spec.values.get(metric), [item for item in spec.proven if item.metric == metric]
+    worth, proven = spec.values.get(metric), links(spec, metric, cell)
     return Cell(
-        key=key,
+        key=tuple(cell.values()),
         value=value,
         standard_error=error,
         low=low,

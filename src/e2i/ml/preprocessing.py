@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,9 +119,3 @@ def output_columns(transformer: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
                 names += outputs
                 sources += [name] * len(outputs)
     return tuple(names), tuple(sources)
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """A hint: the nearest of `known`, or all of them."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known)}."

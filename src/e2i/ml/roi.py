@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from e2i.domain.gaps import Level, PerformanceGap, Range, RoiEstimate
 from e2i.errors import ConfigError
-from e2i.ml.kpi_cells import Z95, plain
+from e2i.ml.kpi_cells import Z95, links, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -117,10 +117,10 @@ def annual_value(gap: PerformanceGap, spec: GapSpec) -> float | None:
 
 def proven_effect(gap: PerformanceGap, spec: GapSpec, findings: Mapping[str, CausalFinding]) -> tuple[ProvenSpec, Effect] | str | None:
     """The effect that can close this gap, the reason why the linked one cannot, or None where none is linked."""
-    links = [item for item in spec.proven if item.metric == gap.metric and all(gap.cell.get(c) == v for c, v in item.where.items())]
-    if not links:
+    linked = links(spec, gap.metric, gap.cell)
+    if not linked:
         return None
-    link = links[0]
+    link = linked[0]
     finding = findings[link.finding]
     if finding.effect is None or finding.verdict.name != "proceed":
         return f"The effect `{link.finding}` is not proven (verdict {finding.verdict.name}), so it is not used."

@@ -9,19 +9,14 @@ import numpy as np
 
 from e2i.errors import ConfigError, TooFewRows
 from e2i.ml.algorithms import (
-    ALGORITHMS,
-    AlgorithmSpec,
-    Imbalance,
     Matrices,
     ParamValue,
     algorithm_spec,
     class_weights,
-    detect_imbalance,
     row_weights,
 )
 from e2i.ml.calibration import Calibration
 from e2i.ml.columns import ColumnSpec, FloatArray, IntArray, infer_columns, require_columns, target_values
-from e2i.ml.folds import CrossValidation, FoldScorer, baseline_scores, cross_validate, prepare_folds
 from e2i.ml.preprocessing import apply_preprocessor, fit_preprocessor, output_columns
 
 if TYPE_CHECKING:
@@ -30,23 +25,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from e2i.domain.experiments import ProblemType
-
-__all__ = [
-    "ALGORITHMS",
-    "AlgorithmSpec",
-    "Calibration",
-    "CrossValidation",
-    "FittedModel",
-    "FoldScorer",
-    "Imbalance",
-    "algorithm_spec",
-    "baseline_scores",
-    "cross_validate",
-    "detect_framework",
-    "detect_imbalance",
-    "fit",
-    "prepare_folds",
-]
 
 _FRAMEWORKS = {
     "sklearn": "sklearn",

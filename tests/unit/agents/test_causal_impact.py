@@ -205,7 +205,7 @@ async def test_nuisances_that_were_changed_or_lost_are_not_refuted(tmp_path: Pat
     path = deps.frames.folder(FOLDER) / NUISANCES
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"x")
-    with pytest.raises(SchemaMismatch, match="not those of this run"):
+    with pytest.raises(SchemaMismatch, match="not the one that this run wrote"):
         await refute(state, deps)
     path.unlink()
     with pytest.raises(NotFound):

@@ -11,8 +11,7 @@ from e2i.agents.ml_foundation.model_selector import SPEC, describe_history, elig
 from e2i.domain.experiments import ModelCandidate
 from e2i.domain.study import SearchSpec
 from e2i.errors import ConfigError
-from e2i.ml.folds import baseline_scores, cross_validate, prepare_folds
-from e2i.ml.training import FoldScorer
+from e2i.ml.folds import FoldScorer, baseline_scores, cross_validate, prepare_folds
 from workshop import AMOUNT, Workshop, select, study
 
 

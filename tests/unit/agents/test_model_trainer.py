@@ -227,7 +227,7 @@ async def test_a_crash_between_the_log_and_its_checkpoint_makes_no_duplicates(wo
     assert done.trained is not None
     runs = await workshop.tracker.search_runs("e2i_model_trainer_exp_run_1")
     assert sorted(run["key"] for run in runs) == ["run_1/model_trainer", "run_1/model_trainer/trial/0", "run_1/model_trainer/trial/1"]
-    points, kept = await workshop.tracker.read(
+    points, kept = await workshop.tracker.repeat(
         "looking", lambda operations: _points_and_models(operations.client, runs, done.trained.mlflow_run_id)
     )
     assert points == dict.fromkeys(points, 1)

@@ -117,7 +117,7 @@ async def test_a_feature_with_a_role_that_forbids_it_is_a_mistake_in_the_study(c
 
 
 async def test_a_missing_column_is_named_with_its_nearest_neighbour() -> None:
-    with pytest.raises(SchemaMismatch, match="Did you mean 'converted'"):
+    with pytest.raises(SchemaMismatch, match="Did you mean `converted`"):
         await scope(study(prediction=PredictionSpec(target="convertd")))
 
 

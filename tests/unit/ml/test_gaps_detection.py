@@ -239,3 +239,16 @@ def test_a_report_is_plain_data_without_infinities() -> None:
     assert report(table(), findings=None).total_gap_value is not None
     endless = replace(report(table()), total_gap_value=math.inf)
     assert endless.to_dict()["total_gap_value"] is None
+
+
+def test_every_cell_has_the_reach_of_the_effect_that_was_measured_in_it() -> None:
+    linked = {"metric": "TRx", "cost_per_treated": 500, "outcome_months": 3}
+    proven = [
+        linked | {"finding": "a", "reach": 3, "where": {"region": "west"}},
+        linked | {"finding": "b", "reach": 7, "where": {"region": "south"}},
+    ]
+    items = {item.gap.segment_value: item for item in report(table(), {"a": finding(), "b": finding()}, proven=proven).opportunities}
+    assert {name: item.gap.reach for name, item in items.items()} == {"north": None, "south": 7.0, "west": 3.0}
+    assert items["south"].roi.cost.estimate == 7 * 500
+    assert items["west"].roi.cost.estimate == 3 * 500
+    assert items["north"].roi.basis == "associational"

@@ -215,7 +215,7 @@ def test_lift_is_the_relative_gain_over_the_baseline() -> None:
 
 
 def test_an_unknown_criterion_is_refused() -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'minimum_auc'"):
+    with pytest.raises(ConfigError, match="Did you mean `minimum_auc`"):
         judge({"minimum_aucc": 0.7}, {})
 
 

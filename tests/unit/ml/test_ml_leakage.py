@@ -186,7 +186,7 @@ def test_types_of_every_kind_pass_through() -> None:
 
 
 def test_a_missing_feature_is_named() -> None:
-    with pytest.raises(SchemaMismatch, match="Did you mean 'specialty'"):
+    with pytest.raises(SchemaMismatch, match="Did you mean `specialty`"):
         find_leakage(frame(), features=["speciality"], roles=BINARY)
 
 

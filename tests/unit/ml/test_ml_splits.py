@@ -175,5 +175,5 @@ def test_dates_as_text_are_refused() -> None:
 
 
 def test_a_missing_column_offers_the_nearest_name() -> None:
-    with pytest.raises(SchemaMismatch, match="Did you mean 'day'"):
+    with pytest.raises(SchemaMismatch, match="Did you mean `day`"):
         plan_splits(patients(1000), time="days", seed=0)

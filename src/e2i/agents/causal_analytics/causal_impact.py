@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from e2i.causal import analysis
 from e2i.causal.design import Identification, columns_of, require_roles
 from e2i.causal.estimation import Estimation, refused
-from e2i.causal.estimators.doubly_robust import Fit, Propensity
 from e2i.causal.hazards import Concern
 from e2i.causal.narrative import narrate
 from e2i.causal.router import identify
@@ -19,8 +17,9 @@ from e2i.domain.experiments import FrameRef
 from e2i.domain.numbers import without_foreign_numbers
 from e2i.domain.runs import Tier
 from e2i.domain.study import EffectSpec, Study
-from e2i.engine.spec import AgentSpec
-from e2i.errors import CausalError, ConfigError, NotFound, SchemaMismatch, SpecError
+from e2i.engine.kept_files import keep, kept
+from e2i.engine.spec import AgentSpec, known
+from e2i.errors import CausalError, ConfigError
 from e2i.observability.spans import current_trace_id
 from e2i.ports.compute import Executor
 from e2i.ports.data import FrameStore
@@ -28,11 +27,8 @@ from e2i.ports.language import LanguageModel
 from e2i.ports.records import EvidenceRecords
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import polars as pl
 
-T = TypeVar("T")
 FOLDER = "causal"
 NUISANCES = "nuisances.npz"
 
@@ -96,13 +92,13 @@ async def estimate(state: State, deps: Deps) -> State:
     Raises DataError and its kin when the table itself is unfit.
     """
     result = await deps.compute.run(
-        analysis.estimate, _frame(state, deps), effect=state.study.effect, identification=_known(state.identification), seed=state.seed
+        analysis.estimate, _frame(state, deps), effect=state.study.effect, identification=known(state.identification), seed=state.seed
     )
     if isinstance(result, CausalFinding):
         return replace(state, finding=result)
     digest = None
     if result.propensity is not None and result.fit is not None:
-        digest = _save(result.propensity, result.fit, deps.frames.folder(FOLDER) / NUISANCES)
+        digest = keep(deps.frames.folder(FOLDER) / NUISANCES, nuisances_to_bytes(result.propensity, result.fit))
     return replace(state, answer=result.answer, concerns=result.concerns, nuisances_sha256=digest)
 
 
@@ -112,7 +108,7 @@ async def refute(state: State, deps: Deps) -> State:
         analysis.refute,
         _frame(state, deps),
         _estimation(state, deps),
-        identification=_known(state.identification),
+        identification=known(state.identification),
         seed=state.seed,
     )
     return replace(state, refutations=refutations)
@@ -121,7 +117,7 @@ async def refute(state: State, deps: Deps) -> State:
 async def judge(state: State, deps: Deps) -> State:
     """Weigh all evidence: proceed, review or block."""
     return replace(
-        state, finding=analysis.conclude(_estimation(state, deps), state.refutations, identification=_known(state.identification))
+        state, finding=analysis.conclude(_estimation(state, deps), state.refutations, identification=known(state.identification))
     )
 
 
@@ -130,7 +126,7 @@ async def interpret(state: State, deps: Deps) -> State:
 
     A language model, where one is configured, may say it better; sentences with a number that the evidence lacks are taken out.
     """
-    finding = _known(state.finding)
+    finding = known(state.finding)
     effect = state.study.effect
     if finding.effect is None or finding.verdict.name != "proceed" or effect is None:
         return state
@@ -148,7 +144,7 @@ async def interpret(state: State, deps: Deps) -> State:
 
 async def store(state: State, deps: Deps) -> State:
     """causal_paths and causal_validations, also for a blocked or refused effect."""
-    finding = _known(state.finding)
+    finding = known(state.finding)
     path_id = await deps.evidence.save(
         finding, study=state.study, run_id=state.run_id, data_sha256=state.data_sha256, trace_id=current_trace_id()
     )
@@ -179,39 +175,14 @@ def _frame(state: State, deps: Deps) -> pl.DataFrame:
     return deps.frames.load(state.table, columns=[name for name in named if name in state.table.columns])
 
 
-def _save(propensity: Propensity, fit: Fit, path: Path) -> str:
-    """Write the fitted nuisances atomically; their sha256."""
-    content = nuisances_to_bytes(propensity, fit)
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-    return hashlib.sha256(content).hexdigest()
-
-
 def _estimation(state: State, deps: Deps) -> Estimation:
-    """The estimation that `estimate` made, from state and file.
-
-    Raises NotFound when the file is gone, SchemaMismatch when it is not the one that was written.
-    """
-    answer = _known(state.answer)
+    """The estimation that `estimate` made, from state and file; see `kept` for what raises."""
+    answer = known(state.answer)
     given = {each.name: getattr(answer, each.name) for each in fields(Answer)}
     if state.nuisances_sha256 is None:
         return Estimation(**given, concerns=state.concerns)
-    path = deps.frames.folder(FOLDER) / NUISANCES
-    if not path.is_file():
-        raise NotFound("the fitted nuisances of this run are gone.", where=str(path), advice="Start the study anew.")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != state.nuisances_sha256:
-        raise SchemaMismatch("the fitted nuisances are not those of this run.", where=str(path), advice="Start the study anew.")
-    propensity, fit = nuisances_from_bytes(content)
+    propensity, fit = nuisances_from_bytes(kept(deps.frames.folder(FOLDER) / NUISANCES, state.nuisances_sha256))
     return Estimation(**given, concerns=state.concerns, propensity=propensity, fit=fit)
-
-
-def _known(value: T | None) -> T:
-    """A value that an earlier step has set."""
-    if value is None:
-        raise SpecError("a step ran before the step that feeds it.", where="agent causal_impact")
-    return value
 
 
 SPEC = AgentSpec(

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 import polars as pl
 
+from e2i.causal.panel.period_dates import dated
 from e2i.domain.evidence import CausalFinding
 from e2i.domain.experiments import FrameRef
 from e2i.domain.gaps import GapReport, GapSpec, GapTable, Opportunity, RoiEstimate
 from e2i.domain.runs import Tier
-from e2i.engine.spec import AgentSpec
-from e2i.errors import ConfigError, SpecError
+from e2i.engine.spec import AgentSpec, known
+from e2i.errors import ConfigError
 from e2i.ml import gaps, opportunities, roi
 from e2i.ports.compute import Executor
 from e2i.ports.data import FrameSource, FrameStore
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,20 +51,20 @@ async def detect_gaps(state: State, deps: Deps) -> State:
 
 async def calculate_roi(state: State, deps: Deps) -> State:
     """Worth, cost, return and payback of every gap, with intervals."""
-    found = _known(state.detected).gaps
+    found = known(state.detected).gaps
     estimates = await deps.compute.run(roi.estimate, found, state.spec, findings=state.findings, seed=state.seed)
     return replace(state, estimates=estimates)
 
 
 async def prioritize(state: State, deps: Deps) -> State:  # noqa: ARG001 - every step has this signature
     """Order by return; mark quick wins and strategic bets."""
-    return replace(state, ranked=opportunities.prioritise(_known(state.detected).gaps, state.estimates))
+    return replace(state, ranked=opportunities.prioritise(known(state.detected).gaps, state.estimates))
 
 
 async def format_findings(state: State, deps: Deps) -> State:
     """The report, with totals that count nothing twice."""
     report = await deps.compute.run(
-        opportunities.report, _known(state.detected), state.ranked, state.spec, findings=state.findings, seed=state.seed
+        opportunities.report, known(state.detected), state.ranked, state.spec, findings=state.findings, seed=state.seed
     )
     return replace(state, report=report)
 
@@ -83,14 +81,16 @@ def _rows(state: State, deps: Deps) -> pl.DataFrame | None:
 def _detect(frame: pl.DataFrame | None, source: FrameSource, spec: GapSpec, *, base: str) -> GapTable:
     if frame is None and spec.data is not None:
         frame = source.load(spec.data, base=Path(base)).frame
-    return gaps.detect(_known(frame), spec)
+    return gaps.detect(_with_dates(known(frame), spec), spec)
 
 
-def _known(value: T | None) -> T:
-    """A value that an earlier step has set."""
-    if value is None:
-        raise SpecError("a step ran before the step that feeds it.", where="agent gap_analyzer")
-    return value
+def _with_dates(frame: pl.DataFrame, spec: GapSpec) -> pl.DataFrame:
+    """Months, quarters and weeks, in text or as 202401, as their first days; what is no calendar is left for `detect` to refuse."""
+    name = spec.columns.date
+    if name not in frame.columns or frame.schema[name].is_temporal() or frame[name].null_count() == frame.height:
+        return frame
+    days = dated(frame[name])
+    return frame.with_columns(days) if days.dtype == pl.Date else frame
 
 
 SPEC = AgentSpec(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from e2i.causal import heterogeneity, targeting
 from e2i.causal.cate.stored import Predicted, from_bytes, to_bytes
@@ -19,15 +18,15 @@ from e2i.domain.experiments import FrameRef
 from e2i.domain.runs import Tier
 from e2i.domain.segments import HeterogeneityReport, Policy
 from e2i.domain.study import EffectSpec, Study
-from e2i.engine.spec import AgentSpec
-from e2i.errors import CausalError, ConfigError, DataError, NotFound, SchemaMismatch, SpecError
+from e2i.engine.kept_files import keep, kept
+from e2i.engine.spec import AgentSpec, known
+from e2i.errors import CausalError, ConfigError, DataError
 from e2i.ports.compute import Executor
 from e2i.ports.data import FrameStore
 
 if TYPE_CHECKING:
     import polars as pl
 
-T = TypeVar("T")
 FOLDER = "causal"
 NUISANCES = "nuisances.npz"
 """as causal_impact left them"""
@@ -74,19 +73,19 @@ async def estimate_cate(state: State, deps: Deps) -> State:
     against = heterogeneity.reason_against(state.identification, state.finding, has_nuisances=state.nuisances_sha256 is not None)
     if against is not None:
         return replace(state, report=refused(effect.treatment, effect.outcome, against))
-    nuisances = nuisances_from_bytes(_read(deps, NUISANCES, state.nuisances_sha256))
+    nuisances = nuisances_from_bytes(kept(deps.frames.folder(FOLDER) / NUISANCES, state.nuisances_sha256))
     try:
         predicted, found = await deps.compute.run(
             heterogeneity.predict_effects,
             _frame(state, deps),
-            identification=_known(state.identification),
+            identification=known(state.identification),
             nuisances=nuisances,
             forest=state.forest,
             seed=state.seed,
         )
     except (CausalError, DataError) as error:
         return replace(state, report=refused(effect.treatment, effect.outcome, str(error)))
-    return replace(state, found=found, effects_sha256=_save(deps, predicted))
+    return replace(state, found=found, effects_sha256=keep(deps.frames.folder(FOLDER) / EFFECTS, to_bytes(predicted)))
 
 
 async def analyze_segments(state: State, deps: Deps) -> State:
@@ -95,7 +94,7 @@ async def analyze_segments(state: State, deps: Deps) -> State:
         heterogeneity.analyze_segments,
         _frame(state, deps),
         _predicted(state, deps),
-        identification=_known(state.identification),
+        identification=known(state.identification),
         seed=state.seed,
     )
     return replace(state, segments=segments)
@@ -112,8 +111,8 @@ async def learn_policy(state: State, deps: Deps) -> State:
         targeting.learn_policy,
         _frame(state, deps),
         _predicted(state, deps),
-        _known(state.segments),
-        identification=_known(state.identification),
+        known(state.segments),
+        identification=known(state.identification),
         terms=_terms(state),
         seed=state.seed,
     )
@@ -126,9 +125,9 @@ async def generate_profiles(state: State, deps: Deps) -> State:  # noqa: ARG001 
     parts = Parts(
         treatment=effect.treatment,
         outcome=effect.outcome,
-        finding=_known(state.finding),
-        found=_known(state.found),
-        segments=_known(state.segments),
+        finding=known(state.finding),
+        found=known(state.found),
+        segments=known(state.segments),
         hierarchy=state.hierarchy,
         policy=state.policy,
         more_is_better=state.study.business is None or state.study.business.value_per_unit >= 0,
@@ -165,35 +164,7 @@ def _frame(state: State, deps: Deps) -> pl.DataFrame:
 
 
 def _predicted(state: State, deps: Deps) -> Predicted:
-    return from_bytes(_read(deps, EFFECTS, state.effects_sha256))
-
-
-def _read(deps: Deps, name: str, digest: str | None) -> bytes:
-    """A file of this run. Raises NotFound when it is gone, SchemaMismatch when it is not the one that was written."""
-    path = deps.frames.folder(FOLDER) / name
-    if not path.is_file():
-        raise NotFound("a file of this run is gone.", where=str(path), advice="Start the study anew.")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise SchemaMismatch("the file is not the one that this run wrote.", where=str(path), advice="Start the study anew.")
-    return content
-
-
-def _save(deps: Deps, predicted: Predicted) -> str:
-    """Write scores and unit effects atomically; their sha256."""
-    path = deps.frames.folder(FOLDER) / EFFECTS
-    content = to_bytes(predicted)
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-    return hashlib.sha256(content).hexdigest()
-
-
-def _known(value: T | None) -> T:
-    """A value that an earlier step has set."""
-    if value is None:
-        raise SpecError("a step ran before the step that feeds it.", where="agent heterogeneous_optimizer")
-    return value
+    return from_bytes(kept(deps.frames.folder(FOLDER) / EFFECTS, state.effects_sha256))
 
 
 SPEC = AgentSpec(

@@ -9,17 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import polars as pl
 
 from e2i.domain.experiments import SPLITS, FrameRef, ScopeSpec, SplitPlan
-from e2i.domain.quality import FEATURE_EXCLUDING_CHECKS, BaselineMetrics, QCIssue, QCReport
+from e2i.domain.quality import FEATURE_EXCLUDING_CHECKS, BaselineMetrics, QCIssue, QCReport, crashed_check
 from e2i.domain.runs import Tier
 from e2i.domain.scope import used_columns
 from e2i.domain.study import Study
-from e2i.engine.spec import AgentSpec
-from e2i.errors import SchemaMismatch, SpecError, TooFewRows
+from e2i.engine.spec import AgentSpec, known
+from e2i.errors import SchemaMismatch, TooFewRows
 from e2i.ml.baselines import train_baselines
 from e2i.ml.features import apply_features, plan_features
 from e2i.ml.leakage import LeakageRoles, find_leakage
@@ -29,7 +29,6 @@ from e2i.ports.data import FrameSource, FrameStore, Snapshot
 from e2i.ports.models import QualityAlerter, QualityValidator
 from e2i.ports.records import QualityRecords
 
-T = TypeVar("T")
 TABLE = "table"
 LABELS = "split_labels"
 
@@ -79,7 +78,7 @@ async def load_data(state: State, deps: Deps) -> State:
 async def run_quality_checks(state: State, deps: Deps) -> State:
     """Schemas, suites and structural checks; columns that cannot be features leave the scope with their reason."""
     report = await deps.compute.run(
-        _validate, deps.validator, _table(state, deps), state.study, _known(state.table_name), _known(state.data_sha256)
+        _validate, deps.validator, _table(state, deps), state.study, known(state.table_name), known(state.data_sha256)
     )
     scope = _without_useless(state.scope, report)
     if state.study.prediction is not None and not scope.required_features:
@@ -91,16 +90,16 @@ async def split_data(state: State, deps: Deps) -> State:
     """Plan 60/20/15/5; data that cannot be divided block the study."""
     planned = await deps.compute.run(_plan, _table(state, deps), state.study)
     if isinstance(planned, QCIssue):
-        return replace(state, qc=_with_issues(_known(state.qc), (planned,)))
+        return replace(state, qc=_with_issues(known(state.qc), (planned,)))
     plan, labels = planned
     return replace(state, plan=plan, labels=deps.frames.save(LABELS, labels))
 
 
 async def detect_leakage(state: State, deps: Deps) -> State:
     """Copies of the target, columns from after the event, identifiers, keys and dates across splits."""
-    labels = deps.frames.load(_known(state.labels))["split"]
-    found = await deps.compute.run(_leakage, _table(state, deps), state.study, state.scope, plan=_known(state.plan), labels=labels)
-    report = _with_issues(_known(state.qc), found)
+    labels = deps.frames.load(known(state.labels))["split"]
+    found = await deps.compute.run(_leakage, _table(state, deps), state.study, state.scope, plan=known(state.plan), labels=labels)
+    report = _with_issues(known(state.qc), found)
     if any(issue.check == "check_crashed" for issue in found):
         report = replace(report, score=None)
     return replace(state, qc=report)
@@ -112,8 +111,8 @@ async def save_splits(state: State, deps: Deps) -> State:
     Lags and rolling means are made before the table is divided: a unit's past may lie in front of its split.
     """
     table = await deps.compute.run(_with_history, _table(state, deps), state.study, state.scope)
-    labels = deps.frames.load(_known(state.labels))["split"]
-    given = _known(state.table).columns
+    labels = deps.frames.load(known(state.labels))["split"]
+    given = known(state.table).columns
     columns = [*used_columns(state.study, given), *(name for name in table.columns if name not in given)]
     splits: dict[str, FrameRef] = {split: deps.frames.save_split(split, table.filter(labels == split).select(columns)) for split in SPLITS}
     return replace(state, splits=splits)
@@ -136,7 +135,7 @@ async def compute_baseline_metrics(state: State, deps: Deps) -> State:
 
 async def finalize(state: State, deps: Deps) -> State:
     """Write the report down and tell people about it."""
-    report = _known(state.qc)
+    report = known(state.qc)
     await deps.quality.save(report, study=state.study, split="unassigned")
     await deps.alerter.alert(report)
     return state
@@ -144,17 +143,17 @@ async def finalize(state: State, deps: Deps) -> State:
 
 def after_checks(state: State) -> Literal["split_data", "finalize"]:
     """A closed gate ends the work; without a prediction there is nothing to divide."""
-    return "split_data" if _known(state.qc).gate_passed and state.study.prediction is not None else "finalize"
+    return "split_data" if known(state.qc).gate_passed and state.study.prediction is not None else "finalize"
 
 
 def after_split(state: State) -> Literal["detect_leakage", "finalize"]:
     """Data that cannot be divided end the work."""
-    return "detect_leakage" if _known(state.qc).gate_passed else "finalize"
+    return "detect_leakage" if known(state.qc).gate_passed else "finalize"
 
 
 def after_leakage(state: State) -> Literal["save_splits", "finalize"]:
     """Leakage ends the work before a split is written."""
-    return "save_splits" if _known(state.qc).gate_passed else "finalize"
+    return "save_splits" if known(state.qc).gate_passed else "finalize"
 
 
 def _load(source: FrameSource, study: Study, base: str) -> Snapshot:
@@ -166,7 +165,7 @@ def _validate(validator: QualityValidator, frame: pl.DataFrame, study: Study, ta
 
 
 def _plan(frame: pl.DataFrame, study: Study) -> tuple[SplitPlan, pl.DataFrame] | QCIssue:
-    prediction = _known(study.prediction)
+    prediction = known(study.prediction)
     time, group = prediction.event_time or study.time, prediction.group or study.unit
     try:
         plan, labels = plan_splits(frame, time=time, group=group, target=prediction.target, seed=study.seed)
@@ -189,7 +188,7 @@ def _with_history(frame: pl.DataFrame, study: Study, scope: ScopeSpec) -> pl.Dat
 
 
 def _leakage(frame: pl.DataFrame, study: Study, scope: ScopeSpec, *, plan: SplitPlan, labels: pl.Series) -> tuple[QCIssue, ...]:
-    prediction = _known(study.prediction)
+    prediction = known(study.prediction)
     roles = LeakageRoles(
         target=prediction.target,
         problem_type=scope.problem_type,
@@ -202,14 +201,7 @@ def _leakage(frame: pl.DataFrame, study: Study, scope: ScopeSpec, *, plan: Split
     try:
         return find_leakage(frame, features=scope.required_features, roles=roles, labels=labels.to_numpy().astype(str), plan=plan)
     except Exception as error:  # noqa: BLE001 - whatever a check stumbles over, the gate must close and say which check it was
-        return (
-            QCIssue(
-                check="check_crashed",
-                severity="blocking",
-                detail=f"the check 'find_leakage' did not end: {type(error).__name__}: {error}",
-                advice="The data were not judged. Report this as a fault of E2I, with the study file.",
-            ),
-        )
+        return (crashed_check("find_leakage", error),)
 
 
 def _without_useless(scope: ScopeSpec, report: QCReport) -> ScopeSpec:
@@ -242,14 +234,7 @@ def _no_features() -> QCIssue:
 
 
 def _table(state: State, deps: Deps) -> pl.DataFrame:
-    return deps.frames.load(_known(state.table))
-
-
-def _known(value: T | None) -> T:
-    """A value that an earlier step has set."""
-    if value is None:
-        raise SpecError("a step ran before the step that feeds it.", where="agent data_preparer")
-    return value
+    return deps.frames.load(known(state.table))
 
 
 SPEC = AgentSpec(

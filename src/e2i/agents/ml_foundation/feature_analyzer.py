@@ -11,8 +11,8 @@ import polars as pl
 from e2i.domain.experiments import Explanation, ModelVersion, ScopeSpec, TrainedModel
 from e2i.domain.numbers import without_foreign_numbers
 from e2i.domain.runs import Tier
-from e2i.engine.spec import AgentSpec
-from e2i.errors import DataError, SpecError
+from e2i.engine.spec import AgentSpec, known
+from e2i.errors import DataError
 from e2i.ml.features import FeaturePlan, apply_features, plan_features
 from e2i.ml.selection import select_features
 from e2i.ports.compute import Executor
@@ -93,7 +93,7 @@ def plan_on_train(train: pl.DataFrame, scope: ScopeSpec, *, unit: str | None, ti
 
 async def select_on_train(state: State, deps: Deps) -> State:
     """Drop what tells nothing or tells it twice; at most ten products."""
-    plan = _plan(state)
+    plan = known(state.plan)
     train = deps.frames.read_split("train", reader=READER, purpose="features")
     chosen = await deps.compute.run(
         generate_and_select, train, plan, target=state.scope.prediction_target, problem_type=state.scope.problem_type, seed=state.seed
@@ -108,7 +108,7 @@ def generate_and_select(train: pl.DataFrame, plan: FeaturePlan, *, target: str, 
 
 async def compute_shap(state: State, deps: Deps) -> State:
     """Contributions of the model that was judged, on the rows that judged it."""
-    trained, plan = _trained(state), _plan(state)
+    trained, plan = known(state.trained), known(state.plan)
     frame = apply_features(deps.frames.read_split("test", reader=READER, purpose=trained.model_sha256), plan)
     explanation = await deps.compute.run(
         explain_stored, deps.store, deps.explainer, trained, frame, folder=str(deps.frames.folder("explanation")), seed=state.seed
@@ -126,7 +126,7 @@ def explain_stored(
 
 async def narrate_importance(state: State, deps: Deps) -> State:
     """Words by a language model, where there is one; numbers that are not in the evidence are taken out."""
-    explanation = _explanation(state)
+    explanation = known(state.explanation)
     if deps.language is None:
         return state
     listed = "\n".join(f"{item.feature}: {_shown(item.importance)}, {item.direction}" for item in explanation.top_features)
@@ -147,28 +147,8 @@ def _shown(importance: float) -> str:
 
 async def store_analysis(state: State, deps: Deps) -> State:
     """One row in ml_shap_analyses, on the model's registry row."""
-    if state.version is None:
-        raise SpecError("the model has no registry row.", where=f"agent {READER}")
-    row = await deps.explanations.save(_explanation(state), registry_id=state.version.registry_id, split="test")
+    row = await deps.explanations.save(known(state.explanation), registry_id=known(state.version).registry_id, split="test")
     return replace(state, analysis_id=row)
-
-
-def _plan(state: State) -> FeaturePlan:
-    if state.plan is None:
-        raise SpecError("there is no feature plan.", where=f"agent {READER}")
-    return state.plan
-
-
-def _trained(state: State) -> TrainedModel:
-    if state.trained is None:
-        raise SpecError("there is no trained model.", where=f"agent {READER}")
-    return state.trained
-
-
-def _explanation(state: State) -> Explanation:
-    if state.explanation is None:
-        raise SpecError("there is no explanation.", where=f"agent {READER}")
-    return state.explanation
 
 
 def after_selection(state: State) -> Literal["finish"]:  # noqa: ARG001

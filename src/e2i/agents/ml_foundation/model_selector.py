@@ -12,8 +12,9 @@ from e2i.domain.runs import Tier
 from e2i.domain.study import SearchSpec
 from e2i.engine.spec import AgentSpec
 from e2i.errors import ConfigError
+from e2i.ml.algorithms import ALGORITHMS, algorithm_spec
 from e2i.ml.features import FeaturePlan, apply_features
-from e2i.ml.training import ALGORITHMS, FoldScorer, algorithm_spec, baseline_scores, cross_validate, prepare_folds
+from e2i.ml.folds import FoldScorer, baseline_scores, cross_validate, prepare_folds
 from e2i.ports.compute import Executor, Progress
 from e2i.ports.data import FrameStore
 from e2i.ports.models import SearchDefaults, Tracker

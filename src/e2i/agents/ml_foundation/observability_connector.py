@@ -79,7 +79,7 @@ async def emit_spans(state: State, deps: Deps) -> State:
 
 async def aggregate_metrics(state: State, deps: Deps) -> State:
     """Latency, errors and tokens: of the steps of this run, and of all agents in the window."""
-    steps = await deps.runs.summarize(run_id=state.run_id) if state.run_id is not None else []
+    steps = await deps.runs.summarize(state.run_id) if state.run_id is not None else []
     started = time.perf_counter()
     stats = await deps.spans.get_latency_stats(state.time_window, state.agent_name_filter)
     return replace(

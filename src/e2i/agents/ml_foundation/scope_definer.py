@@ -7,11 +7,11 @@ knows what must be there and how many rows are needed, requires the covariates, 
 from __future__ import annotations
 
 import asyncio
-import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from e2i.domain.experiments import ProblemType, ScopeSpec
+from e2i.domain.nearest import suggestion
 from e2i.domain.runs import Tier
 from e2i.domain.scope import (
     check_features,
@@ -23,7 +23,7 @@ from e2i.domain.scope import (
     roles,
 )
 from e2i.domain.study import Study
-from e2i.engine.spec import AgentSpec
+from e2i.engine.spec import AgentSpec, known
 from e2i.errors import ConfigError, SchemaMismatch
 from e2i.ports.data import FrameSource
 from e2i.ports.records import ExperimentRecords
@@ -77,8 +77,8 @@ async def classify_problem(state: State, deps: Deps) -> State:
 
 async def build_scope_spec(state: State, deps: Deps) -> State:  # noqa: ARG001 - the signature of a step
     """Target, required and excluded features with reasons, minimum samples. Raises ConfigError."""
-    study, problem = state.study, state.problem_type
-    assert problem is not None
+    study = state.study
+    problem: ProblemType = known(state.problem_type)
     check_features(study)
     excluded = excluded_features(study, state.columns)
     excluded |= {name: "holds lists or records" for name, kind in state.columns.items() if kind == "other" and name not in excluded}
@@ -103,25 +103,25 @@ async def build_scope_spec(state: State, deps: Deps) -> State:  # noqa: ARG001 -
 
 async def define_success_criteria(state: State, deps: Deps) -> State:  # noqa: ARG001 - the signature of a step
     """The study's own thresholds; the defaults of its kind of problem when it sets none. Raises ConfigError for one that does not apply."""
-    assert state.scope is not None
+    scope = known(state.scope)
     own = {name: float(value) for name, value in state.study.success.model_dump(exclude_none=True).items()}
-    problem = state.scope.problem_type
+    problem = scope.problem_type
     wrong = sorted(set(own) - APPLICABLE[problem])
     if state.study.prediction is None:
         return state
     if wrong:
         raise ConfigError(
-            f"{', '.join(wrong)} cannot be judged: the target {state.scope.prediction_target!r} makes this a {problem.replace('_', ' ')}.",
+            f"{', '.join(wrong)} cannot be judged: the target {scope.prediction_target!r} makes this a {problem.replace('_', ' ')}.",
             where=f"study {state.study.name}, success",
             advice=f"Choose from {', '.join(sorted(APPLICABLE[problem]))}, or set prediction.problem_type.",
         )
-    return replace(state, scope=replace(state.scope, success_criteria=own or DEFAULT_CRITERIA[problem]))
+    return replace(state, scope=replace(scope, success_criteria=own or DEFAULT_CRITERIA[problem]))
 
 
 async def finalize_scope(state: State, deps: Deps) -> State:
     """Add warnings and write the experiment."""
-    assert state.scope is not None
-    scope = replace(state.scope, warnings=tuple(_warnings(state, state.scope)))
+    scope = known(state.scope)
+    scope = replace(scope, warnings=tuple(_warnings(state, scope)))
     await deps.experiments.save(scope, study=state.study, created_by=SPEC.name)
     return replace(state, scope=scope)
 
@@ -129,9 +129,8 @@ async def finalize_scope(state: State, deps: Deps) -> State:
 def _require_columns(study: Study, columns: dict[str, str]) -> None:
     for name, names in roles(study).items():
         if name not in columns:
-            near = difflib.get_close_matches(name, columns, n=1)
-            advice = f"Did you mean {near[0]!r}?" if near else f"The columns are: {', '.join(list(columns)[:20])}."
-            raise SchemaMismatch(f"the study names {name!r} as {' and '.join(names)}; no such column.", where=study.name, advice=advice)
+            what = f"the study names {name!r} as {' and '.join(names)}; no such column."
+            raise SchemaMismatch(what, where=study.name, advice=suggestion(name, columns))
 
 
 def _is_wanted(study: Study, name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -12,8 +12,8 @@ import polars as pl
 from e2i.domain.allocation import AllocationPlan, AllocationSpec, ConflictMember, ScenarioResult, SegmentResponse, Sensitivity
 from e2i.domain.experiments import FrameRef
 from e2i.domain.runs import Tier
-from e2i.engine.spec import AgentSpec
-from e2i.errors import ConfigError, SpecError
+from e2i.engine.spec import AgentSpec, known
+from e2i.errors import ConfigError
 from e2i.ml.allocation import conflicts, optimum, plan, problem, scenarios
 from e2i.ml.allocation.curves import FloatArray
 from e2i.ml.allocation.optimum import Optimum
@@ -22,7 +22,6 @@ from e2i.ml.allocation.scenarios import Uncertainty
 from e2i.ports.compute import Executor
 from e2i.ports.data import FrameSource, FrameStore
 
-T = TypeVar("T")
 ENTITIES, SOLUTION, TRIED = "allocation_entities", "allocation_solution", "allocation_tried"
 
 
@@ -55,6 +54,8 @@ class State:
     base: str = "."
     table: FrameRef | None = None
     responses: tuple[SegmentResponse, ...] = ()
+    refusal: str | None = None
+    """why the measured effect that `spec` asks for may not be told; there is no plan then"""
     entities: FrameRef | None = None
     solved: Solved | None = None
     solution: FrameRef | None = None
@@ -66,7 +67,9 @@ class State:
 
 
 async def formulate(state: State, deps: Deps) -> State:
-    """Load the entities and check that they make a problem. Raises what FrameSource.load and `problem.read` raise."""
+    """Load the entities and check that they make a problem, or refuse. Raises what FrameSource.load and `problem.read` raise."""
+    if state.refusal is not None:
+        return replace(state, plan=plan.refused(state.spec, state.refusal))
     given = deps.frames.load(state.table) if state.table is not None and state.spec.data is None and not state.spec.entities else None
     frame = await deps.compute.run(_load, deps.source, state.spec, given, responses=state.responses, base=state.base)
     return replace(state, entities=deps.frames.save(ENTITIES, frame))
@@ -111,6 +114,11 @@ async def project(state: State, deps: Deps) -> State:
     return replace(state, plan=found)
 
 
+def after_formulate(state: State) -> Literal["optimize", "finish"]:
+    """A refusal is finished."""
+    return "optimize" if state.plan is None else "finish"
+
+
 def after_optimize(state: State) -> Literal["run_scenarios", "project"]:
     """There is nothing to compare where nothing is feasible."""
     return "project" if state.solved is None else "run_scenarios"
@@ -145,11 +153,11 @@ def _compare(
 
 
 def _entities(state: State, deps: Deps) -> pl.DataFrame:
-    return deps.frames.load(_known(state.entities))
+    return deps.frames.load(known(state.entities))
 
 
 def _vector(state: State, deps: Deps) -> FloatArray:
-    return deps.frames.load(_known(state.solution))["allocated"].to_numpy()
+    return deps.frames.load(known(state.solution))["allocated"].to_numpy()
 
 
 def _uncertainty(state: State, deps: Deps) -> Uncertainty | None:
@@ -160,18 +168,11 @@ def _uncertainty(state: State, deps: Deps) -> Uncertainty | None:
     return Uncertainty(result=state.sensitivity, kept=np.asarray(tried["kept"]), robust=robust)
 
 
-def _known(value: T | None) -> T:
-    """A value that an earlier step has set."""
-    if value is None:
-        raise SpecError("a step ran before the step that feeds it.", where="agent resource_optimizer")
-    return value
-
-
 SPEC = AgentSpec(
     name="resource_optimizer",
     tier=Tier.ML_PREDICTIONS,
     kind="standard",
     budget_s=20,
     steps=[formulate, optimize, run_scenarios, project],
-    routes={"optimize": after_optimize},
+    routes={"formulate": after_formulate, "optimize": after_optimize},
 )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import polars as pl
 
+from e2i.causal.panel.period_dates import dated
 from e2i.causal.panel.simplex import simplex_weights
 from e2i.domain.experiments import FrameRef
 from e2i.domain.numbers import numbers_in, without_foreign_numbers
 from e2i.domain.runs import Tier
 from e2i.domain.trials import Assignment, ExperimentPlan, ExperimentSpec, RedesignStep, SimulatedPower, ValidityThreat
-from e2i.engine.spec import AgentSpec
-from e2i.errors import ConfigError, SpecError
+from e2i.engine.spec import AgentSpec, known
+from e2i.errors import ConfigError
 from e2i.ml.power import cautions, documents, market_plan, monitoring, planning
 from e2i.ml.power.assignment import assign
 from e2i.ml.power.planning import Draft
@@ -25,7 +26,6 @@ from e2i.ports.compute import Executor
 from e2i.ports.data import FrameSource, FrameStore
 from e2i.ports.language import LanguageModel
 
-T = TypeVar("T")
 ASSIGNED = "experiment_assignment"
 _LEAST_UNITS = 20
 """units that a resample of the own table needs to say anything"""
@@ -75,7 +75,7 @@ async def design(state: State, deps: Deps) -> State:
 
 async def redesign(state: State, deps: Deps) -> State:
     """One change that gains power, where power falls short and the section admits one."""
-    current = _known(state.draft)
+    current = known(state.draft)
     if len(state.redesigns) >= state.spec.max_redesign_iterations:
         return replace(state, is_final=True)
     frame = _frame(state, deps)
@@ -87,7 +87,7 @@ async def redesign(state: State, deps: Deps) -> State:
 
 async def simulate(state: State, deps: Deps) -> State:
     """Try the plan on resamples of the own table, and draw the assignment."""
-    frame, current = _frame(state, deps), _known(state.draft)
+    frame, current = _frame(state, deps), known(state.draft)
     simulated, drawn = await deps.compute.run(_try_out, frame, deps.source, current, base=state.base, seed=state.seed)
     state = replace(state, draft=replace(current, power=replace(current.power, simulated=simulated)))
     if drawn is None:
@@ -97,12 +97,12 @@ async def simulate(state: State, deps: Deps) -> State:
 
 async def audit(state: State, deps: Deps) -> State:  # noqa: ARG001 - every step has this signature
     """Threats to validity, by rules over measured facts."""
-    return replace(state, threats=find_threats(_known(state.draft)))
+    return replace(state, threats=find_threats(known(state.draft)))
 
 
 async def word(state: State, deps: Deps) -> State:
     """The hypothesis; a language model, where one is configured, may say it better, with the plan's numbers only."""
-    current = _known(state.draft)
+    current = known(state.draft)
     claim = documents.hypothesis(current)
     if deps.language is None:
         return replace(state, claim=claim)
@@ -115,7 +115,7 @@ async def word(state: State, deps: Deps) -> State:
 
 async def write(state: State, deps: Deps) -> State:  # noqa: ARG001 - every step has this signature
     """The plan with its pre-registration, monitoring plan and analysis study."""
-    return replace(state, plan=_plan(state, _known(state.draft)))
+    return replace(state, plan=_plan(state, known(state.draft)))
 
 
 def after_redesign(state: State) -> Literal["redesign", "simulate"]:
@@ -128,7 +128,7 @@ def _plan(state: State, draft: Draft) -> ExperimentPlan:
     score, recommendation = judge(draft, state.threats)
     watch = monitoring.monitoring_plan(draft)
     study = documents.analysis_study(draft, name=state.name)
-    claim = _known(state.claim)
+    claim = known(state.claim)
     document = documents.preregistration(
         draft, claim=claim, threats=state.threats, monitoring=watch, assignment=state.assignment, redesigns=state.redesigns, study=study
     )
@@ -177,7 +177,11 @@ def _frame(state: State, deps: Deps) -> pl.DataFrame | None:
 
 
 def _loaded(frame: pl.DataFrame | None, source: FrameSource, spec: ExperimentSpec, *, base: str) -> pl.DataFrame | None:
-    return source.load(spec.data, base=Path(base)).frame if frame is None and spec.data is not None else frame
+    """The table, its periods as dates or numbers: as text, M10 would stand before M2."""
+    table = source.load(spec.data, base=Path(base)).frame if frame is None and spec.data is not None else frame
+    if table is None or spec.time is None or spec.time not in table.columns:
+        return table
+    return table.with_columns(dated(table[spec.time]))
 
 
 def _design(frame: pl.DataFrame | None, source: FrameSource, spec: ExperimentSpec, *, base: str, seed: int) -> Draft:
@@ -218,13 +222,6 @@ def _try_out(
         return None, drawn
     trial, nominal = planned
     return simulate_power(sample, trial, nominal=nominal, simulations=current.spec.simulations, seed=seed), drawn
-
-
-def _known(value: T | None) -> T:
-    """A value that an earlier step has set."""
-    if value is None:
-        raise SpecError("a step ran before the step that feeds it.", where="agent experiment_designer")
-    return value
 
 
 SPEC = AgentSpec(

@@ -149,7 +149,7 @@ def _fairness(problem: Problem, spec: AllocationSpec) -> list[Row]:
 def _members(problem: Problem, by: str, group: str) -> FloatArray:
     labels = problem.groups[by]
     inside = np.array([label == group for label in labels], dtype=float)
-    if not inside.any():
+    if not inside.any() and group not in problem.gone[by]:
         known = ", ".join(sorted(set(labels))[:12])
         raise ConfigError(f"no eligible entity has {by} = `{group}`.", where="allocation.groups", advice=f"The groups are: {known}.")
     return inside

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from e2i.domain.allocation import AllocationPlan, EntityAllocation
-from e2i.domain.disclosure import visible
 from e2i.ml.allocation.conflicts import conflict
 from e2i.ml.allocation.optimum import Optimum, optimise
 from e2i.ml.allocation.problem import read
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from e2i.domain.allocation import AllocationSpec, ConflictMember, ScenarioResult, SegmentResponse
+    from e2i.domain.allocation import AllocationSpec, ConflictMember, ScenarioResult, SegmentResponse, Status
     from e2i.ml.allocation.curves import FloatArray
     from e2i.ml.allocation.problem import Problem
 
@@ -36,14 +36,31 @@ def allocate(frame: pl.DataFrame, spec: AllocationSpec, *, responses: Sequence[S
 def infeasible(problem: Problem, spec: AllocationSpec, members: Sequence[ConflictMember]) -> AllocationPlan:
     """The answer when the constraints cannot hold together."""
     named = "; ".join(item.words for item in members)
-    text = f"No plan is possible: these cannot hold together: {named}." if members else "No plan was found."
-    ways = [f"{item.words} gives by {item.must_give:.6g} {item.unit}" for item in members if item.must_give]
-    text += f" Any one of these would do: {'; '.join(ways)}." if ways else ""
+    text = (
+        f"No plan is possible: these cannot hold together: {named}."
+        if members
+        else "No plan was found, and the time was too short to name the limits that stand against it."
+    )
+    leads = {True: "Any one of these would do", False: "Another conflict stands beside this one; against this one alone would do"}
+    for is_enough, lead in leads.items():
+        told = [item for item in members if item.must_give and item.is_enough == is_enough]
+        ways = [f"{item.words} gives by {item.must_give:.6g} {item.unit}" for item in told]
+        text += f" {lead}: {'; '.join(ways)}." if ways else ""
+    empty = _without_plan(spec, text, status="infeasible", solver="HiGHS", eligible=problem.n)
+    return replace(empty, conflict=tuple(members), excluded=problem.excluded, warnings=problem.warnings)
+
+
+def refused(spec: AllocationSpec, reason: str) -> AllocationPlan:
+    """The answer when the responses would come from an effect that may not be told."""
+    return _without_plan(spec, f"No plan is made: {reason}", status="refused", solver="", eligible=0)
+
+
+def _without_plan(spec: AllocationSpec, text: str, *, status: Status, solver: str, eligible: int) -> AllocationPlan:
     return AllocationPlan(
-        resource=spec.resource, objective=spec.objective, status="infeasible", solver="HiGHS", allocations=(), objective_value=None,
+        resource=spec.resource, objective=spec.objective, status=status, solver=solver, allocations=(), objective_value=None,
         upper_bound=None, error_bound=None, total=0.0, cost=0.0, outcome=0.0, outcome_change=0.0, roi=None, shadow_prices={},
-        marginal_roi=None, outcome_by_group={}, scenarios=(), sensitivity=None, conflict=tuple(members), eligible=problem.n,
-        excluded=visible(problem.excluded), summary_text=text, warnings=problem.warnings,
+        marginal_roi=None, outcome_by_group={}, scenarios=(), sensitivity=None, conflict=(), eligible=eligible, excluded=None,
+        summary_text=text, warnings=(),
     )  # fmt: skip
 
 
@@ -83,7 +100,7 @@ def project(
         sensitivity=None if uncertainty is None else uncertainty.result,
         conflict=(),
         eligible=problem.n,
-        excluded=visible(problem.excluded),
+        excluded=problem.excluded,
         summary_text=_summary(problem, spec, best, outcome=outcome, change=outcome - float(before.sum()), cost=cost),
         warnings=tuple(warnings),
     )

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from e2i.domain.disclosure import counted, visible
 from e2i.errors import ConfigError, SchemaMismatch, TooFewRows
 from e2i.ml.allocation.curves import Curves, FloatArray
 from e2i.ml.allocation.segment_match import match
@@ -43,7 +44,10 @@ class Problem:
     current: FloatArray
     cost: FloatArray
     groups: dict[str, tuple[str, ...]]
-    excluded: int
+    gone: dict[str, frozenset[str]]
+    """groups of which everybody opted out: a limit on them is no misspelling"""
+    excluded: int | None
+    """opted out; None for few, or where it would tell how few others are left out"""
     warnings: tuple[str, ...]
 
     @property
@@ -67,6 +71,7 @@ class Problem:
             current=self.current[index],
             cost=self.cost[index],
             groups={},
+            gone={},
         )
 
 
@@ -79,12 +84,14 @@ def read(frame: pl.DataFrame, spec: AllocationSpec, *, responses: Sequence[Segme
         A column is missing, a number is missing, infinite or out of its range, an entity appears twice, or a segment has no measured
         response.
     TooFewRows
-        No eligible entity.
+        No eligible entity, or none of a segment with an effect.
     """
     require_columns(frame, _columns(spec), where="allocation")
     eligible, warnings = _eligible(frame, spec)
     if eligible.is_empty():
         raise TooFewRows("no entity may get anything.", where="allocation", advice="All rows are opted out, or the table is empty.")
+    opted_out, asked = frame.height - eligible.height, eligible.height
+    eligible, untold = _with_effect(eligible, spec, responses)
     names = eligible[spec.entity].cast(pl.String)
     if names.has_nulls() or names.n_unique() < names.len():
         shown = "an empty name" if names.has_nulls() else f"`{names.filter(names.is_duplicated())[0]}`"
@@ -113,10 +120,15 @@ def read(frame: pl.DataFrame, spec: AllocationSpec, *, responses: Sequence[Segme
         maximum=maximum,
         current=numbers["current"],
         cost=numbers["unit_cost"],
-        groups={column: tuple(eligible[column].cast(pl.String).fill_null("(missing)")) for column in sorted(by)},
-        excluded=frame.height - eligible.height,
-        warnings=(*warnings, *notes),
+        groups={column: _labels(eligible, column) for column in sorted(by)},
+        gone={column: frozenset(_labels(frame, column)) - frozenset(_labels(eligible, column)) for column in sorted(by)},
+        excluded=visible(opted_out) if visible(asked - eligible.height) is not None else None,
+        warnings=(*warnings, *untold, *notes),
     )
+
+
+def _labels(frame: pl.DataFrame, column: str) -> tuple[str, ...]:
+    return tuple(frame[column].cast(pl.String).fill_null("(missing)"))
 
 
 def _columns(spec: AllocationSpec) -> list[str]:
@@ -142,6 +154,22 @@ def _eligible(frame: pl.DataFrame, spec: AllocationSpec) -> tuple[pl.DataFrame, 
     if flags.has_nulls() or (flags == "").any():
         warnings.append("Entities whose opt-out is unknown were treated as opted out.")
     return frame.filter(flags.is_in(list(_NO - {""}))), warnings
+
+
+def _with_effect(frame: pl.DataFrame, spec: AllocationSpec, responses: Sequence[SegmentResponse]) -> tuple[pl.DataFrame, list[str]]:
+    """Rows without those of segments whose effect could not be told, as they are too small or one arm is: nothing says what they give."""
+    by, told = spec.response.effect_by, np.array([item.estimate is not None for item in responses], dtype=np.bool_)
+    if by is None or told.all():
+        return frame, []
+    kept = told[match(frame[by], [item.segment for item in responses])[0]]
+    if not kept.any():
+        advice = "Name another column, give coefficients, or load more people."
+        raise TooFewRows(f"no entity is of a {by} whose effect could be told.", where="allocation.response", advice=advice)
+    if kept.all():
+        return frame, []
+    names = ", ".join(item.segment for item in responses if item.estimate is None)
+    gone = counted(int((~kept).sum()), "entities")
+    return frame.filter(kept), [f"{gone} get nothing and are not listed: the effect of their {by} could not be told ({names})."]
 
 
 def _responses(

@@ -17,7 +17,7 @@ from e2i.ml.allocation.sparse_program import known
 
 if TYPE_CHECKING:
     from e2i.domain.allocation import AllocationSpec
-    from e2i.ml.allocation.curves import FloatArray
+    from e2i.ml.allocation.curves import Curves, FloatArray
     from e2i.ml.allocation.limits import Row
     from e2i.ml.allocation.problem import IntArray, Problem
     from e2i.ml.columns import BoolArray
@@ -107,7 +107,7 @@ def limits_of(problem: Problem, spec: AllocationSpec, *, rows: tuple[Row, ...], 
 def cut(
     problem: Problem, low: FloatArray, high: FloatArray, *, around: FloatArray | None = None, depth: int = 1, whole: bool = False
 ) -> Lines:
-    """Lines for every curve, `depth` times finer near `around`."""
+    """Lines for every curve, `depth` times finer near `around`, which is a point of its own: a plan at it is worth what the curves say."""
     curves = problem.curves
     if curves.kind == "linear":
         widths = np.maximum(high - low, 0.0)[:, None]
@@ -122,12 +122,23 @@ def cut(
         place = np.clip((points[:, 1:-1] <= np.asarray(around)[:, None]).sum(axis=1), 0, last - 1)
         left, right = points[index, np.maximum(place - 1, 0)], points[index, np.minimum(place + 2, last)]
         points = np.sort(np.concatenate([points, curves.cuts(left, right, pieces=FINE_PIECES)], axis=1), axis=1)
+    if around is not None:
+        own = np.where(curves.coefficient < 0, points[:, -1], np.clip(around, points[:, 0], points[:, -1]))
+        points = np.sort(np.concatenate([points, own[:, None]], axis=1), axis=1)
     if whole:
         points = np.maximum.accumulate(np.round(points), axis=1)
     widths = np.diff(points, axis=1)
     rises = np.diff(curves.value(points), axis=1)
     slopes = np.where(widths > 0, rises / np.where(widths > 0, widths, 1.0), 0.0)
+    if around is not None:
+        slopes = np.where((curves.coefficient < 0)[:, None], _one_slope(curves, points[:, 0], around)[:, None], slopes)
     return Lines(points=points, widths=widths, slopes=slopes)
+
+
+def _one_slope(curves: Curves, low: FloatArray, around: FloatArray) -> FloatArray:
+    """The slope from `low` to `around`: a curve that bends the other way cannot be several lines, but one that is right at the plan."""
+    width = np.maximum(around - low, 1e-9 * curves.scale)
+    return np.asarray((curves.value(low + width) - curves.value(low)) / width)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,6 +70,8 @@ def solve(
             charges[free], matrix[:, free], (limits[0] - shift, limits[1] - shift), (lower[free], upper[free]), time_limit_s=rest
         )
         if part.x is None:
+            if free.all():
+                return part
             window *= 3
             continue
         x = held.copy()

@@ -41,6 +41,8 @@ def concerns(draft: Draft) -> tuple[str, ...]:
             f"On the own table false alarms are {told.size:.3f} (planned {told.nominal_size:g}) and power is {told.power:.3f} "
             f"(formula {told.nominal_power:.3f}): trust the simulation."
         )
+    if spec.interim_looks and draft.markets is not None:
+        out.append(f"{spec.interim_looks} interim looks were asked for and are not planned: test markets are read at the end alone.")
     if spec.interim_looks and power.interim_inflation > 1.1:
         out.append(f"The looks cost {power.interim_inflation - 1.0:.0%} more units.")
     return tuple(out) if draft.markets is None else (*out, *_of_markets(draft.markets))

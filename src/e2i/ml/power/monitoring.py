@@ -25,9 +25,9 @@ def duration_weeks(draft: Draft) -> int:
 
 
 def monitoring_plan(draft: Draft) -> MonitoringPlan:
-    """Looks at equal steps of information, and the rules."""
+    """Looks at equal steps of information, and the rules. Test markets are read at the end alone: their evidence does not enrol."""
     spec, power = draft.spec, draft.power
-    count = spec.interim_looks + 1
+    count = 1 if draft.design == "geo" else spec.interim_looks + 1
     limits = boundaries([(k + 1) / count for k in range(count)], alpha=spec.alpha, spending=spec.spending)
     looks = tuple(
         InterimLook(
@@ -72,7 +72,7 @@ def _rules(draft: Draft) -> tuple[MonitoringRule, ...]:
                 action="Stop: the assignment is broken.",
             )
         )
-    if spec.interim_looks:
+    if spec.interim_looks and draft.design != "geo":
         rules.append(MonitoringRule(name="efficacy", threshold="|z| at or above the look's boundary", action="Stop for efficacy."))
     return tuple(rules)
 

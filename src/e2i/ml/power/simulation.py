@@ -205,13 +205,12 @@ def _paired(sample: Sample, trial: Trial, effect: float, *, simulations: int, rn
     """Rejections of the paired t test; pairs are neighbours in the predicted outcome."""
     pairs = max(2, trial.n // 2)
     predicted = pairs_order(sample)
-    block = max(1, min(25, _CELLS // (2 * pairs)))
+    block = max(1, min(25, _CELLS // (2 * max(pairs, sample.n))))
     rejected = 0
     for start in range(0, simulations, block):
         size = min(block, simulations - start)
         treated = planted(sample.y, effect, kind=sample.outcome_type, rng=rng)
-        drawn = rng.integers(0, sample.n, size=(size, 2 * pairs))
-        drawn = np.take_along_axis(drawn, np.argsort(predicted[drawn], axis=1), axis=1).reshape(size, pairs, 2)
+        drawn = _drawn_pairs(predicted, pairs, size=size, rng=rng)
         first = rng.integers(0, 2, size=(size, pairs, 1))
         one, other = np.take_along_axis(drawn, first, axis=2)[:, :, 0], np.take_along_axis(drawn, 1 - first, axis=2)[:, :, 0]
         gap = treated[one] - sample.y[other]
@@ -220,6 +219,18 @@ def _paired(sample: Sample, trial: Trial, effect: float, *, simulations: int, rn
             t = np.where(error > 0, gap.mean(axis=1) / error, 0.0)
         rejected += int((2.0 * _t_tail(np.abs(t), pairs - 1) < trial.alpha).sum())
     return rejected
+
+
+def _drawn_pairs(predicted: FloatArray, pairs: int, *, size: int, rng: np.random.Generator) -> IntArray:
+    """Pairs of neighbours, shape (size, pairs, 2), never a unit with itself: units drawn with replacement would meet their own copies
+    and look more alike than any two people are. Where more pairs are planned than the table holds, its pairs are drawn again.
+    """  # noqa: D205
+    n = len(predicted)
+    if 2 * pairs <= n:
+        drawn = np.argsort(rng.random((size, n)), axis=1)[:, : 2 * pairs]
+        return np.take_along_axis(drawn, np.argsort(predicted[drawn], axis=1, kind="stable"), axis=1).reshape(size, pairs, 2)
+    alike = np.argsort(predicted, kind="stable")[: n // 2 * 2].reshape(-1, 2)
+    return np.asarray(alike[rng.integers(0, len(alike), size=(size, pairs))], dtype=np.int64)
 
 
 def _cluster_sums(rows: FloatArray, cluster: IntArray, groups: int) -> FloatArray:

@@ -9,16 +9,17 @@ import polars as pl
 from e2i.agents.ml_foundation.model_trainer.nodes.fitting import FitOrder, fit_and_save
 from e2i.agents.ml_foundation.model_trainer.nodes.judging import JudgeOrder, judge_model
 from e2i.agents.ml_foundation.model_trainer.nodes.mlflow_logger import log_run, run_key
-from e2i.agents.ml_foundation.model_trainer.state import READER, Deps, FitResult, Judgement, State
-from e2i.domain.experiments import SPLIT_SHARES, SPLITS, ProblemType, SearchResult, Split, TrainedModel
+from e2i.agents.ml_foundation.model_trainer.state import READER, Deps, State
+from e2i.domain.experiments import SPLIT_SHARES, SPLITS, ProblemType, Split, TrainedModel
 from e2i.domain.runs import Tier
-from e2i.engine.spec import AgentSpec
-from e2i.errors import DataError, QualityGateFailed, SpecError
+from e2i.engine.spec import AgentSpec, known
+from e2i.errors import DataError, QualityGateFailed
+from e2i.ml.algorithms import algorithm_spec, detect_imbalance
 from e2i.ml.columns import target_values
 from e2i.ml.evaluation import judge
 from e2i.ml.features import apply_features
+from e2i.ml.folds import FoldScorer, prepare_folds
 from e2i.ml.meta_features import meta_features
-from e2i.ml.training import FoldScorer, algorithm_spec, detect_imbalance, prepare_folds
 from e2i.ports.models import SearchRequest
 
 __all__ = ["SPEC", "Deps", "State"]
@@ -110,7 +111,7 @@ async def train_model(state: State, deps: Deps) -> State:
     """The final fit on train; validation stops it, calibrates it and sets its threshold."""
     order = FitOrder(
         algorithm=state.selection.primary.algorithm,
-        params=_search(state).best_params,
+        params=known(state.search).best_params,
         target=state.scope.prediction_target,
         features=state.plan.selected,
         problem_type=state.scope.problem_type,
@@ -123,7 +124,7 @@ async def train_model(state: State, deps: Deps) -> State:
 
 async def evaluate_model(state: State, deps: Deps) -> State:
     """Read test, once, for this model."""
-    fitted = _fitted(state)
+    fitted = known(state.fitted)
     order = JudgeOrder(
         target=state.scope.prediction_target,
         features=state.plan.selected,
@@ -143,7 +144,7 @@ async def evaluate_model(state: State, deps: Deps) -> State:
 
 async def log_to_mlflow(state: State, deps: Deps) -> State:
     """Everything that another person needs to judge or repeat the run."""
-    fitted, judgement, search = _fitted(state), _judgement(state), _search(state)
+    fitted, judgement, search = known(state.fitted), known(state.judgement), known(state.search)
     logged = await log_run(state, deps, fitted=fitted, judgement=judgement, search=search)
     trained = TrainedModel(
         algorithm=state.selection.primary.algorithm,
@@ -173,9 +174,7 @@ async def log_to_mlflow(state: State, deps: Deps) -> State:
 
 async def save_checkpoint(state: State, deps: Deps) -> State:
     """Complete the training run and the candidate's row with what is now known."""
-    trained, row = state.trained, state.training_run_id
-    if trained is None or row is None:
-        raise SpecError("there is no trained model.", where="agent model_trainer")
+    trained, row = known(state.trained), known(state.training_run_id)
     await deps.training_runs.finish(row, model=trained, search=state.search, samples=state.splits.rows)
     version = await deps.models.register_model_candidate(
         experiment_id=state.scope.experiment_id,
@@ -210,24 +209,6 @@ def prepare_search(
 
 def _split(state: State, deps: Deps, split: Split, *, purpose: str = "training") -> pl.DataFrame:
     return apply_features(deps.frames.read_split(split, reader=READER, purpose=purpose), state.plan)
-
-
-def _search(state: State) -> SearchResult:
-    if state.search is None:
-        raise SpecError("there is no search result.", where="agent model_trainer")
-    return state.search
-
-
-def _fitted(state: State) -> FitResult:
-    if state.fitted is None:
-        raise SpecError("there is no fitted model.", where="agent model_trainer")
-    return state.fitted
-
-
-def _judgement(state: State) -> Judgement:
-    if state.judgement is None:
-        raise SpecError("the model was not judged.", where="agent model_trainer")
-    return state.judgement
 
 
 SPEC = AgentSpec(

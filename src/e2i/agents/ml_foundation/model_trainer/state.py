@@ -49,7 +49,6 @@ class FitResult:
     framework: str
     params: dict[str, float | int | str | bool | None]
     epochs: int | None
-    early_stopped: bool
     calibration: str
     threshold: float | None
     seconds: float
