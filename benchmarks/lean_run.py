@@ -53,6 +53,7 @@ from e2i.domain.experiments import SPLITS, Explanation, SearchResult, SplitPlan,
 from e2i.domain.quality import QCReport
 from e2i.domain.scope import excluded_features
 from e2i.domain.study import PredictionSpec, Study
+from e2i.ml.algorithms import ALGORITHMS
 from e2i.ml.baselines import train_baselines
 from e2i.ml.calibration import fit_calibration
 from e2i.ml.columns import level_codes, target_values
@@ -63,7 +64,7 @@ from e2i.ml.folds import CrossValidation, Fold, FoldScorer, cross_validate, prep
 from e2i.ml.leakage import LeakageRoles, find_leakage
 from e2i.ml.selection import select_features
 from e2i.ml.splits import plan_splits
-from e2i.ml.training import ALGORITHMS, FittedModel, fit
+from e2i.ml.training import FittedModel, fit
 from e2i.mlops.data_quality import DataQualityValidator
 from e2i.mlops.shap_explainer import ShapExplainer
 from e2i.reporting.html import HtmlReportWriter

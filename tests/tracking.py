@@ -42,4 +42,4 @@ def _template() -> Path:
 
 
 async def _make_tables(connector: MLflowConnector) -> None:
-    await connector.read("making the tables", lambda operations: operations.client.search_experiments(max_results=1))
+    await connector.repeat("making the tables", lambda operations: operations.client.search_experiments(max_results=1))

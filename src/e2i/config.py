@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +17,7 @@ from pydantic import BaseModel, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from e2i.domain.nearest import suggestion
 from e2i.errors import ConfigError
 from e2i.settings.sections import (
     AgentSection,
@@ -216,13 +217,13 @@ def origins(settings: Settings, **arguments: Any) -> dict[str, tuple[Any, str]]:
             origin = f"environment {standard[key]}"
         else:
             origin = str(kind.toml_path) if key in toml else shipped[key]
-        table[key] = (_shown(value), origin)
+        table[key] = (_as_json_types(value, str), origin)  # a secret as text is stars, an empty one is empty
     return table
 
 
 def as_arguments(settings: Settings) -> dict[str, Any]:
     """All values as JSON types, secrets in clear: for `load` in a process of our own. Never to be shown or kept."""
-    return _revealed(settings.model_dump())  # type: ignore[no-any-return]
+    return _as_json_types(settings.model_dump(), SecretStr.get_secret_value)  # type: ignore[no-any-return]
 
 
 def secrets(settings: Settings) -> tuple[str, ...]:
@@ -239,23 +240,13 @@ def secrets(settings: Settings) -> tuple[str, ...]:
     return tuple(sorted(found - {""}))
 
 
-def _revealed(value: Any) -> Any:
+def _as_json_types(value: Any, secret: Callable[[SecretStr], str]) -> Any:
     if isinstance(value, Mapping):
-        return {key: _revealed(item) for key, item in value.items()}
+        return {key: _as_json_types(item, secret) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_revealed(item) for item in value]
+        return [_as_json_types(item, secret) for item in value]
     if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    return str(value) if isinstance(value, Path) else value
-
-
-def _shown(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _shown(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_shown(item) for item in value]
-    if isinstance(value, SecretStr):
-        return "**********" if value.get_secret_value() else ""
+        return secret(value)
     return str(value) if isinstance(value, Path) else value
 
 
@@ -313,10 +304,7 @@ def _refuse_unknown_variables() -> None:
 
 
 def _nearest(key: str, model: type[BaseModel]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(key, model.model_fields, n=1)
-    return f"Did you mean {near[0]!r}?" if near else f"Keys: {', '.join(sorted(model.model_fields))}."
+    return suggestion(key, sorted(model.model_fields), otherwise="The keys are")
 
 
 def _explain(error: ValidationError, toml: Path) -> ConfigError:

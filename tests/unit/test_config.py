@@ -147,18 +147,18 @@ def test_a_variable_without_a_value_is_an_error_that_names_file_and_key(monkeypa
 )
 def test_an_unknown_key_is_refused_with_the_nearest_one(text: str, unknown: str, near: str) -> None:
     toml(text)
-    with pytest.raises(ConfigError, match=re.escape(f"e2i.toml: unknown key '{unknown}'. Did you mean '{near}'?")):
+    with pytest.raises(ConfigError, match=re.escape(f"e2i.toml: unknown key '{unknown}'. Did you mean `{near}`?")):
         config.load()
 
 
 def test_an_unknown_key_without_a_neighbour_gets_the_list(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Keys: agents, data_quality, database, environment"):
+    with pytest.raises(ConfigError, match="The keys are agents, data_quality, database, environment"):
         config.load(toml=toml("zzz = 1", "mine.toml"))
 
 
 def test_a_mistyped_variable_is_refused_instead_of_left_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("E2I_DATABSE__URL", "postgresql://h/d")
-    with pytest.raises(ConfigError, match=r"no setting reads the variable E2I_DATABSE__URL.*'database'"):
+    with pytest.raises(ConfigError, match=r"no setting reads the variable E2I_DATABSE__URL.*`database`"):
         config.load()
     monkeypatch.delenv("E2I_DATABSE__URL")
     monkeypatch.setenv("E2I_DATABASE__PROT", "1")

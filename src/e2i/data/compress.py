@@ -12,6 +12,7 @@ import numpy as np
 from e2i.causal.panel.compressed import ClusterMoments, CompressedRows, UnitSums, design_of
 from e2i.causal.panel.compressed_paths import Adoption, PeriodCells, Profile
 from e2i.data.files import is_synthetic
+from e2i.data.frames import reader_reason
 from e2i.data.large_scan import Scan, as_numbers, codes_of, part, plain, quoted
 from e2i.errors import BackendRejected, DataError, NotFound, SchemaMismatch, TooFewRows
 
@@ -277,7 +278,7 @@ class LargeFile:
                 raise DataError(what, where=str(self.path), advice="Correct it, or mark it as missing.") from error
             except duckdb.Error as error:
                 advice = "Check the file, or allow more memory and disk."
-                raise BackendRejected(str(error).splitlines()[0], where=str(self.path), advice=advice) from error
+                raise BackendRejected(f"{reader_reason(error)}.", where=str(self.path), advice=advice) from error
             finally:
                 connection.close()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import polars as pl
 
 from e2i.data.frames import column_kind, pick_columns, plain_types, reader_reason
-from e2i.data.nearest import did_you_mean, listed
+from e2i.domain.nearest import check_columns
 from e2i.errors import SchemaMismatch
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def with_derived(frame: pl.DataFrame, derive: Mapping[str, str]) -> pl.DataFrame
         if name in frame.columns:
             raise SchemaMismatch(f"the data have a column `{name}` already.", where=where, advice="Give the derived column a new name.")
         parsed = _parsed(text, where)
-        _check_columns(parsed.meta.root_names(), frame.columns, where)
+        _check_named(parsed.meta.root_names(), frame.columns, where)
         try:
             frame = frame.with_columns(parsed.alias(name))
             frame = frame.with_columns(plain_types(frame.lazy().select(name)).collect())
@@ -104,10 +104,7 @@ def _parsed(text: str, where: str) -> pl.Expr:
         raise SchemaMismatch(f"`{text}` is no expression: {reader_reason(error)}.", where=where, advice=advice) from error
 
 
-def _check_columns(named: Sequence[str], present: Sequence[str], where: str) -> None:
+def _check_named(named: Sequence[str], present: Sequence[str], where: str) -> None:
     if not named:
         raise SchemaMismatch("the expression names no column.", where=where, advice="Derive it from columns of the data.")
-    for column in named:
-        if column not in present:
-            advice = did_you_mean(column, present) or f"The columns are {listed(present)}. Text stands in single quotes: 'yes'."
-            raise SchemaMismatch(f"there is no column `{column}`.", where=where, advice=advice)
+    check_columns(named, present, where=where, hint=" Text stands in single quotes: 'yes'.")

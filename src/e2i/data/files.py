@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,8 @@ import polars as pl
 
 from e2i.data.csv_scan import BLOCK, inspect_csv
 from e2i.data.frames import column_kind, iso_dates, pick_columns, plain_text, plain_types, reader_reason
-from e2i.data.nearest import did_you_mean
 from e2i.data.unpack import PACKED, inner_suffix, unpacked
+from e2i.domain.nearest import did_you_mean
 from e2i.errors import BackendRejected, LeakageFound, NotFound, SchemaMismatch, TooFewRows
 from e2i.ports.data import Snapshot
 
@@ -33,11 +32,10 @@ ROLE_KEY = "e2i.role"
 
 @dataclass(frozen=True, kw_only=True)
 class FileTable:
-    """One file. `where` is what messages call it; `is_packaged` hides the time of installation."""
+    """One file. `where` is what messages call it."""
 
     path: Path
     where: str
-    is_packaged: bool = False
 
     def columns(self) -> dict[str, str]:
         """Column -> kind."""
@@ -57,8 +55,7 @@ class FileTable:
             frame = pick_columns(reading.rows, columns, where=self.where).collect(engine="streaming")
         except (pl.exceptions.PolarsError, OSError) as error:
             raise self.unreadable(error) from error
-        modified = None if self.is_packaged else datetime.fromtimestamp(self.path.stat().st_mtime, tz=UTC)
-        return Snapshot(frame=frame, sha256=reading.sha256, table=self.path.stem, is_synthetic=reading.is_synthetic, modified_at=modified)
+        return Snapshot(frame=frame, sha256=reading.sha256, table=self.path.stem, is_synthetic=reading.is_synthetic)
 
     @cached_property
     def reading(self) -> _Reading:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import IO, TYPE_CHECKING
 
 import polars as pl
 
-from e2i.data.frames import pick_columns
+from e2i.data.frames import pick_columns, reader_reason
+from e2i.data.whole_file import replacing
 from e2i.domain.experiments import SPLITS, FrameRef
 from e2i.errors import ConfigError, LeakageFound, NotFound, SchemaMismatch, StorageError
 
@@ -181,18 +181,11 @@ class RunFrames:
         return FrameRef(name=name, path=place.as_posix(), rows=frame.height, columns=tuple(frame.columns), sha256=digest)
 
     def _replace(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
-        """Write beside the path, bring it to the disk, then take its place; nothing half-written is ever seen."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-                temporary = Path(file.name)
-                try:
-                    write(file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                    temporary.replace(path)
-                finally:
-                    temporary.unlink(missing_ok=True)
+            for leftover in path.parent.glob(f".{path.name}.????????"):  # of a process of this run that was killed
+                leftover.unlink(missing_ok=True)
+            with replacing(path) as file:
+                write(file)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise _cannot_write(path, error) from error
 
@@ -208,7 +201,7 @@ def _append(ledger: IO[bytes], read: _TestRead) -> None:
 
 
 def _cannot_write(path: Path, error: Exception) -> StorageError:
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    reason = getattr(error, "strerror", None) or reader_reason(error)
     advice = "Free space or give the right to write, then run again: nothing was half-written."
     return StorageError(f"cannot write: {reason}.", where=str(path), advice=advice)
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from e2i.data.nearest import did_you_mean, listed
-from e2i.errors import SchemaMismatch
+from e2i.domain.nearest import check_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,15 +35,21 @@ def column_kind(dtype: pl.DataType) -> str:
     return "datetime" if isinstance(dtype, pl.Datetime) else "other"
 
 
+_CELL = re.compile(r" for (?!type\b)|: [\"'\[]| with value |\b(?:string|value) [\"'`]")
+"""where the values of cells begin in a reader's complaint"""
+
+
 def reader_reason(error: Exception) -> str:
-    """The first line of a reader's complaint, without the values and counts of cells that Polars adds to it.
+    """The first line of a complaint by Polars, DuckDB or PostgreSQL, up to the first value or count of cells.
 
     >>> reader_reason(ValueError("conversion failed in column 't' for 3 out of 3 values: ['a']"))
     "conversion failed in column 't'"
+    >>> reader_reason(ValueError('invalid input syntax for type integer: "Ann"'))
+    'invalid input syntax for type integer'
     """
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    first = re.sub(r"could not parse `.*?` as", "could not parse a value as", lines[0])
-    return first.split(" for ")[0].rstrip(".")
+    text = re.sub(r"could not parse `.*` as", "could not parse a value as", str(error).strip(), flags=re.DOTALL)
+    told = _CELL.split(text, maxsplit=1)[0].splitlines() or [""]
+    return told[0].strip().rstrip(".") or type(error).__name__
 
 
 def plain_types(rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -136,11 +141,7 @@ def pick_columns(rows: pl.LazyFrame, columns: Sequence[str] | None, *, where: st
     """Only `columns`, in the order asked. Raises SchemaMismatch with the nearest name for one that is not there."""
     if columns is None:
         return rows
-    present = rows.collect_schema().names()
-    for name in columns:
-        if name not in present:
-            advice = did_you_mean(name, present) or f"The columns are {listed(present)}."
-            raise SchemaMismatch(f"there is no column `{name}`.", where=where, advice=advice)
+    check_columns(columns, rows.collect_schema().names(), where=where)
     return rows.select(columns)
 
 

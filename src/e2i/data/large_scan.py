@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from e2i.data.files import MISSING_TEXT
-from e2i.data.nearest import did_you_mean, listed
+from e2i.domain.nearest import check_columns
 from e2i.errors import SchemaMismatch
 
 if TYPE_CHECKING:
@@ -55,16 +55,14 @@ class Scan:
         """With the condition that all `columns` are there; those of `numbers` must be numeric."""
         types = {str(row[0]): str(row[1]).partition("(")[0] for row in self.run("describe_scan").fetchall()}
         parts = []
+        check_columns(columns, types, where=str(self.path))
         for name in dict.fromkeys(columns):
-            if name not in types:
-                advice = did_you_mean(name, list(types)) or f"The columns are {listed(list(types))}."
-                raise SchemaMismatch(f"there is no column `{name}`.", where=str(self.path), advice=advice)
             is_number = types[name] in _NUMBERS or types[name] == "DECIMAL"
             if name in numbers and not is_number:
                 what = f"column `{name}` holds {types[name].lower()}, not numbers."
                 raise SchemaMismatch(what, where=str(self.path), advice="Convert it to numbers.")
             parts.append(part("is_number" if types[name] in ("FLOAT", "DOUBLE") else "is_known", column=quoted(name)))
-        return Scan(connection=self.connection, path=self.path, form=self.form, complete=" AND ".join(parts), types=types)
+        return replace(self, complete=" AND ".join(parts), types=types)
 
     def without_always_treated(self, *, unit: str, time: str, treatment: str) -> Scan:
         """Less the units that are treated in their first period: nothing shows them before."""

@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING, LiteralString
 
 import polars as pl
 
-from e2i.data.frames import column_kind, frame_sha256, pick_columns, plain_types
-from e2i.data.nearest import did_you_mean, listed
+from e2i.data.frames import column_kind, frame_sha256, plain_types, reader_reason
+from e2i.domain.nearest import check_columns, did_you_mean, listed
 from e2i.errors import BackendRejected, BackendUnavailable, E2IError, NotFound, SchemaMismatch, TooFewRows
 from e2i.ports.data import Snapshot
 
@@ -45,20 +45,22 @@ class PostgresTable:
         return f"{self._where}: {self.table or self.query}"
 
     def load(self, columns: Sequence[str] | None) -> Snapshot:
-        """The rows, sorted by all columns: a server promises no order, and the same rows shall be the same snapshot."""
+        """The rows of `columns`, sorted by all of them: a server promises no order, and the same rows shall be the same snapshot."""
         with self._connect() as connection, tempfile.TemporaryFile() as file:
             types = self._describe(connection)
-            self._copy(connection, file)
+            if columns is not None:
+                check_columns(columns, types, where=self._where)
+                types = {name: types[name] for name in columns}
+            self._copy(connection, file, list(types))
             frame = self._parse(file, types)
         if frame.height == 0:
             raise TooFewRows("there are no rows.", where=self._where, advice="Check the table, or the condition of the query.")
         frame = frame.sort(pl.all(), nulls_last=True)
         return Snapshot(
-            frame=pick_columns(frame.lazy(), columns, where=self._where).collect(),
+            frame=frame,
             sha256=frame_sha256(frame),
             table=self.table or "query",
             is_synthetic=False,
-            modified_at=None,
         )
 
     @property
@@ -109,10 +111,11 @@ class PostgresTable:
             raise SchemaMismatch(what, where=self._where, advice="Name the columns one by one, each with its own name.")
         return {name: result.ftype(place) for place, name in enumerate(names)}
 
-    def _copy(self, connection: psycopg.Connection, file: IO[bytes]) -> None:
+    def _copy(self, connection: psycopg.Connection, file: IO[bytes], columns: Sequence[str]) -> None:
         from psycopg import sql
 
-        statement = sql.SQL(_sql("copy_query")).format(query=self._statement())
+        chosen = sql.SQL(", ").join(map(sql.Identifier, columns))
+        statement = sql.SQL(_sql("copy_query")).format(columns=chosen, query=self._statement())
         with connection.cursor() as cursor, cursor.copy(statement) as copy:
             for block in copy:
                 file.write(block)
@@ -126,13 +129,15 @@ class PostgresTable:
         try:
             return plain_types(text.lazy().with_columns(_parsed(name, oid) for name, oid in types.items())).collect()
         except pl.exceptions.InvalidOperationError as error:
-            reason = str(error).splitlines()[0]
-            raise SchemaMismatch(f"a value cannot be held: {reason}.", where=self._where, advice="Cast that column to text.") from error
+            what = f"a value cannot be held: {reader_reason(error)}."
+            raise SchemaMismatch(what, where=self._where, advice="Cast that column to text.") from error
 
     def _ours(self, error: psycopg.Error) -> E2IError:
         from psycopg import errors
 
         message = (error.diag.message_primary or str(error).strip().splitlines()[0]).rstrip(".")
+        if isinstance(error, errors.DataError):
+            message = reader_reason(error)
         if isinstance(error, errors.UndefinedTable):
             return NotFound(f"{message}.", where=self._where, advice=self._table_advice())
         if isinstance(error, errors.ReadOnlySqlTransaction):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e2i.data.files import FileTable
+from e2i.data.whole_file import replacing
 from e2i.errors import Conflict, StorageError
 
 if TYPE_CHECKING:
@@ -183,15 +183,8 @@ def _study_name(path: Path) -> str:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(text)
-                file.close()
-                temporary.chmod(0o644)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with replacing(path) as file:
+            file.write(text.encode())
+            os.fchmod(file.fileno(), 0o644)
     except OSError as error:
         raise StorageError(f"cannot write: {error.strerror}.", where=str(path), advice="Choose a folder that can be written.") from error

@@ -24,7 +24,7 @@ class LocalFrameSource:
     """The FrameSource of a single machine.
 
     Every source is cleaned in the same way: NaN is missing, categories are text, ISO dates in text are dates, infinite
-    values stay. `sha256` is over all rows and columns, also when fewer columns are asked for.
+    values stay. `sha256` is over a file's bytes or a world's whole table, and of a server over the columns that were asked for.
     """
 
     def identity(self, data: DataSpec, *, base: Path) -> str:
@@ -75,7 +75,7 @@ def _source_table(data: DataSpec, *, base: Path) -> Loadable:
     if data.source.startswith(("postgresql://", "postgres://")):
         return PostgresTable(url=data.source, table=data.table, query=data.query)
     if data.source.startswith("package:"):
-        return FileTable(path=_package_file(data.source), where=data.source, is_packaged=True)
+        return FileTable(path=_package_file(data.source), where=data.source)
     path = Path(data.source).expanduser()
     return FileTable(path=path if path.is_absolute() else base / path, where=data.source)
 

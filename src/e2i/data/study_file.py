@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from e2i.data.nearest import listed, nearest
 from e2i.data.study_roles import role_problems
 from e2i.data.yaml_marks import MarkedYaml, Problem, read_yaml
+from e2i.domain.nearest import suggestion
 from e2i.domain.study import Study
 from e2i.errors import ConfigError, SchemaMismatch
 
@@ -82,12 +80,6 @@ def check_roles(study: Study, columns: Mapping[str, str], *, path: Path) -> None
         raise _all(problems, path=path, kind=SchemaMismatch if is_in_data else ConfigError)
 
 
-def study_sha256(study: Study) -> str:
-    """Hash of the study's meaning: comments, order of keys and defaults that are written out do not change it."""
-    canonical = json.dumps(study.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
 def _all(problems: Sequence[Problem], *, path: Path, kind: type[E2IError]) -> E2IError:
     """One error for all problems; its `where` is the first line, the others carry their own."""
     ordered = sorted(problems, key=lambda problem: problem.line)
@@ -105,8 +97,7 @@ def _problem(detail: ErrorDetails, marked: MarkedYaml) -> Problem:
     name = ".".join(str(part) for part in place if isinstance(part, str)) or "study"
     if kind == "extra_forbidden":
         known = _fields(place[:-1])
-        near = nearest(str(place[-1]), known)
-        advice = f"Did you mean `{near}`?" if near else f"Known keys: {listed(sorted(known), limit=30)}."
+        advice = suggestion(str(place[-1]), sorted(known), otherwise="The keys are")
         return Problem(line=line, what=f"unknown key `{place[-1]}`", advice=advice)
     if kind == "missing":
         section = f" in `{'.'.join(str(part) for part in place[:-1])}`" if len(place) > 1 else ""
@@ -126,8 +117,7 @@ def _problem(detail: ErrorDetails, marked: MarkedYaml) -> Problem:
 def _not_one_of(detail: ErrorDetails, *, name: str, line: int) -> Problem:
     expected = detail.get("ctx", {}).get("expected", "")
     options = [option.strip(" '") for option in expected.replace(" or ", ", ").split(",")]
-    near = nearest(str(detail["input"]), options)
-    advice = f"Did you mean `{near}`?" if near else f"Use one of {', '.join(options)}."
+    advice = suggestion(str(detail["input"]), options, otherwise="Use one of")
     return Problem(line=line, what=f"`{name}` is {_show(detail['input'])}; it should be one of {', '.join(options)}", advice=advice)
 
 

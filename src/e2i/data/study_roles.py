@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from e2i.data.nearest import did_you_mean, listed
 from e2i.data.yaml_marks import Problem
+from e2i.domain.nearest import suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -137,9 +137,8 @@ def _roles(study: Study) -> Iterator[tuple[str, str | tuple[str, ...] | None]]:
 def _missing(uses: list[_Use], columns: Mapping[str, str], marked: MarkedYaml) -> Iterator[Problem]:
     for use in uses:
         if use.column not in columns:
-            advice = did_you_mean(use.column, columns) or f"The columns are {listed(columns)}."
             what = f"`{use.role}` names column `{use.column}`, which the data lack"
-            yield Problem(line=marked.line(use.place), what=what, advice=advice, is_in_data=True)
+            yield Problem(line=marked.line(use.place), what=what, advice=suggestion(use.column, columns), is_in_data=True)
 
 
 def _kinds(uses: list[_Use], columns: Mapping[str, str], marked: MarkedYaml, *, study: Study) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from e2i.data.nearest import listed
+from e2i.domain.nearest import listed
 from e2i.errors import SchemaMismatch
 
 if TYPE_CHECKING:

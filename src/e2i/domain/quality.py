@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from traceback import extract_tb
 from typing import Literal
+
+from e2i.errors import E2IError
 
 QCStatus = Literal["passed", "warning", "failed", "skipped"]
 Severity = Literal["blocking", "warning", "info"]
@@ -41,6 +45,22 @@ class QCIssue:
     column: str | None = None
     value: float | None = None
     threshold: float | None = None
+
+
+def crashed_check(name: str, error: Exception) -> QCIssue:
+    """A check that did not end says nothing about the data, so it blocks. Words that are not ours may name cells and are not repeated."""
+    if isinstance(error, E2IError):
+        told = str(error)
+    else:
+        frames = extract_tb(error.__traceback__)
+        line = next((frame for frame in reversed(frames) if "e2i" in Path(frame.filename).parts), None)
+        told = f"{type(error).__name__}{f' at {Path(line.filename).name}:{line.lineno}' if line is not None else ''}"
+    return QCIssue(
+        check="check_crashed",
+        severity="blocking",
+        detail=f"the check {name!r} did not end: {told}",
+        advice="The data were not judged. Report this as a fault of E2I, with the study file.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

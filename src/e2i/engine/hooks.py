@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
@@ -39,7 +39,6 @@ class StepAttempt:
     span_id: str | None = None
     state: bytes = b""
     """canonical JSON of the state after the step; empty until it succeeded"""
-    attributes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -142,8 +141,6 @@ class RecordHook:
                 trace_id=attempt.trace_id,
                 span_id=attempt.span_id,
                 error=_error_as_data(error),
-                input_tokens=attempt.attributes.get("input_tokens"),
-                output_tokens=attempt.attributes.get("output_tokens"),
             )
             await self._write(record, step_failed=error is not None)
 

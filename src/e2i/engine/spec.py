@@ -6,11 +6,12 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from types import MappingProxyType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from e2i.domain.runs import Tier
 from e2i.errors import SpecError
 
+T = TypeVar("T")
 Step = Callable[[Any, Any], Awaitable[Any]]
 Route = Callable[[Any], str]
 FINISH = "finish"
@@ -110,3 +111,10 @@ class AgentSpec:
         unknown = [name for name in get_args(returned) if name not in (*self.step_names, FINISH)]
         if unknown:
             raise SpecError(f"unknown step {', '.join(unknown)}.", where=where, advice=f"Steps: {', '.join(self.step_names)}, {FINISH}.")
+
+
+def known(value: T | None) -> T:
+    """A part of the state that an earlier step has set. Raises SpecError when it has not."""
+    if value is None:
+        raise SpecError("a step ran before the step that feeds it.", where="an agent's state")
+    return value

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import polars as pl
 
-from e2i.domain.quality import GATE_SCORE, SCORE_WEIGHTS, CheckResult, QCIssue, QCReport, QCStatus
+from e2i.domain.quality import GATE_SCORE, SCORE_WEIGHTS, CheckResult, QCIssue, QCReport, QCStatus, crashed_check
 from e2i.domain.scope import infer_problem_type, judged_column
 from e2i.domain.study import Study
 from e2i.domain.vocabulary import BUSINESS_METRICS, TABLES
@@ -61,11 +61,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class _Evidence:
-    """Collects what checks find; `crashed` names the checks that did not end."""
+    """Collects what checks find."""
 
     checks: list[CheckResult] = field(default_factory=list)
     issues: list[QCIssue] = field(default_factory=list)
-    crashed: list[str] = field(default_factory=list)
+    has_crashed: bool = False
 
     @property
     def is_blocked(self) -> bool:
@@ -80,18 +80,12 @@ class _Evidence:
             if not same and not named:
                 self.issues.append(issue)
 
-    def crash(self, check: str, error: str) -> None:
-        """A check that did not end says nothing about the data, so it blocks."""
-        _log.error("data quality check %s crashed: %s", check, error)
-        self.crashed.append(check)
-        self.issues.append(
-            QCIssue(
-                check="check_crashed",
-                severity="blocking",
-                detail=f"the check {check!r} did not end: {error}",
-                advice="The data were not judged. Report this as a fault of E2I, with the study file.",
-            )
-        )
+    def crash(self, check: str, error: Exception) -> None:
+        """A check that did not end."""
+        issue = crashed_check(check, error)
+        _log.error("data quality: %s", issue.detail)
+        self.has_crashed = True
+        self.issues.append(issue)
 
 
 class DataQualityValidator:
@@ -144,13 +138,13 @@ def _guard(evidence: _Evidence, name: str, work: Callable[[], T]) -> T | None:
     try:
         return work()
     except Exception as error:  # noqa: BLE001 - whatever a check stumbles over, the gate must close and say which check it was
-        evidence.crash(name, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}")
+        evidence.crash(name, error)
         return None
 
 
 def _report(evidence: _Evidence, *, frame: pl.DataFrame, table: str, data_sha256: str) -> QCReport:
     scores = _scores(evidence.checks)
-    score = None if evidence.crashed else _weighted(scores)
+    score = None if evidence.has_crashed else _weighted(scores)
     passed = [check.passed for check in evidence.checks]
     rate = sum(passed) / len(passed) if passed else 0.0
     if not evidence.is_blocked and (rate < FAILED_BELOW or score is None or score < GATE_SCORE):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2i.domain.nearest import suggestion
 from e2i.domain.runs import Tier
 from e2i.errors import ConfigError, DataError, NotFound
 from e2i.mlops.span_values import text_of
@@ -251,10 +252,7 @@ class ExperimentTracker:
 
     def _section(self, agent: str) -> AgentSection:
         if agent not in self._agents:
-            from difflib import get_close_matches
-
-            near = get_close_matches(agent, self._agents, n=1)
-            advice = f"Did you mean {near[0]!r}?" if near else f"Agents: {', '.join(sorted(self._agents))}."
+            advice = suggestion(agent, sorted(self._agents), otherwise="The agents are")
             raise ConfigError(f"there is no agent {agent!r}.", where="ExperimentTracker", advice=advice)
         return self._agents[agent]
 

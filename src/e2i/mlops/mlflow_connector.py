@@ -11,6 +11,7 @@ import asyncio
 import shutil
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -186,18 +187,18 @@ class MLflowConnector:
 
     async def registered_versions(self, name: str) -> list[RegisteredVersion]:
         """All versions, oldest first. Raises BackendUnavailable, BackendRejected."""
-        return await self.read(f"versions of model {name}", lambda operations: _registered(operations, name))
+        return await self.repeat(f"versions of model {name}", lambda operations: _registered(operations, name))
 
     async def search_runs(self, experiment_name: str, *, limit: int = 100) -> list[dict[str, Any]]:
         """Newest runs of an experiment: `run_id`, `key`, `status`, `params`, `metrics`, `tags`; none when it does not exist.
 
         Raises BackendUnavailable, BackendRejected.
         """
-        return await self.read(f"runs of {experiment_name}", lambda operations: operations.runs_of(experiment_name, limit))
+        return await self.repeat(f"runs of {experiment_name}", lambda operations: operations.runs_of(experiment_name, limit))
 
     async def download_model(self, model_uri: str, folder: Path) -> Path:
         """Copy a model's own folder (see model_store) out of MLflow, unread; give it to `load_registered`."""
-        return await self.read(f"download of {model_uri}", lambda operations: operations.download(model_uri, folder))
+        return await self.repeat(f"download of {model_uri}", lambda operations: operations.download(model_uri, folder))
 
     async def drain(self) -> Delivery:
         """Deliver what waits; costs one query when nothing does."""
@@ -223,8 +224,8 @@ class MLflowConnector:
             lambda operations: operations.perform(message.operation, message.key, payload, results),
         )
 
-    async def read(self, doing: str, function: Callable[[MLflowOperations], T]) -> T:
-        """A call that changes nothing, tried `max_attempts` times."""
+    async def repeat(self, doing: str, function: Callable[[MLflowOperations], T]) -> T:
+        """A call that may be done twice, tried `max_attempts` times. Raises BackendUnavailable, BackendRejected."""
         for attempt in range(1, self.settings.max_attempts):
             try:
                 return await self._call(doing, function)
@@ -248,8 +249,9 @@ class MLflowConnector:
     def _sweep(self) -> None:
         """Remove staged files of messages that were delivered just before their process died."""
         for folder in self.staging.glob("*"):
-            if time.time() - folder.stat().st_mtime > _DAY_S:
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another process sweeps, too
+                if time.time() - folder.stat().st_mtime > _DAY_S:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 _connectors: dict[str, MLflowConnector] = {}

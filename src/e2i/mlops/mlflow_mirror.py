@@ -47,7 +47,7 @@ class MLflowMirror:
     async def runs(self) -> list[MirroredRun]:
         """All runs of ours but search trials, deleted ones too."""
         prefix = self._connector.settings.experiment_prefix
-        return await self._connector.read("comparing runs", lambda operations: _runs(operations, prefix))
+        return await self._connector.repeat("comparing runs", lambda operations: _runs(operations, prefix))
 
     async def versions(self, name: str) -> list[RegisteredVersion]:
         """Versions of a registered model, oldest first."""
@@ -55,15 +55,15 @@ class MLflowMirror:
 
     async def end_run(self, run_id: str, status: str) -> None:
         """Close a run that is still called running."""
-        await self._connector.read(f"ending run {run_id}", lambda operations: operations.client.set_terminated(run_id, status))
+        await self._connector.repeat(f"ending run {run_id}", lambda operations: operations.client.set_terminated(run_id, status))
 
     async def delete_run(self, run_id: str) -> None:
         """Move a run to MLflow's bin."""
-        await self._connector.read(f"deleting run {run_id}", lambda operations: operations.client.delete_run(run_id))
+        await self._connector.repeat(f"deleting run {run_id}", lambda operations: operations.client.delete_run(run_id))
 
     async def restore_run(self, run_id: str) -> None:
         """Take a run out of MLflow's bin."""
-        await self._connector.read(f"restoring run {run_id}", lambda operations: operations.client.restore_run(run_id))
+        await self._connector.repeat(f"restoring run {run_id}", lambda operations: operations.client.restore_run(run_id))
 
     async def set_stage(self, name: str, version: str, stage: str) -> None:
         """Tag and alias."""

@@ -7,6 +7,7 @@ the same model gives the same digest. Loading compares first and parses after, f
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -167,19 +168,20 @@ def _read(path: Path, *, limit: int) -> bytes:
 
 
 def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write beside, then move, so that no reader ever sees half a model."""
+    """Write beside, then move, so that no reader ever sees half a model; nobody else may be writing it.
+
+    What a process that was killed left beside it goes, once the new model is in place.
+    """
     fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         fresh.mkdir(parents=True)
         for name, content in files.items():
             (fresh / name).write_bytes(content)
         if folder.exists():
-            old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-            folder.rename(old)
-            fresh.rename(folder)
-            shutil.rmtree(old)
-        else:
-            fresh.rename(folder)
+            folder.rename(folder.with_name(f".{folder.name}.{uuid.uuid4().hex}"))
+        fresh.rename(folder)
+        for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+            shutil.rmtree(leftover)
     except OSError as error:
         shutil.rmtree(fresh, ignore_errors=True)
         raise DataError(

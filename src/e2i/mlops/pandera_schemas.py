@@ -217,7 +217,7 @@ def _failure(error: SchemaError) -> tuple[str, SchemaFailure]:
     if code == "wrong_type":
         first = str(cases)
     crashed = error.reason_code is SchemaErrorReason.CHECK_ERROR
-    return rule, SchemaFailure(check=code, column=column, rows=rows, example=str(cases)[:200] if crashed else first, crashed=crashed)
+    return rule, SchemaFailure(check=code, column=column, rows=rows, example=None if crashed else first, crashed=crashed)
 
 
 def _planned(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> list[tuple[str, str | None]]:

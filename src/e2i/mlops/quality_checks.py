@@ -5,13 +5,13 @@ Every check is a pure function of a `Subject` and returns the rules that ran and
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from datetime import date
 
 import polars as pl
 
 from e2i.domain.experiments import ProblemType
+from e2i.domain.nearest import did_you_mean
 from e2i.domain.quality import CheckResult, QCIssue, Severity
 from e2i.domain.scope import MINIMUM_EVENTS, judged_column, key_columns, minimum_samples, roles, used_columns
 from e2i.domain.study import Study
@@ -90,18 +90,17 @@ def known(series: pl.Series) -> pl.Series:
 
 def check_columns(subject: Subject) -> Findings:
     """Every column that the study names is in the table."""
-    found = Findings()
+    found, advice = Findings(), "Correct the study file or add the column."
     for column, names in subject.roles.items():
         there = column in subject.frame.columns
         found.rule("column_exists", "completeness", column, unexpected=0.0 if there else 1.0, passed=there)
         if not there:
-            near = difflib.get_close_matches(column, subject.frame.columns, n=1)
-            hint = f"Did you mean {near[0]!r}? " if near else ""
+            near = did_you_mean(column, subject.frame.columns)
             found.add(
                 "missing_column",
                 "blocking",
                 f"the study names {column!r} as {' and '.join(names)}, but the table has no such column.",
-                advice=f"{hint}Correct the study file or add the column.",
+                advice=f"{near} {advice}" if near is not None else advice,
                 column=column,
             )
     return found

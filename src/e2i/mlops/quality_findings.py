@@ -9,6 +9,7 @@ import polars as pl
 from e2i.domain.quality import QCIssue
 from e2i.domain.scope import key_columns
 from e2i.domain.vocabulary import TABLES
+from e2i.errors import E2IError
 from e2i.mlops.quality_checks import Findings, Subject, count
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _DETAIL = {
 }
 
 
-class SchemaCrashed(RuntimeError):
+class SchemaCrashed(E2IError):
     """A schema's rule did not end; the caller's guard turns it into a blocking finding."""
 
 
@@ -87,7 +88,7 @@ def table_suite_findings(frame: pl.DataFrame, suite: str) -> Findings:
 def _stop_at_crash(failures: list[SchemaFailure]) -> None:
     for failure in failures:
         if failure.crashed:
-            raise SchemaCrashed(f"rule {failure.check} on {failure.column}: {failure.example}")
+            raise SchemaCrashed(f"rule {failure.check} on {failure.column}.")
 
 
 def _study_issue(failure: SchemaFailure, subject: Subject) -> QCIssue:
@@ -116,8 +117,8 @@ def _suite_findings(results: list[RuleResult], *, height: int) -> Findings:
     for outcome in results:
         found.checks.append(outcome.result)
         rule = outcome.rule
-        if outcome.crash is not None:
-            raise SchemaCrashed(f"{outcome.result.expectation} on {outcome.result.column}: {outcome.crash}")
+        if outcome.crashed:
+            raise SchemaCrashed(f"{outcome.result.expectation} on {outcome.result.column}.")
         if not outcome.result.passed:
             found.issues.append(_suite_issue(rule, outcome, height))
     return found

@@ -47,11 +47,11 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class RuleResult:
-    """A rule, what came of it, and the error if it crashed."""
+    """A rule, and what came of it."""
 
     rule: Rule
     result: CheckResult
-    crash: str | None = None
+    crashed: bool = False
 
 
 def _ordered(early: str, late: str) -> Rule:
@@ -230,8 +230,6 @@ def _end_of(limit: Any) -> Any:
 
 
 def _outcome(rule: Rule, outcome: Any, suite: str) -> RuleResult:
-    information = outcome.exception_info or {}
-    crash = _crash(information)
     percent = (outcome.result or {}).get("unexpected_percent")
     share = percent / 100 if percent is not None else float(not outcome.success)
     result = CheckResult(
@@ -243,11 +241,10 @@ def _outcome(rule: Rule, outcome: Any, suite: str) -> RuleResult:
         observed=str(value) if (value := (outcome.result or {}).get("observed_value")) is not None else None,
         unexpected_share=float(share),
     )
-    return RuleResult(rule=rule, result=result, crash=crash)
+    return RuleResult(rule=rule, result=result, crashed=_has_crashed(outcome.exception_info or {}))
 
 
-def _crash(information: dict[str, Any]) -> str | None:
-    """The exception's message; Great Expectations reports one exception flat and several under their metric's name."""
+def _has_crashed(information: dict[str, Any]) -> bool:
+    """Great Expectations reports one exception flat and several under their metric's name."""
     found = [information] if "raised_exception" in information else list(information.values())
-    messages = [str(item.get("exception_message")) for item in found if item.get("raised_exception")]
-    return messages[0] if messages else None
+    return any(item.get("raised_exception") for item in found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ class Snapshot:
     sha256: str
     table: str
     is_synthetic: bool
-    modified_at: datetime | None
-    """when the source last changed, where the source tells"""
 
 
 class FrameSource(Protocol):

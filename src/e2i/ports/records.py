@@ -207,12 +207,12 @@ class RunRecords(Protocol):
         """Append."""
         ...
 
-    async def summarize(self, *, run_id: str | None = None, since: datetime | None = None) -> list[StepSummary]:
-        """Empty when nothing was recorded."""
+    async def summarize(self, run_id: str) -> list[StepSummary]:
+        """A run's steps by agent; empty when nothing was recorded."""
         ...
 
     async def recent(self, limit: int = 20) -> list[StudyRun]:
-        """Newest first."""
+        """Newest first; a running one whose process is gone is `interrupted`."""
         ...
 
 

@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import json
 import math
-import os
 import re
 import secrets
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from e2i.errors import StorageError
 from e2i.storage.address import address
+from e2i.storage.whole_files import flush, replace_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,7 +175,8 @@ class AuditFiles:
                 if path.exists() and json.loads(path.read_text(encoding="utf-8"))["sequence"] >= head.sequence:
                     return
                 content = {"sequence": head.sequence, "entry_hash": head.entry_hash, "count": head.count, "mac": _mac(key, head)}
-                _write(path, json.dumps(content) + "\n")
+                # The folder is not flushed: after a power cut an older head may be back, and a head may be behind.
+                replace_whole(path, json.dumps(content) + "\n")
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise _unusable(path, exc) from exc
 
@@ -186,8 +187,8 @@ class AuditFiles:
         with (self.folder / "audit.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
-                _write(path, secrets.token_hex(32) + "\n")
-                _flush(self.folder)
+                replace_whole(path, secrets.token_hex(32) + "\n")
+                flush(self.folder)
 
 
 _RESTORE = "Bring the folder back from a backup; without it the entries cannot be verified, and a new database is needed."
@@ -207,29 +208,6 @@ def verify_link(link: Link, *, before: Link | None, key: bytes) -> str | None:
 
 def _mac(key: bytes, head: Head) -> str:
     return hmac.digest(key, f"head {head.sequence} {head.count} {head.entry_hash}".encode(), hashlib.sha256).hex()
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all, mode 0600. The caller holds the lock.
-
-    The folder is not flushed: after a power cut an older head may be back, and a head may be behind.
-    """
-    fresh = path.with_suffix(path.suffix + ".new")
-    fresh.unlink(missing_ok=True)
-    fresh.touch(mode=0o600)
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-
-
-def _flush(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _unusable(path: Path, cause: Exception) -> StorageError:

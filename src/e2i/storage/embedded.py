@@ -33,6 +33,7 @@ from e2i.storage.server_process import (
     refusal,
 )
 from e2i.storage.sql import load
+from e2i.storage.whole_files import flush, replace_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,9 +116,11 @@ class EmbeddedServer:
             self._leave()
             return
         with self._guarded(), self._exclusively():
-            if self._is_last():
-                self._stop()
-            self._leave()
+            try:
+                if self._is_last():
+                    self._stop()
+            finally:
+                self._leave()  # or the next process to start would wait for our lock, and everybody else for that process
 
     def status(self) -> ServerStatus:
         """Look, and change nothing."""
@@ -221,7 +224,7 @@ class EmbeddedServer:
         try:
             initialise(staging, password=self._password(create=True))
             (staging / "data").rename(self._data)
-            _flush(self._folder)
+            flush(self._folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -273,14 +276,7 @@ class EmbeddedServer:
     def _password(self, *, create: bool = False) -> str:
         path = self._folder / "password"
         if create and not path.exists():
-            fresh = path.with_suffix(".new")
-            fresh.unlink(missing_ok=True)
-            fresh.touch(mode=0o600)
-            with fresh.open("w", encoding="ascii") as file:
-                file.write(secrets.token_urlsafe(32))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
+            replace_whole(path, secrets.token_urlsafe(32))
         if not path.exists():
             raise StorageError(
                 "the password of the embedded PostgreSQL is gone",
@@ -345,11 +341,3 @@ def _becomes_free(port: int) -> bool:
             return False
         time.sleep(0.02)
     return True
-
-
-def _flush(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

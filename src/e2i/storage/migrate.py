@@ -96,13 +96,6 @@ async def current(db: Database, *, migrations: Sequence[Migration] | None = None
     return known[done - 1].name if done else None
 
 
-async def require_current(db: Database) -> None:
-    """Raise MigrationNeeded unless exactly the migrations of this release are applied."""
-    missing = await _next(db, shipped_migrations())
-    if missing is not None:
-        raise MigrationNeeded(f"the database lacks migration {missing.name}", where=db.where, advice="Run `e2i db upgrade`.")
-
-
 async def _next(db: Database, known: Sequence[Migration]) -> Migration | None:
     async with db.transaction() as connection:
         done = await _applied(connection, known)

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from e2i.errors import BackendRejected, BackendUnavailable, Conflict, E2IError, MigrationNeeded, NotFound, StorageError
-from e2i.storage.address import address, plain_url, sqlalchemy_url
+from e2i.storage.address import address, plain_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 # What the driver logs, its callers get as an error; without a configured log nothing of it goes to the terminal.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
-
-__all__ = ["Database", "Row", "as_json", "json_text", "our_errors", "sqlalchemy_url", "translated"]
 
 Row = dict[str, Any]
 _FIRST_WAIT_S = 1.0
@@ -197,6 +195,8 @@ def translated(error: psycopg.Error, where: str) -> E2IError:
 
 def _message(error: psycopg.Error) -> str:
     primary, detail = error.diag.message_primary, error.diag.message_detail
+    if isinstance(error, (errors.CheckViolation, errors.NotNullViolation)):
+        detail = None  # it is the whole row
     text = f"{primary} ({detail.rstrip('.')})" if primary and detail else primary or " ".join(str(error).split())
     return text.rstrip(".") + "."
 

@@ -11,7 +11,7 @@ import pytest
 from contracts.sqlite_outbox import SqliteOutbox
 from databases import administer, empty_database
 from e2i.mlops.mlflow_connector import MLflowConnector, MlflowSettings, vendor_environment
-from e2i.storage.postgres import sqlalchemy_url
+from e2i.storage.address import sqlalchemy_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

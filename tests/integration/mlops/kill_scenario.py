@@ -21,7 +21,8 @@ from e2i.domain.experiments import MetricValue, TrainedModel
 from e2i.mlops.mlflow_connector import MLflowConnector, MlflowSettings, vendor_environment
 from e2i.mlops.mlflow_operations import content_digest
 from e2i.ports.models import TrialRecord
-from e2i.storage.postgres import Database, sqlalchemy_url
+from e2i.storage.address import sqlalchemy_url
+from e2i.storage.postgres import Database
 from e2i.storage.repositories.outbox import OutboxRepository
 from e2i.storage.repositories.training_runs import TrainingRunRepository
 

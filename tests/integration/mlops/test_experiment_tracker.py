@@ -49,7 +49,7 @@ def fresh(word: str = "Speaker program") -> str:
 
 
 async def experiment_named(connector: MLflowConnector, name: str) -> Any:
-    return await connector.read("looking", lambda operations: operations.client.get_experiment_by_name(name))
+    return await connector.repeat("looking", lambda operations: operations.client.get_experiment_by_name(name))
 
 
 def artifacts_of(folder: Path, experiment: str) -> dict[str, str]:
@@ -198,7 +198,7 @@ async def test_while_mlflow_is_away_everything_waits_and_then_arrives(
 
 
 async def test_what_cannot_be_tracked_is_refused_with_how_to_mend_it(tracker: ExperimentTracker) -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'causal_impact'"):
+    with pytest.raises(ConfigError, match="Did you mean `causal_impact`"):
         tracker.track("causal_impct", experiment_id="x")
     with pytest.raises(ConfigError, match="neither experiment_id nor brand"):
         tracker.track("causal_impact")

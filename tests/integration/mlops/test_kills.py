@@ -157,7 +157,7 @@ class World:
 
 @pytest.fixture
 async def make(settings: MlflowSettings, tmp_path: Path) -> Callable[[int], World]:
-    client = await MLflowConnector(settings, SqliteOutbox(tmp_path / "x.db")).read("opening", lambda operations: operations.client)
+    client = await MLflowConnector(settings, SqliteOutbox(tmp_path / "x.db")).repeat("opening", lambda operations: operations.client)
     return lambda number: World(client, settings, tmp_path, number)
 
 
@@ -223,7 +223,7 @@ async def test_processes_killed_for_real_leave_no_difference_after_the_repair(
     assert sorted(run["key"] for run in parents) == sorted(["undisturbed", *(f"kill-{number}" for number in range(20))])
     assert len(runs) == 4 * 21
     assert {run["status"] for run in runs} == {"FINISHED"}
-    client = await connector.read("looking", lambda operations: operations.client)
+    client = await connector.repeat("looking", lambda operations: operations.client)
     for run in parents:
         assert [point.value for point in client.get_metric_history(run["run_id"], "loss")] == [1.0, 0.5]
         assert len(client.search_model_versions(f"name = 'm_{run['key']}'")) == 1

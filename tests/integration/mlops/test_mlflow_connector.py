@@ -33,7 +33,7 @@ def fresh(agent: str = "model_trainer") -> str:
 
 
 async def client_of(connector: MLflowConnector) -> MlflowClient:
-    return await connector.read("looking", lambda operations: operations.client)
+    return await connector.repeat("looking", lambda operations: operations.client)
 
 
 async def only_run(connector: MLflowConnector, experiment: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ async def test_a_server_killed_in_the_middle_of_a_run_gets_everything_once_when_
     (logged,) = [item for item in runs if item["key"] == run.key]
     assert (logged["run_id"], logged["status"]) == (before, "FINISHED")
     assert logged["metrics"] == {"loss": 0.5, "roc_auc": 0.8}
-    client = await later.read("looking", lambda operations: operations.client)
+    client = await later.repeat("looking", lambda operations: operations.client)
     assert [(point.step, point.value) for point in client.get_metric_history(before, "loss")] == [(0, 1.0), (1, 0.5)]
     assert [file.path for file in client.list_artifacts(before, "curves")] == ["curves/roc.txt"]
     version = await later.get_latest_model_version(name)

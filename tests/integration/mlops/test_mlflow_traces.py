@@ -16,7 +16,7 @@ from tracking_server import TrackingServer
 from databases import administer, empty_database
 from e2i.mlops.mlflow_callback import MlflowCallbackHandler
 from e2i.mlops.opik_connector import OpikConnector, OpikSettings
-from e2i.storage.postgres import sqlalchemy_url
+from e2i.storage.address import sqlalchemy_url
 from e2i.telemetry.sinks.mlflow import MlflowExporter
 
 if TYPE_CHECKING:

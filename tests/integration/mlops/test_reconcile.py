@@ -47,7 +47,7 @@ def connector(settings: MlflowSettings, outbox: SqliteOutbox) -> MLflowConnector
 
 @pytest.fixture
 async def client(connector: MLflowConnector) -> MlflowClient:
-    return await connector.read("looking", lambda operations: operations.client)
+    return await connector.repeat("looking", lambda operations: operations.client)
 
 
 @pytest.fixture

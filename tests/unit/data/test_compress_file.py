@@ -139,6 +139,15 @@ def test_infinite_values_are_refused(tmp_path: Path) -> None:
         large.two_way(unit="npi", time="week", outcome="nrx", treatment="program")
 
 
+def test_text_deep_in_a_column_of_numbers_is_told_by_its_line_and_not_by_its_value(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("y,d\n" + "1,0\n2,1\n" * 15_000 + "AnnSmith,1\n")
+    with pytest.raises(BackendRejected) as caught:
+        LargeFile(path=path).rows(outcome="y", regressors=["d"])
+    assert caught.value.what == "Conversion Error: CSV Error on Line: 30002."
+    assert "AnnSmith" not in str(caught.value)
+
+
 def test_files_that_cannot_be_used_are_refused(tmp_path: Path, frame: pl.DataFrame) -> None:
     path = tmp_path / "rows.parquet"
     frame.head(100).write_parquet(path)

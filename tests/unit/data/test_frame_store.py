@@ -85,6 +85,17 @@ except StorageError as error:
     assert [path.name for path in (tmp_path / "frames").iterdir()] == ["x.parquet"]
 
 
+def test_what_a_killed_process_left_goes_when_its_frame_is_written_again(frames: RunFrames) -> None:
+    killed = "import os, sys; from pathlib import Path; from e2i.data.whole_file import replacing\n"
+    killed += "with replacing(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    folder = frames.root / "frames"
+    for name in ("x", "y"):
+        subprocess.run([sys.executable, "-c", killed, str(folder / f"{name}.parquet")], check=False)
+    assert len(list(folder.iterdir())) == 2
+    frames.save("x", FRAME)
+    assert sorted(path.name.rpartition(".")[0] for path in folder.iterdir()) == [".y.parquet", "x"]
+
+
 READERS: dict[str, tuple[Split, ...]] = {
     "data_preparer": SPLITS,
     "scope_definer": ("train",),

@@ -155,7 +155,6 @@ def test_the_hash_is_of_the_content_not_of_name_time_or_projection(tmp_path: Pat
     os.utime(second, (1, 1))
     snapshots = [SOURCE.load(DataSpec(source=path.name), base=tmp_path) for path in (first, second)]
     assert snapshots[0].sha256 == snapshots[1].sha256 == hashlib.sha256(first.read_bytes()).hexdigest()
-    assert snapshots[1].modified_at == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
     assert SOURCE.load(DataSpec(source="visits.csv"), base=tmp_path, columns=["a"]).sha256 == snapshots[0].sha256
     assert SOURCE.identity(DataSpec(source="visits.csv"), base=tmp_path) == snapshots[0].sha256
     csv(tmp_path, "a,b\n1,3\n")
@@ -186,10 +185,10 @@ def test_nhefs_is_the_real_study_and_its_package_is_not_imported() -> None:
     code = (
         "import sys; from pathlib import Path; from e2i.data.sources import LocalFrameSource; from e2i.domain.data_spec import DataSpec\n"
         f"s = LocalFrameSource().load(DataSpec(source='{NHEFS}'), base=Path('/'))\n"
-        "print(s.frame.height, s.frame['wt82_71'].null_count(), s.modified_at, s.is_synthetic, 'causaldata' in sys.modules)"
+        "print(s.frame.height, s.frame['wt82_71'].null_count(), s.is_synthetic, 'causaldata' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert out.split() == ["1629", "63", "None", "False", "False"]
+    assert out.split() == ["1629", "63", "False", "False"]
 
 
 def test_nhefs_gives_the_published_naive_difference() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -20,13 +21,14 @@ from e2i.data.sources import LocalFrameSource
 from e2i.data.study_file import load_study
 from e2i.data.synthetic.world import SMALLEST, TABLE_NAMES, generate_tables
 from e2i.domain.data_spec import DataSpec
-from e2i.domain.quality import GATE_SCORE, SCORE_WEIGHTS, CheckResult, QCIssue, QCReport
+from e2i.domain.quality import GATE_SCORE, SCORE_WEIGHTS, CheckResult, QCIssue, QCReport, crashed_check
 from e2i.domain.study import EffectSpec, PredictionSpec, Study
 from e2i.domain.vocabulary import TABLES
 from e2i.errors import ConfigError
-from e2i.mlops.data_quality import DataQualityValidator
+from e2i.mlops.data_quality import DataQualityValidator, _Evidence, _report
 from e2i.mlops.pandera_schemas import SCHEMAS, examine
 from e2i.mlops.quality_alerts import DataQualityAlerter, severity_of
+from e2i.mlops.quality_checks import check_stated_rates
 from e2i.mlops.quality_suites import SUITES, Rule, run_rules
 
 TODAY = date(2026, 1, 1)
@@ -265,9 +267,26 @@ def test_a_crash_inside_a_check_blocks_and_names_the_check() -> None:
     report = judge(frame)
     crashed = [issue for issue in report.blocking if issue.check == "check_crashed"]
     assert crashed
-    assert "check_" in crashed[0].detail
+    assert re.search(r"'check_\w+' did not end: \w+ at quality_\w+\.py:\d+$", crashed[0].detail)
     assert report.score is None
     assert not report.gate_passed
+
+
+def test_a_crash_is_told_by_its_kind_and_not_in_words_that_may_name_a_cell() -> None:
+    issue = crashed_check("check_rows", ValueError("could not convert 'Ann Smith'"))
+    assert issue.severity == "blocking"
+    assert issue.detail == "the check 'check_rows' did not end: ValueError"
+
+
+@pytest.mark.parametrize(("passed", "is_open"), [(8, True), (7, False)])
+def test_fewer_than_four_of_five_rules_passed_close_the_gate_although_the_score_is_high(passed: int, *, is_open: bool) -> None:
+    rules = [
+        CheckResult(suite="s", expectation=f"e{number}", family="validity", passed=number < passed, unexpected_share=0.01)
+        for number in range(10)
+    ]
+    report = _report(_Evidence(checks=rules), frame=good(), table="panel", data_sha256="0")
+    assert report.score == pytest.approx(0.99)
+    assert report.gate_passed == is_open
 
 
 def test_a_target_that_cannot_be_counted_blocks_instead_of_raising() -> None:
@@ -339,6 +358,12 @@ def test_a_domain_table_is_judged_by_its_own_schema_and_suite() -> None:
     assert ("stated_rate_differs", "achievement_rate") in codes(restated, "warning")
 
 
+def test_a_stated_rate_may_be_rounded_to_three_decimals_and_no_further() -> None:
+    frame = pl.DataFrame({"value": [1.0, 1.0], "target": [3.0, 3.0], "achievement_rate": [0.333, 0.335]})
+    (rule,) = check_stated_rates(frame).checks
+    assert rule.unexpected_share == 0.5
+
+
 DOMAIN_ROWS: dict[str, dict[str, list[object]]] = {
     "business_metrics": {
         "metric_id": ["a", "b"],
@@ -371,7 +396,7 @@ def test_each_of_the_five_suites_passes_good_rows_and_names_a_bad_column(suite: 
     frame = pl.DataFrame(DOMAIN_ROWS[suite], strict=False)
     results = run_rules(frame, SUITES[suite], suite=suite)
     assert results
-    assert [outcome.rule for outcome in results if not outcome.result.passed or outcome.crash] == []
+    assert [outcome.rule for outcome in results if not outcome.result.passed or outcome.crashed] == []
     column, values, check = DOMAIN_FAULTS[suite]
     failed = [
         outcome.rule
@@ -412,7 +437,7 @@ def test_the_five_suites_are_those_of_the_vocabulary() -> None:
 def test_an_expectation_that_crashes_is_told_as_a_crash_and_not_as_a_pass() -> None:
     rule = Rule(check="range", kind="between", family="validity", columns=("words",), minimum=0, maximum=1)
     (outcome,) = run_rules(pl.DataFrame({"words": ["a", "b"]}), (rule,), suite="words")
-    assert outcome.crash is not None
+    assert outcome.crashed
     assert not outcome.result.passed
 
 

@@ -128,6 +128,7 @@ def test_the_folder_holds_native_files_and_a_manifest_of_them(tmp_path: Path) ->
 
 def test_saving_again_replaces_the_folder_as_a_whole(tmp_path: Path) -> None:
     STORE.save(model("xgboost"), tmp_path / "m")
+    (tmp_path / ".m.0123456789abcdef0123456789abcdef").mkdir()  # of a process that was killed
     digest = STORE.save(model("lightgbm"), tmp_path / "m")
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["estimator.txt", MANIFEST, "preprocessor.skops"]
     assert STORE.load(tmp_path / "m", expected_digest=digest).algorithm == "lightgbm"

@@ -58,7 +58,6 @@ class Journeys:
     accepted: Flags
     acceptance_probability: Floats
     starts_therapy: Flags
-    start_probability: Floats
     days_to_treatment: Ints
     length: Ints
 
@@ -137,7 +136,7 @@ def _course(hcps: Hcps, panel: Panel, who: _Who, rng: np.random.Generator) -> Jo
     return Journeys(
         patient=who.patient, is_second=who.is_second, hcp=who.hcp, brand=who.brand, start=who.start, age=who.age, is_female=who.is_female,
         severity=severity, risk=risk, engagement=engagement, trigger_day=who.start + rng.integers(2, 21, m), has_trigger=has_trigger,
-        accepted=accepted, acceptance_probability=acceptance, starts_therapy=luck < chance, start_probability=chance,
+        accepted=accepted, acceptance_probability=acceptance, starts_therapy=luck < chance,
         days_to_treatment=np.clip(rng.gamma(2.2, 14.0, m) + 22, 22, 90).astype(np.int64), length=rng.integers(95, 181, m),
     )  # fmt: skip
 

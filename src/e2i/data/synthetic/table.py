@@ -40,7 +40,6 @@ class SyntheticTable:
             sha256=frame_sha256(frame),
             table=self._name,
             is_synthetic=True,
-            modified_at=None,
         )
 
     @property

@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from e2i.data.files import ROLE_KEY
-from e2i.data.nearest import did_you_mean, listed
 from e2i.data.synthetic import care, hcps, metrics, panel, patients, speaker_study, weekly
 from e2i.data.synthetic.story import DEFAULT_SIZE
 from e2i.data.synthetic.truth import Truth
+from e2i.domain.nearest import suggestion
 from e2i.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def generate_tables(names: Iterable[str], *, seed: int, size: int = DEFAULT_SIZE
     tables = {}
     for name in names:
         if name not in _TABLES:
-            advice = did_you_mean(name, TABLE_NAMES) or f"The tables are {listed(TABLE_NAMES)}."
+            advice = suggestion(name, TABLE_NAMES, otherwise="The tables are")
             raise NotFound(f"the synthetic world has no table `{name}`.", where="data.table", advice=advice)
         tables[name] = _TABLES[name](story)
     return tables

@@ -5,8 +5,10 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from e2i.errors import SchemaMismatch
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:
@@ -33,6 +35,15 @@ def did_you_mean(name: str, options: Iterable[str]) -> str | None:
     return f"Did you mean `{found}`?" if found is not None else None
 
 
+def suggestion(name: str, options: Collection[str], *, otherwise: str = "The columns are") -> str:
+    """A sentence that offers the nearest name, or one that lists the first 30 of them behind `otherwise`.
+
+    >>> suggestion("nrx", ["age", "sex"])
+    'The columns are age, sex.'
+    """
+    return did_you_mean(name, options) or f"{otherwise} {listed(options, limit=30)}."
+
+
 def listed(options: Iterable[str], *, limit: int = 12) -> str:
     """Names for a message, cut after `limit`.
 
@@ -43,3 +54,10 @@ def listed(options: Iterable[str], *, limit: int = 12) -> str:
     if len(names) <= limit:
         return ", ".join(names)
     return f"{', '.join(names[:limit])} and {len(names) - limit} more"
+
+
+def check_columns(names: Iterable[str], present: Collection[str], *, where: str, hint: str = "") -> None:
+    """Raise SchemaMismatch, with the nearest name and `hint`, for the first of `names` that is no column of `present`."""
+    for name in names:
+        if name not in present:
+            raise SchemaMismatch(f"there is no column `{name}`.", where=where, advice=f"{suggestion(name, present)}{hint}")
