@@ -114,7 +114,13 @@ def variation(table: Table) -> Iterator[Hazard]:
     """Two arms of 30 rows, and an outcome that varies."""
     rows = int(table.complete.sum())
     if rows < 2 * _FEWEST_PER_ARM:
-        yield refuse("too_few_rows", f"{people(rows)} have treatment and outcome.", "Collect more rows.", cell(rows), 2 * _FEWEST_PER_ARM)
+        yield refuse(
+            "too_few_rows",
+            f"{people(rows)} have treatment and outcome; {2 * _FEWEST_PER_ARM} are needed.",
+            "Collect more rows.",
+            cell(rows),
+            2 * _FEWEST_PER_ARM,
+        )
     if table.treatment is not None and rows and np.ptp(table.treatment[table.complete]) == 0:
         yield refuse("constant_treatment", "every row has the same treatment.", _BOTH_ARMS, 1.0, 2.0)
     elif table.arm is not None and rows:
@@ -122,7 +128,7 @@ def variation(table: Table) -> Iterator[Hazard]:
         if min(treated, rows - treated) < _FEWEST_PER_ARM:
             yield refuse(
                 "few_per_arm",
-                f"the smaller arm has {people(min(treated, rows - treated))}.",
+                f"the smaller arm has {people(min(treated, rows - treated))}; {_FEWEST_PER_ARM} are needed.",
                 "Collect more rows or widen the definition of treatment.",
                 cell(min(treated, rows - treated)),
                 float(_FEWEST_PER_ARM),
@@ -145,7 +151,7 @@ def missing(table: Table) -> Iterator[Hazard]:
         if share == 1.0 or table.frame.height == 0:
             yield refuse("confounder_without_values", f"confounder `{name}` has no values.", "Fill it or take it out.", 1.0, 1.0)
         elif share > _MISSING_REVIEW:
-            text = f"confounder `{name}` is missing in {share:.0%} of rows: there it is filled in from the rest of the row, not measured."
+            text = f"confounder `{name}` is missing in {share:.0%} of rows: there it is filled in, not measured."
             yield found(
                 "confounder_mostly_missing", "review", text, "Adjust for something better measured.", measure=(share, _MISSING_REVIEW)
             )

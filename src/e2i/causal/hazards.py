@@ -41,6 +41,7 @@ _COPY_R2 = 0.999
 _NEAR_COPY_R2 = 0.98
 COPIES_REVIEW, COPIES_BLOCK = 0.01, 0.05
 _MISSING_REVIEW = 0.20
+_FILLED_REVIEW = 0.05
 _MISSING_GAP = 0.05
 _LOSS_Z = 2.5
 """standard errors that chance explains, among a few arms"""
@@ -157,6 +158,21 @@ def concerns_about_rows(sample: Sample) -> tuple[Concern, ...]:
                 Concern(severity="review", text=f"`{name}` alone explains {value:.1%} of the outcome: is it measured after treatment?")
             )
     return tuple(concerns)
+
+
+def concerns_about_filled(sample: Sample) -> tuple[Concern, ...]:
+    """Confounders whose gaps stand at the median beside an indicator: nothing is adjusted for in those rows (Greenland and Finkle 1995)."""
+    lacking = np.zeros(len(sample.outcome), dtype=np.bool_)
+    for _, gaps in sample.covariates.gaps:
+        lacking |= gaps
+    share = float(lacking.mean())
+    if share <= _FILLED_REVIEW:
+        return ()
+    text = (
+        f"{share:.0%} of rows lack a confounder; its median and an indicator stand there, which leaves the confounding within those rows. "
+        "Fill the column at its source, or compare with the complete rows."
+    )
+    return (Concern(severity="review", text=text),)
 
 
 def concerns_about_losses(sample: Sample) -> tuple[Concern, ...]:

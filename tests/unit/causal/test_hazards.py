@@ -232,3 +232,16 @@ def test_an_outcome_that_is_often_missing_is_flagged() -> None:
 def test_a_near_copy_of_the_outcome_is_flagged() -> None:
     noise = 0.1 * pl.Series(np.random.default_rng(2).normal(size=500))
     assert "`a` alone explains" in concerns(clean().with_columns(a=pl.col("y") + noise))
+
+
+@pytest.mark.parametrize("instruments", [(), ("z",)])
+@pytest.mark.parametrize(("lacking", "asks"), [(0.03, False), (0.15, True)])
+def test_doses_and_instruments_say_when_a_confounder_stands_at_its_median(instruments: tuple[str, ...], lacking: float, asks: bool) -> None:
+    rng = np.random.default_rng(11)
+    x, z = rng.normal(size=(2, 1_500))
+    dose = x + z + rng.normal(size=1_500)
+    gone = rng.random(1_500) < lacking
+    frame = pl.DataFrame({"x": np.where(gone, np.nan, x), "z": z, "dose": dose, "y": dose + 2.0 * x + rng.normal(size=1_500)})
+    effect = EffectSpec(treatment="dose", outcome="y", confounders=("x",), instruments=instruments)
+    reasons = analyse(frame, effect=effect, seed=1).verdict.reasons
+    assert any("its median and an indicator stand there" in reason for reason in reasons) is asks

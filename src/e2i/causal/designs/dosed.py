@@ -14,7 +14,7 @@ from e2i.causal.estimation import Estimation, as_effect, as_warnings, certificat
 from e2i.causal.estimators.multi_level import MultiLevel
 from e2i.causal.estimators.partially_linear import PartiallyLinear
 from e2i.causal.estimators.random_dose import plain_contrasts, slope
-from e2i.causal.hazards import concerns_about_rows, refuse_hopeless
+from e2i.causal.hazards import concerns_about_filled, concerns_about_rows, refuse_hopeless
 from e2i.domain.evidence import Hazard, Refutation
 
 
@@ -34,7 +34,10 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
         reasons=told_reasons(identification),
         hazards=(*hazards, *as_warnings((*main.notes, *sample.covariates.notes))),
         alternatives=others,
-        concerns=(*concerns_about_rows(sample), *(concerns_about_the_lottery(sample) if identification.is_randomised else ())),
+        concerns=(
+            *concerns_about_rows(sample),
+            *(concerns_about_the_lottery(sample) if identification.is_randomised else concerns_about_filled(sample)),
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from e2i.causal.design import Identification, Sample, prepare
 from e2i.causal.designs.instrument_placebos import placebos
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, certificate_of_sample, refused_by, told_reasons
-from e2i.causal.hazards import concerns_about_rows, validate
+from e2i.causal.hazards import concerns_about_filled, concerns_about_rows, validate
 from e2i.causal.iv.checks import estimate_hazards, examine, imbalance, raise_refused
 from e2i.causal.iv.curvature import about_curvature
 from e2i.causal.iv.dml_iv import DMLIV
@@ -72,7 +72,7 @@ def estimate(
         reasons=(*told_reasons(identification), _ASSUMED),
         hazards=(*earlier, *hazards, *as_warnings(told)),
         alternatives=others,
-        concerns=concerns_about_rows(sample),
+        concerns=(*concerns_about_rows(sample), *(() if identification.is_randomised else concerns_about_filled(sample))),
     )
 
 
