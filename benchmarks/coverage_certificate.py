@@ -4,6 +4,7 @@ python benchmarks/coverage_certificate.py --seeds 400                       ever
 python benchmarks/coverage_certificate.py --seeds 400 --worlds linear count --rows 500 1000
 python benchmarks/coverage_certificate.py --fast                            closed forms and panels only: minutes
 python benchmarks/coverage_certificate.py --show
+python benchmarks/coverage_certificate.py --markdown                        the table of docs/causal-gate.md
 
 Worlds are those of `certificate_cells.STORIES`. A finished batch of seeds is one line per estimator; a run that is stopped loses at
 most one batch per process. After an estimator has changed, delete its lines first: they were measured on another one.
@@ -23,7 +24,7 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
 
 from certificate_cells import STORIES, Story  # noqa: E402 - threads are set first
 from certificate_panels import Told  # noqa: E402
-from e2i.causal.certificate import COLUMNS, HIGH, LOW, SEEDS_NEEDED, SHAPE, read  # noqa: E402
+from e2i.causal.certificate import COLUMNS, HIGH, LOW, SEEDS_NEEDED, SHAPE, Certificate, read  # noqa: E402
 from e2i.errors import CausalError, DataError  # noqa: E402
 
 TABLE = Path(__file__).parents[1] / "src" / "e2i" / "causal" / "certificates.csv"
@@ -88,6 +89,29 @@ def show() -> None:
             )
 
 
+_PLAIN = {"overlap": "good", "zeros": "few", "grouping": "none", "arms": "", "staggering": "single"}
+_WORDS = {"overlap": "overlap {}", "zeros": "zeros {}", "grouping": "clusters {}", "arms": "arms {}", "staggering": "{}"}
+
+
+def markdown() -> None:
+    """The table of docs/causal-gate.md: the worst world of each shape and size."""
+    worst: dict[tuple[str, str, str], dict[int, Certificate]] = {}
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        for cell in read(csv.DictReader(file)):
+            if cell.seeds < SEEDS_NEEDED:
+                continue
+            shape = ", ".join(_WORDS[name].format(getattr(cell, name)) for name in SHAPE if getattr(cell, name) != _PLAIN[name])
+            sizes = worst.setdefault((cell.estimator, cell.estimand, shape.replace("arms dose", "dose")), {})
+            if cell.rows not in sizes or abs(cell.coverage - 0.95) > abs(sizes[cell.rows].coverage - 0.95):
+                sizes[cell.rows] = cell
+    print("| Estimator | Estimand | Shape | n: worst coverage over worlds |\n| --- | --- | --- | --- |")
+    for (estimator, estimand, shape), sizes in worst.items():
+        told = "; ".join(
+            f"{rows:,}: {cell.coverage:.1%}{'' if LOW <= cell.coverage <= HIGH else ' (no)'}" for rows, cell in sorted(sizes.items())
+        )
+        print(f"| {estimator} | {estimand} | {shape} | {told} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS_NEEDED)
@@ -96,7 +120,11 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--show", action="store_true")
+    parser.add_argument("--markdown", action="store_true")
     asked = parser.parse_args()
+    if asked.markdown:
+        markdown()
+        return
     if not asked.show:
         finished = done()
         stories = [_STORIES[world] for world in asked.worlds if not (asked.fast and _STORIES[world].batch == _SLOW)]
