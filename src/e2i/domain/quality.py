@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from traceback import extract_tb
+from traceback import walk_tb
 from typing import Literal
 
 from e2i.errors import E2IError
@@ -52,9 +52,9 @@ def crashed_check(name: str, error: Exception) -> QCIssue:
     if isinstance(error, E2IError):
         told = str(error)
     else:
-        frames = extract_tb(error.__traceback__)
-        line = next((frame for frame in reversed(frames) if "e2i" in Path(frame.filename).parts), None)
-        told = f"{type(error).__name__}{f' at {Path(line.filename).name}:{line.lineno}' if line is not None else ''}"
+        ours = [(frame, line) for frame, line in walk_tb(error.__traceback__) if str(frame.f_globals.get("__name__")).startswith("e2i.")]
+        where = f" at {Path(ours[-1][0].f_code.co_filename).name}:{ours[-1][1]}" if ours else ""
+        told = f"{type(error).__name__}{where}"
     return QCIssue(
         check="check_crashed",
         severity="blocking",
