@@ -9,11 +9,11 @@ import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from e2i.domain.nearest import nearest
 from e2i.errors import ConfigError, NotIdentified
 
 if TYPE_CHECKING:
@@ -208,18 +208,12 @@ def _bare(name: str) -> str:
     return name.strip().strip("`'\"").strip()
 
 
-def nearest(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """The name that was probably meant: the same in other letters, or the closest; None where none is close."""
-    known = tuple(names)
-    same = next((other for other in known if other.casefold() == name.casefold()), None)
-    return same or next(iter(get_close_matches(name, known, n=1, cutoff=cutoff)), None)
-
-
 def _about_unmeasured(nodes: list[str], columns: tuple[str, ...]) -> tuple[str, ...]:
     notes = []
     for node in nodes:
         if node not in columns:
-            near = nearest(node, columns, cutoff=0.8)
+            # A cause that nobody measured is no typo: only a name that is nearly a column's gets a hint.
+            near = nearest(node, columns, is_typo=True)
             hint = f" Did you mean `{near}`?" if near else ""
             notes.append(f"`{node}` of the graph is not a column and counts as unmeasured.{hint}")
     return tuple(notes)

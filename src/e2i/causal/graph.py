@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from e2i.causal.dag import CausalGraph, Path, nearest, parse_edges
+from e2i.causal.dag import CausalGraph, Path, parse_edges
 from e2i.causal.graph_criteria import allowed_columns, front_door, listed, minimal_set, valid_instruments
 from e2i.causal.graph_roles import about_roles, require_no_selection, require_roles_of_graph
+from e2i.domain.nearest import did_you_mean
 from e2i.domain.study import EffectSpec
 from e2i.errors import NotIdentified
 
@@ -234,12 +235,8 @@ def _for_question(graph: CausalGraph, treatment: str, outcome: str) -> CausalGra
     """The graph with an arrow from treatment to outcome where it has no path: the arrow is what is asked about."""
     for role, name in (("treatment", treatment), ("outcome", outcome)):
         if name not in graph.nodes or name in graph.latents:
-            near = nearest(name, graph.nodes)
-            raise NotIdentified(
-                f"the {role} `{name}` is not in the graph.",
-                where="effect.edges",
-                advice=f"Did you mean `{near}`?" if near else "Add its causes and effects to `edges`.",
-            )
+            advice = did_you_mean(name, graph.nodes) or "Add its causes and effects to `edges`."
+            raise NotIdentified(f"the {role} `{name}` is not in the graph.", where="effect.edges", advice=advice)
         if name not in graph.observed:
             raise NotIdentified(f"the {role} `{name}` of the graph is not a column.", where="effect.edges", advice="Name the column.")
     backwards = graph.directed_path(outcome, treatment)

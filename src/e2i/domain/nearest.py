@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 
-def nearest(name: str, options: Iterable[str]) -> str | None:
-    """The option that looks most like `name`, ignoring case; None when nothing is near.
+def nearest(name: str, options: Iterable[str], *, is_typo: bool = False) -> str | None:
+    """The option that looks most like `name`, ignoring case; None when nothing is near. `is_typo`: only one that is nearly spelled so.
 
     >>> nearest("speciality", ["specialty", "decile"])
     'specialty'
@@ -20,9 +20,9 @@ def nearest(name: str, options: Iterable[str]) -> str | None:
     True
     """
     by_lower = {option.lower(): option for option in options}
-    found = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    if found:
-        return by_lower[found[0]]
+    found = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.8 if is_typo else 0.6)
+    if found or is_typo:
+        return by_lower[found[0]] if found else None
     parts = [
         option for lower, option in by_lower.items() if min(len(name), len(lower)) >= 3 and (name.lower() in lower or lower in name.lower())
     ]
