@@ -16,6 +16,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Unprintable bytes are named by their argument: packed ones hold the time, and every worker must collect the same names."""
+    printable = not isinstance(val, bytes) or (val.isascii() and val.decode("ascii").isprintable())
+    return None if printable else argname
+
+
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
     """URL of the session's embedded server; test processes that run side by side share it. Waits for no disk."""
