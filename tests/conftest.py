@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 # As in e2i.config: spinning BLAS threads cost six times the CPU on small matrices. Set before anybody imports numpy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test reads a clock: a busy machine is no failure.
+settings.register_profile("e2i", deadline=None)
+settings.load_profile("e2i")
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
