@@ -65,9 +65,14 @@ _DATA_TYPES = re.compile(rb"(?i)^(?:u?int|float|decimal|utf|varchar|str|string|b
 _FILES = (b".png", b".jpg", b".jpeg", b".gif", b".svg", b".webp", b".json", b".yaml", b".csv", b".parquet")
 
 
+_DOMAIN_BEFORE_ENDING = re.compile(
+    rb"(?i)\.(?:com|org|net|edu|gov|mil|io|co|info|biz|us|eu|uk|ca|au|de|ch|at|fr|it|es|nl|example)\.[a-z]+$"
+)
+
+
 ESCAPES = (b"\\n", b"\\r", b"\\t")
 """before a word in JSON that was cut: the letter is none of the word"""
-_SIGNED = (b"$", b"#", b"-", b"+", b"@")
+_SIGNS = (b"-", b"+")
 
 
 def _left(data: bytes, at: int) -> bytes:
@@ -142,7 +147,7 @@ def email(_data: bytes, match: Any) -> Part | None:
     """Not `image@2x.png`."""
     start, end = match.span()
     value = match.group()
-    if value.lower().endswith(_FILES):
+    if value.lower().endswith(_FILES) and not _DOMAIN_BEFORE_ENDING.search(value):
         return None
     return start + len(value) - len(value.lstrip(b"'.&%-")), end
 
@@ -193,7 +198,8 @@ def phone_abroad(data: bytes, match: Any) -> Part | None:
 
 def _follows_label(data: bytes, match: Any) -> bool:
     at = match.start(1)
-    return not _left(data, at).isalpha() or data[max(0, at - 2) : at] in ESCAPES
+    is_hump = _left(data, at).islower() and data[at : at + 1].isupper()  # `homePhone`
+    return is_hump or not _left(data, at).isalpha() or data[max(0, at - 2) : at] in ESCAPES
 
 
 def _with_alike(data: bytes, start: int, end: int) -> Part:
@@ -278,7 +284,10 @@ def solid_npi(data: bytes, match: Any) -> Part | None:
     start, end = match.span()
     if end - start != 10 or not is_npi(match.group()) or not _stands_alone(data, start, end):
         return None
-    return None if _left(data, start) in _SIGNED or _is_counted(data, start, end) else (start, end)
+    before = _left(data, start)
+    # a number has its sign in front of it; behind a letter, as in `visit-1679576722.pdf`, it is a hyphen
+    is_signed = before in _SIGNS and not _left(data, start - 1).isalpha()
+    return None if is_signed or before in (b"$", b"@") or _is_counted(data, start, end) else (start, end)
 
 
 def card(data: bytes, match: Any) -> Part | None:

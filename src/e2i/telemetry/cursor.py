@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import time
@@ -89,14 +90,20 @@ def set_aside(path: Path, why: str) -> None:
 
 
 def replace_file(path: Path, content: bytes, *, is_forced: bool = False) -> None:
-    """Write beside the file, then take its place. `is_forced`: on the disk when this returns. Raises OSError."""
+    """Write beside the file, then take its place. `is_forced`: on the disk when this returns. Raises OSError.
+
+    Where a full disk has no room beside the file it is written over: what is torn then is set aside at the next start.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(content)
-        if is_forced:
-            file.flush()
-            os.fsync(file.fileno())
+    try:
+        _write(beside, content, os.O_CREAT | os.O_TRUNC, is_forced=is_forced)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        if error.errno != errno.ENOSPC or not path.exists():
+            raise
+        _write(path, content, 0, is_forced=is_forced)
+        return
     beside.replace(path)
     if is_forced:
         descriptor = os.open(path.parent, os.O_RDONLY)
@@ -104,3 +111,12 @@ def replace_file(path: Path, content: bytes, *, is_forced: bool = False) -> None
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _write(path: Path, content: bytes, flags: int, *, is_forced: bool) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600), "wb") as file:
+        file.write(content)
+        file.truncate()
+        if is_forced:
+            file.flush()
+            os.fsync(file.fileno())

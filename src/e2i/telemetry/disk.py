@@ -110,6 +110,27 @@ def sync_files(paths: Iterable[Path], disk: Disk) -> None:
         raise failed
 
 
+def sync_names(folder: Path, disk: Disk) -> None:
+    """Force the names in a folder, its own, and those of the folders above it, which may have been made just now. Raises OSError.
+
+    It ends where another disk begins, and at a folder that we may not read: nobody without rights there has made one in it.
+    """
+    device = None
+    for place in (folder.absolute(), *folder.absolute().parents):
+        try:
+            fd = disk.open(place, READ, MODE)
+        except PermissionError:
+            return
+        try:
+            found = disk.fstat(fd).st_dev
+            if device is not None and found != device:
+                return
+            device = found
+            disk.fdatasync(fd)
+        finally:
+            disk.close(fd)
+
+
 def _sync(path: Path, disk: Disk) -> None:
     fd = disk.open(path, READ, MODE)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from e2i.telemetry.cursor import read_json, replace_file
+from e2i.telemetry.disk import Disk, sync_files
 from e2i.telemetry.layout import SpanClass
 from e2i.telemetry.ledger import Ledger, read_ledger, write_ledger
 from e2i.telemetry.reader import Position
@@ -93,9 +95,21 @@ class Housekeeping:
             floor = min(known, key=lambda place: place.sequence)
             if floor.segment > self.ledger.floors.get(stream.name, Position()).segment:
                 moved[stream.name] = self._beginning(stream.name, floor)
-        if moved:
-            self._write(replace(self.ledger, floors={**self.ledger.floors, **moved}))
-        for name, floor in moved.items():
+        if not moved:
+            return
+        self._force_places()
+        ledger = replace(self.ledger, floors={**self.ledger.floors, **moved})
+        try:
+            self._write(ledger)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._delete_before(moved)  # room first: every sink is durably past what goes
+            self._write(ledger)
+        self._delete_before(moved)
+
+    def _delete_before(self, floors: Mapping[str, Position]) -> None:
+        for name, floor in floors.items():
             self._reader.release(name, floor)
 
     def _beginning(self, stream: str, floor: Position) -> Position:
@@ -112,11 +126,20 @@ class Housekeeping:
         leaving = {stream.writer for stream in over} | set(without)
         writers = {**self.ledger.writers, **{name: counted[name] for name in leaving if counted.get(name)}}
         floors = {stream.name: self.ledger.floors[stream.name] for stream in view.streams if stream.name in self.ledger.floors}
+        if over:
+            self._force_places()
         self._write(_folded(replace(self.ledger, floors=floors), writers, counted))
         for stream in over:
             self._reader.retire(stream.name)
         for name in without:
             self._reader.retire_writer(name)
+        if over or without:  # before the places in these streams are forgotten
+            self._reader.sync_deletions()
+
+    def _force_places(self) -> None:
+        """Before segments go: a place that is older than they are would count them as lost after a power cut."""
+        sinks = self._folder / "sinks"
+        sync_files([*sorted(sinks.glob("*.json")), sinks], Disk())
 
     def _write(self, ledger: Ledger) -> None:
         if ledger != self.ledger:

@@ -120,6 +120,13 @@ class KeptTraces(AbstractSet[str]):
                     self._add(int.from_bytes(key[_ID // 2 :], "big"))
             self._passed[status.st_ino] = offset
 
+    def changes(self) -> dict[Path, int]:
+        """When the notes were last written to, in nanoseconds; empty where there are none. Raises OSError."""
+        try:
+            return {self._folders.kept: self._folders.kept.stat().st_mtime_ns}
+        except FileNotFoundError:
+            return {}
+
     def rotate(self) -> None:
         """Drop the generation before last and begin a new one. Raises OSError."""
         if self._folders.kept.exists():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from e2i.telemetry import budget, counters, gone, heading, segments
-from e2i.telemetry.disk import MODE, READ, Disk, is_held, replace, sync_files, unlink_if_there
+from e2i.telemetry.disk import MODE, READ, Disk, is_held, replace, sync_files, sync_names, unlink_if_there
 from e2i.telemetry.kept import KeptTraces
 from e2i.telemetry.layout import COUNT, GONE, Folders, SpanClass, is_stream, kind_of, parse_segment, writer_of
 
@@ -193,14 +193,20 @@ class SpoolReader:
         return budget.enforce(self._folders, max_bytes, self._disk)
 
     def sync(self) -> None:
-        """Force every segment that grew since the last call to the disk."""
-        changed = budget.changes(self._folders)
+        """Force to the disk what grew since the last call: segments, and the notes of traces that are kept."""
+        changed = budget.changes(self._folders) | self._kept.changes()
         grown = [path for path, at_ns in changed.items() if self._synced.get(path) != at_ns]
-        folders = [self._folders.segments] if changed.keys() - self._synced.keys() else []
-        sync_files([*grown, *folders], self._disk)
+        is_new = bool(changed.keys() - self._synced.keys())
+        sync_files([*grown, *([self._folders.segments] if is_new else [])], self._disk)
+        if not self._synced or self._folders.kept in grown:
+            sync_names(self._folders.root, self._disk)
         # a file's time moves in steps: what changed just now may change again without a trace
         still = time.time_ns() - _STEP_NS
         self._synced = {path: at_ns if at_ns < still else -1 for path, at_ns in changed.items()}
+
+    def sync_deletions(self) -> None:
+        """Force what `release`, `retire` and `retire_writer` deleted: a segment that comes back would be delivered again."""
+        sync_files([self._folders.segments, self._folders.writers], self._disk)
 
     def total_bytes(self) -> int:
         """Bytes of all segments."""
@@ -323,6 +329,7 @@ class SpoolReader:
                 return found
             if found or path.exists():  # damaged
                 replace(path, uuid.uuid4().hex.encode(), self._disk)
+                sync_names(self._folders.root, self._disk)
                 continue
             self._make_id(path)
         raise OSError(errno.EIO, "the spool's id cannot be kept", str(path))
@@ -334,3 +341,4 @@ class SpoolReader:
         with contextlib.suppress(FileExistsError):
             os.link(hidden, path)
         unlink_if_there(hidden, self._disk)
+        sync_names(self._folders.root, self._disk)

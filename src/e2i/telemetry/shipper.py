@@ -76,7 +76,10 @@ class Shipper:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._house.write_status(is_final=True)
+        try:
+            self._house.write_status(is_final=True)
+        except OSError as error:
+            _log.warning("the status of the spool cannot be written: %s", error)
         for route in self._routes:
             await route.sink.close()
         if self._lock is not None:
@@ -240,8 +243,8 @@ def _locked(folder: Path) -> IO[str]:
             f"process {pid} ships this spool already.", where=str(folder), advice="One shipper per spool is enough; stop that one first."
         ) from None
     file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    with suppress(OSError):  # a full disk: who ships is then not told, and shipping is what empties it
+        os.write(file.fileno(), str(os.getpid()).encode())
     return file
 
 
