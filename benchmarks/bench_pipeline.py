@@ -31,7 +31,7 @@ import psycopg
 from bench_span_table import copied, prepared, spans
 from bench_spans import LLM, Sink, caller_times, installed
 from e2i import bootstrap, config
-from e2i.bootstrap.observing import spool_folder
+from e2i.bootstrap.sinks import spool_folder
 from e2i.domain.runs import Tier
 from e2i.engine.graph import Engine
 from e2i.engine.hooks import TraceHook

@@ -20,14 +20,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from e2i.telemetry.frames import decode
 from e2i.telemetry.processor import SpoolProcessor
 from e2i.telemetry.reader import Position, SpoolReader
 from e2i.telemetry.redaction import Redactor, SpanLimits
+from e2i.telemetry.relay import Relay
 from e2i.telemetry.sampling import Sampler, SamplingRules
 from e2i.telemetry.spool import SpoolSettings, SpoolWriter
+from e2i.telemetry.tracer import QuickProvider
 
 SIZE = 10_240
 LIMITS = SpanLimits(
@@ -56,8 +58,9 @@ class Outcome:
 def emit(folder: Path, told: mmap.mmap, redactor: Redactor) -> None:
     """End spans for ever; after each the number of those that returned goes into shared memory."""
     writer = SpoolWriter(SpoolSettings(folder=folder, max_bytes=1 << 30, segment_bytes=1 << 19))
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SpoolProcessor(writer, redactor, Sampler(RULES), service="e2i", log_prompts=lambda _: True))
+    provider, relay = QuickProvider(sampler=ALWAYS_ON, shutdown_on_exit=False), Relay()
+    relay.target = SpoolProcessor(writer, redactor, Sampler(RULES), service="e2i", log_prompts=lambda _: True)
+    provider.add_span_processor(relay)
     tracer = provider.get_tracer("campaign")
     number = 0
     while True:

@@ -15,7 +15,7 @@ from e2i.observability.ids import span_number, trace_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from contextvars import Token
+    from contextvars import ContextVar, Token
     from types import TracebackType
 
     from opentelemetry.context import Context
@@ -25,8 +25,21 @@ if TYPE_CHECKING:
 _SCOPE = "e2i"
 _INTERNAL = SpanKind.INTERNAL
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
-_start = context_api.attach
-_current = context_api.get_current
+_Context = context_api.Context
+(SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, _Context())
+"""OpenTelemetry's own key of the current span in a context"""
+
+
+def _variable() -> ContextVar[Context]:
+    token = context_api.attach(context_api.get_current())
+    context_api.detach(token)
+    return token.var
+
+
+VARIABLE = _variable()
+"""what holds the current context: asked and set directly, `attach` and `get_current` take four calls to do so"""
+_start = VARIABLE.set
+_current = VARIABLE.get
 
 
 class _Tracers:
@@ -127,7 +140,7 @@ class Span:
         self._span = _tracers.current().start_span(self._name, self._previous, self._kind, self._attributes)
         if self._is_root:
             make_root(self._span)
-        self._context = trace.set_span_in_context(self._span, self._previous)
+        self._context = _Context({**self._previous, SPAN_KEY: self._span})
         self._token: Token[Context] = _start(self._context)
         return self
 

@@ -51,7 +51,9 @@ def _is_bare(key: bytes, token: re.Match[bytes] | None, label: Label | None) -> 
         return False
     if label == "pin" or key.lower() == b"passcode":
         return len(text) >= 4 and text.isdigit()
-    is_label = label == "secret" and (key.isupper() or re.search(rb"[A-Za-z][-_][A-Za-z]", key) or key.lower().startswith(b"pass"))
+    is_label = label in ("secret", "degree") and (
+        key.isupper() or re.search(rb"[A-Za-z][-_][A-Za-z]", key) or key.lower().startswith(b"pass")
+    )
     return bool(is_label) and len(text) >= 6 and any(chr(c).isalpha() for c in text)
 
 

@@ -41,16 +41,19 @@ _LEFT = r"(?:^|[^0-9A-Za-z_.]|[^0-9]\.|\\[nrtbf]|\\u[0-9a-fA-F]{4}|%[0-9A-Fa-f]{
 _RIGHT = r"(?:[^0-9A-Za-z_.]|\.[^0-9]|\.?$)"
 
 _WORDS_BETWEEN = r"is|was|are|numbers?|num|no|nr|ids?|code|of|on|the|at"
-_IS = rf"""["'\\\s:=#().>{{<_-]{{0,10}}(?:(?:{_WORDS_BETWEEN})\b["'\\\s:=#().-]{{0,6}}){{0,2}}"""
-_ANY_MARK = r"""(?:["'\\\s:=#().>\[{<_-]|[^\x00-\x7f]|%[2-5][0-9A-Fa-f]|\\u[0-9a-fA-F]{4})"""
-_IS_SCAN = rf"{_ANY_MARK}*(?:(?:{_WORDS_BETWEEN}){_ANY_MARK}*)*"
+_IS = (
+    r"""(?:["'\\]{1,4}\s?,\s?b?["'\\]{1,4}|["'\\\s:=#().>{<_\]|/-]{0,10}"""
+    rf"""(?:(?:(?:{_WORDS_BETWEEN})\b|in\s?\()["'\\\s:=#().>-]{{0,6}}){{0,2}})"""
+)
+_ANY_MARK = r"""(?:["'\\\s:=#().>\[\]{<_|/,-]|[^\x00-\x7f]|%[2-5][0-9A-Fa-f]|\\u[0-9a-fA-F]{4})"""
+_IS_SCAN = rf"{_ANY_MARK}*(?:(?:{_WORDS_BETWEEN}|in|b){_ANY_MARK}*)*"
 """wider than `_IS`, without counting: a scan that counts has many more states"""
 _SSN_LABELS = r"ssns?|social[\s_-]*security|soc\.?[\s_-]*sec|itin|tin|tax(?:payer)?[\s_-]?id"
 _NPI_LABELS = r"npis?|national[\s_-]provider[\s_-]identifiers?|(?:hcp|prescriber|provider|physician|doctor)[\s_-]*(?:ids?|numbers?|no)?"
 _MRN_LABELS = (
     r"mrns?|mbi|medical[\s_-]*record|"
     r"(?:patient|member|subscriber|beneficiary|enrollee|subject|chart|policy|medicare|medicaid|insurance)"
-    r"[\s_-]*(?:identifiers?|ids?|numbers?|num|nr|no|account|#)"
+    r"[\s._-]*(?:identifiers?|ids?|numbers?|num|nr|no|account|#)"
 )
 _DOB_LABELS = r"dob|d\.o\.b|date[\s_-]*of[\s_-]*birth|birth[\s_-]?da(?:te|y)|born"
 _PHONE_LABELS = r"(?:tele|cell|i)?phones?|tel|msisdn|mobile|mob|fax|whatsapp|sms|cell|ph|call[\s_-]?back"
@@ -71,6 +74,9 @@ _ODD = (
     r"\p{Cf}|\x00|[^\P{Nd}0-9]|[0-9]\p{M}|[\x{ff01}-\x{ff5e}\x{1d400}-\x{1d7ff}\x{2460}-\x{249b}]|[\x{b2}\x{b3}\x{b9}\x{2070}-\x{2089}]{2}"
     r"|[0-9)]%2[0dDeEfF]\+?[0-9(]|[0-9]\\u20[0-9a-fA-F]{2}[0-9]|\\u(?:00[02-7][0-9a-fA-F]|00[aA][0dD]|00[bB][2379]|0[6-9a-fA-F][0-9a-fA-F]{2}"
     r"|20(?:0[0-9a-fA-F]|1[0-25]|2[fF]|60|7)|[dD]835|[fF][fF][0-5]|[fF][eE][fF][fF]|3000)"
+    r"|\\x(?:[2-7][0-9a-fA-F]|[cC]2|[eE]2)|%(?:25)+[2-7][0-9a-fA-F]|%[23][0-9a-fA-F]\+|[0-9]\+[0-9]+[+-]|&(?:amp;)*#[xX]?[0-9a-fA-F]+;"
+    r"|&(?:amp;)*(?:nbsp|ensp|emsp|thinsp|shy|zwn?j|[nm]dash|hyphen|dash|minus|middot|period|commat|colon|equals|lowbar|num|sol|quot);"
+    r"|(?:\x1b|\\(?:u001[bB]|x1[bB]|033|e))\["
 )
 """what folding changes in a way that may hide an identifier"""
 
@@ -197,14 +203,14 @@ def _key_rules(keys: KeyWords) -> Iterator[_Rule]:
     if ("token",) in keys.patterns:
         # `tokens` are what a model counts: a frequent word, so it is not even a candidate.
         scans.append(r"(?i:token)(?:[_.0-9A-Z-][\w.-]*)?")
-    after = rf"""(?:["'\\]*{_SPACE}*(?:[:=>]|%3[ADad]|,{_SPACE}*b?["'\\])|{_SPACE}+(?:is|was){_SPACE})"""
+    after = rf"""(?:["'\\)\]]*{_SPACE}*(?:[:=>]|->|%3[ADad]|,{_SPACE}*b?["'\\])|{_SPACE}+(?:is|was){_SPACE})"""
     every = "|".join((*(alternatives(words) for words in keys.patterns), short))
     # A label and a blank only: what follows must hold digits.
     named = "|".join(alternatives(words) for words in keys.patterns)
     bare = rf"(?:pass(?i:word|wort|code|phrase|wd)|(?i:password|passcode)|[A-Za-z][-_](?i:{named})|(?:{named.upper()}))"
     bare = rf"(?:{bare}{_SPACE}+[A-Za-z]*[0-9]|(?:^|[^A-Za-z]|\\[nrt])(?i:pin){_SPACE}+[0-9]{{4}})"
     key = rf"[A-Za-z0-9_.\-]*(?:{every})[A-Za-z0-9_.\-]*"
-    between = r"""["'\\]{0,6}\s{0,4}(?::=|=>|[:=>]|%3[ad])\s{0,4}|["'\\]{1,6}\s{0,4},\s{0,4}|\s+(?:is|was)\s+|\s+"""
+    between = r"""["'\\)\]]{0,6}\s{0,4}(?::=|[=-]>|[:=>]|%3[ad])\s{0,4}|["'\\]{1,6}\s{0,4},\s{0,4}|\s+(?:is|was)\s+|\s+"""
     yield _Rule(
         kind="secret",
         scan=rf"(?:{'|'.join(scans)}){after}|--(?i:[\w.-]*(?:{every})[\w.-]*){_SPACE}+[^-\s]|{bare}",

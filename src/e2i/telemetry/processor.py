@@ -84,7 +84,6 @@ class SpoolProcessor(SpanProcessor):
         self._service = service
         self._names: dict[str, str] = {}
         self._has_complained = False
-        self._ways = (self._keep, self._keep_plainly)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Remember who began a trace, where that decides its rate, and what is inside an agent that may not be quoted."""
@@ -108,15 +107,10 @@ class SpoolProcessor(SpanProcessor):
         context = span.context
         if context is None or not context.trace_flags & 1:  # recorded only: a sampler in front said that it is not to be exported
             return
-        for keep in self._ways:
-            try:
-                keep(span, context)
-            except Exception as error:  # noqa: BLE001 - whatever a foreign value did, the caller must not feel it
-                failed = error
-            else:
-                return
-        self._writer.count_drop("not_serialisable")
-        self._complain(failed)
+        try:
+            self._keep(span, context)
+        except Exception:  # noqa: BLE001 - whatever a foreign value did, the caller must not feel it
+            self._keep_or_count(span, context)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Force the spool to the disk. Sinks have their own pace."""
@@ -136,6 +130,8 @@ class SpoolProcessor(SpanProcessor):
         found: Any = span._attributes
         if type(found) is _Attributes:
             found = found._dict  # immutable since the span ended
+        fields = vars(span)  # without lists of events and links where none came
+        events, links = fields.get("_events"), fields.get("_links")
         agent = found.get(_AGENT) or found.get(_GEN_AI_AGENT)
         if type(agent) is not str:
             agent = None
@@ -145,15 +141,15 @@ class SpoolProcessor(SpanProcessor):
             log_prompts = log_prompts and not self._silence.holds(context, parent)
         if span._resource is not self._resource:
             self._learn_service(span._resource)
-        code, message, trace = status._status_code, status._description, context.trace_id
-        trace_id = f"{trace:032x}"
+        code, message, trace, ended = status._status_code, status._description, context.trace_id, span._end_time
+        trace_id = trace.to_bytes(16, "big").hex()
         values = (  # as in `frames.encode`
             trace_id,
-            f"{context.span_id:016x}",
-            False if parent is None else f"{parent.span_id:016x}",
+            context.span_id.to_bytes(8, "big").hex(),
+            False if parent is None else parent.span_id.to_bytes(8, "big").hex(),
             self._names.get(name) or self._name(name),
             span._start_time or 0,
-            frames.absent(span._end_time),
+            False if ended is None else ended,
             "unset" if code is _UNSET else _STATUS[code],
             self._clean_text(message) if message else False,
             "internal" if span._kind is _INTERNAL else span._kind.name.lower(),
@@ -161,8 +157,8 @@ class SpoolProcessor(SpanProcessor):
             "" if scope is None else scope._name,
             "e2i",
             self._clean(found if log_prompts else unquoted(found), log_prompts=log_prompts),
-            [self._plain_event(event, log_prompts=log_prompts) for event in span._events] if span._events else _NONE,
-            [self._plain_link(link, log_prompts=log_prompts) for link in span._links] if span._links else _NONE,
+            [self._plain_event(event, log_prompts=log_prompts) for event in events] if events else _NONE,
+            [self._plain_link(link, log_prompts=log_prompts) for link in links] if links else _NONE,
         )
         payload = orjson.dumps(values, None, _EXACT)
         if len(payload) > _LARGEST:
@@ -173,6 +169,13 @@ class SpoolProcessor(SpanProcessor):
         if is_noted:
             self._note_kept(trace_id)
         self._write(payload, kind)
+
+    def _keep_or_count(self, span: ReadableSpan, context: SpanContext) -> None:
+        try:
+            self._keep_plainly(span, context)
+        except Exception as error:  # noqa: BLE001 - as in `on_end`
+            self._writer.count_drop("not_serialisable")
+            self._complain(error)
 
     def _keep_plainly(self, span: ReadableSpan, context: SpanContext) -> None:
         """The way of a span with foreign values or too much of them."""

@@ -120,12 +120,16 @@ class Redactor:
             return self._clean_each(kept, log_prompts=log_prompts)
         texts: list[str] = []
         new_marks: list[int] = []
-        size, known_size, most = 0, 0, self._most
+        size, known_size, most, is_ascii = 0, 0, self._most, True
+        seen, short = self._seen, self._short
         for value in kept.values():
             kind = type(value)
             if kind is str:
                 length = len(value)
+                if length <= short and value in seen:  # fits wherever it stands
+                    continue
                 size += length
+                is_ascii = is_ascii and value.isascii()
                 if _LONG <= length <= most:
                     try:
                         mark = _fingerprint(value.encode(), self._key_of_marks)
@@ -144,20 +148,21 @@ class Redactor:
                     return self._clean_each(kept, log_prompts=log_prompts)
             elif (kind is tuple or kind is list) and {*map(type, value)} == {str}:
                 size += sum(map(len, value)) + len(value)
+                is_ascii = is_ascii and all(map(str.isascii, value))
                 texts.extend(value)
             elif kind is not bool:
                 return self._clean_each(kept, log_prompts=log_prompts)
         if size > most:
             return self._clean_each(kept, log_prompts=log_prompts)
-        is_seen = size - known_size <= self._short and self._seen.issuperset(texts)
-        if is_seen and (not known_size or self._fits(kept)):
+        is_seen = not texts or (size - known_size <= short and seen.issuperset(texts))
+        is_short = (size if is_ascii else 4 * size) <= self._smallest
+        if is_seen and (is_short or self._fits(kept)):
             return kept
         text = _BETWEEN.join(texts)
-        is_short = (size if text.isascii() else 4 * size) <= self._smallest
         if (is_short or self._fits(kept)) and self._is_clear(text):
             if new_marks:
                 self._mark(new_marks)
-            elif size - known_size <= self._short:
+            elif size - known_size <= short:
                 self._remember(texts)
             return kept
         return self._clean_each(kept, log_prompts=log_prompts)

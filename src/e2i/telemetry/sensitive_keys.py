@@ -9,7 +9,7 @@ from typing import Literal
 
 from e2i.observability import attributes as names
 
-Label = Literal["secret", "pass", "pin", "sig", "ssn", "npi", "mrn", "phone", "dob", "card"]
+Label = Literal["secret", "degree", "pass", "pin", "sig", "ssn", "npi", "mrn", "phone", "dob", "card"]
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _MARKED = re.compile(r"\[(?:email|phone|ssn|npi|mrn|dob|card|secret|not logged)\]")
@@ -31,9 +31,16 @@ def _set(words: str) -> frozenset[str]:
 
 _ABOUT_IT = _set(
     "count counts usage limit limits budget cost price rate type types detail details length len policy name names size ttl "
-    "expiry expires valid required enabled present index position probability probs per latency time window"
+    "expiry expires valid required enabled present index position probability probs per latency time window status date "
+    "banner banners consent notice shopper shoppers shopping"
 )
-"""`token_count` and `password_policy` are not the token and not the password"""
+"""`token_count`, `password_policy`, `cookie_banner`, `secret_shopper_visits`: none is the token, the password, the cookie, the secret"""
+_DEGREES = _set(
+    "md do mbbs mbchb phd pharmd rph np dnp aprn arnp crnp fnp anp agnp pmhnp pa pac pa-c np-c fnp-c fnp-bc rn rn-bc bsn msn lpn cns cnm "
+    "crna dds dmd dpm od dc psyd mph mba msc ms bs ba ma mha jd facp facc facs faad facog faan faap fache facr fasn oncc ocn bcop "
+    "bcps bc jr sr ii iii"
+)
+"""behind a prescriber's name stand `credentials` that open no door"""
 _MODEL_TOKENS = _set(
     "first next last input output prompt completion reasoning cached total max min num n per eos bos pad unk stop special time"
 )
@@ -131,8 +138,9 @@ class KeyWords:
         words = words_of(_MARKED.sub(" ", key[:256]))
         if not words:
             return None
-        if any(self._has(words, pattern) for pattern in self.patterns):
-            return "secret"
+        hidden = [pattern for pattern in self.patterns if self._has(words, pattern)]
+        if hidden:
+            return "degree" if hidden == [("credential",)] else "secret"
         if words[-1] in SHORT and words[-2:-1] != ["pass"] and not _OTHER_PASSES.intersection(words[-2:-1]):
             return SHORT[words[-1]]
         if words[-1] in _QUANTITIES or words[0] in ("n", "count"):
@@ -160,8 +168,10 @@ class KeyWords:
 
 
 def hides(label: Label | None, value: str) -> bool:
-    """Whether a value under a key with this label is a secret: always for `secret`, by its look for the short words."""
+    """Whether a value under a key with this label is a secret: always for `secret`, by its look for words with other meanings."""
     value = value.strip().strip("\"'")
+    if label == "degree":
+        return not _DEGREES.issuperset(value.lower().replace(".", "").replace(",", " ").replace("/", " ").split())
     if label == "pin":
         return re.fullmatch(r"\W*[0-9]{4,12}\W*", value) is not None
     if len(value.split()) != 1:

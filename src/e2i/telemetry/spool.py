@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 from e2i.telemetry import budget, counters, heading
 from e2i.telemetry.counters import INVERT
-from e2i.telemetry.disk import UPDATE, Disk, create_held, sync_files, unlink_if_there
+from e2i.telemetry.disk import UPDATE, Disk, create_held, sync_files, sync_names, unlink_if_there
 from e2i.telemetry.frames import FRAME_HEADER, pack
 from e2i.telemetry.kept import KeptNotes
 from e2i.telemetry.layout import Folders, SpanClass, stream_name, writer_name
@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 _now = time.monotonic
 _PAIR = counters.PAIR.pack
 _LOOK_EVERY_S = 0.1
+_LOOK_AT_ONCE_S = 0.9
+"""a look that is overdue by less waits for the next span: the first one after a pause meets cold caches and pays enough"""
 _SMALLEST = 65_536
 _PIECE = 65_536
 """bytes of zeros at a time: 17 microseconds, each 20 to 100 spans"""
@@ -79,6 +81,7 @@ class SpoolWriter:
     """the counters on disk are behind"""
     _paused_by: int
     _look_at: float
+    _is_due: bool
     _finished: list[Path]
     """segments left since the last `sync`"""
 
@@ -105,7 +108,8 @@ class SpoolWriter:
             self._is_writing = True
             try:
                 stream, size = self._streams[kind], FRAME_HEADER + len(payload)
-                if (stream.offset + size > stream.ready or _now() >= self._look_at) and not self._make_ready(stream, size):
+                is_full = stream.offset + size > stream.ready
+                if (is_full or (_now() >= self._look_at and self._is_time())) and not self._make_ready(stream, size):
                     return False
                 offset = stream.offset
                 # taken before the write: an exception from outside may leave a gap, never two spans with one number
@@ -156,7 +160,9 @@ class SpoolWriter:
         try:
             for fd in open_now:
                 self._disk.fdatasync(fd)
-            sync_files([*finished, self._folders.segments], self._disk)
+            # the notes, too: without them the spans of a trace that failed would be left out by sampling
+            sync_files([*finished, self._folders.segments, self._folders.kept], self._disk)
+            sync_names(self._folders.root, self._disk)
         except OSError as error:
             self._say("the spool could not be forced to the disk", error)
 
@@ -167,8 +173,9 @@ class SpoolWriter:
                 self._save_counters()
             for stream in self._streams:
                 self._leave(stream)
-            counter = self._counter
+            counter, finished = self._counter, self._finished
             self._renew()
+            self._finished = finished
             self._close(counter)  # last: while it is locked we are alive
 
     def pause(self, timeout_s: float) -> None:
@@ -202,6 +209,7 @@ class SpoolWriter:
         self._paused_by = 0
         self._failures = 0
         self._look_at = _now() + _LOOK_EVERY_S
+        self._is_due = False
 
     def _close(self, fd: int) -> None:
         if fd >= 0:
@@ -245,9 +253,15 @@ class SpoolWriter:
             written = 0
         stream.ready = max(end, stream.ready + written)
 
+    def _is_time(self) -> bool:
+        """Whether a due look is for this span: not when it became due just now."""
+        was_due, self._is_due = self._is_due, True
+        return was_due or _now() >= self._look_at + _LOOK_AT_ONCE_S
+
     def _look(self, now: float) -> None:
         """Find out about files that somebody deleted under us, and write counters that could not be written."""
         self._look_at = now + _LOOK_EVERY_S
+        self._is_due = False
         for stream in self._streams:
             if stream.fd >= 0 and self._is_gone(stream.fd):
                 self._leave(stream)

@@ -34,6 +34,13 @@ _TOLD = (
 )  # fmt: skip
 
 
+_NAME = 256
+_NAMES = ("name", "key", "field", "column", "attribute", "label", "system", "type", "code")
+_VALUES = frozenset(("value", "values", "val", "stringvalue", "valuestring"))
+_FEW = 8
+"""entries of a record that says what it holds"""
+
+
 @dataclass(slots=True)
 class Cut:
     """Whether something was cut, and the names of the attributes that were."""
@@ -180,13 +187,15 @@ class Cleaner:
         except (TypeError, ValueError, LookupError, AttributeError, RuntimeError):
             return _told(value)
         result: dict[str, Any] = {}
+        named = label or self._named(items)
         for given, item in items:
             if room.size <= 0 or room.items <= 0:
                 room.cut.happened = True
                 break
             name = self.text(given if type(given) is str else str(_told(given)), 256, Cut())
             room.size -= len(name)
-            result[name] = self._plain(item, self._words.label_of(name) or label, name, room, depth + 1)
+            of_name = named if name.lower() in _VALUES else label
+            result[name] = self._plain(item, self._words.label_of(name) or of_name, name, room, depth + 1)
         return result
 
     def _list(self, value: Any, label: Label | None, key: str, room: _Room, depth: int) -> list[Any]:
@@ -196,14 +205,26 @@ class Cleaner:
             if room.size <= 0 or room.items <= 0:
                 room.cut.happened = True
                 break
-            result.append(self._plain(item, label, key, room, depth + 1))
+            is_pair = label is None and isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str | bytes)
+            result.append(self._pair(item, room, depth + 1) if is_pair else self._plain(item, label, key, room, depth + 1))
         return result
+
+    def _pair(self, pair: list[Any] | tuple[Any, ...], room: _Room, depth: int) -> list[Any]:
+        """`[("patient_id", "P-0017"), …]`, as headers and rows often come: the first says what the second is."""
+        first = self._plain(pair[0], None, "", room, depth + 1)
+        return [first, self._plain(pair[1], self._words.label_of(first[:_NAME]), first[:_NAME], room, depth + 1)]
+
+    def _named(self, items: list[tuple[Any, Any]]) -> Label | None:
+        """`{"key": "patient_id", "value": "P-0017"}`, as OpenTelemetry and FHIR write it."""
+        told = {str(key).lower(): item for key, item in items if isinstance(key, str) and isinstance(item, str)}
+        names = (told[key] for key in _NAMES if key in told) if len(items) <= _FEW else ()
+        return next((label for name in names if (label := self._words.label_of(name[:_NAME]))), None)
 
     def _labelled(self, label: Label | None, value: str) -> str | None:
         """The marker for a value that looks like what its key says."""
         if label is None or not value:
             return None
-        if label in ("secret", "pass", "pin", "sig"):
+        if label in ("secret", "degree", "pass", "pin", "sig"):
             return "[secret]" if hides(label, value) else None
         if value.lstrip()[:1] in ("[", "{"):
             return None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,10 +19,12 @@ from e2i.domain.telemetry import SpanRecord
 from e2i.engine.executor import LocalExecutor
 from e2i.engine.graph import Engine
 from e2i.engine.hooks import TraceHook
+from e2i.engine.ray_executor import RayExecutor
 from e2i.engine.spec import AgentSpec
 from e2i.errors import BudgetExceeded, StepFailed
 from e2i.observability import attributes as names
 from e2i.observability.spans import new_trace_id, span, trace_of
+from e2i.ports.compute import Executor
 from e2i.telemetry.frames import decode
 from e2i.telemetry.pipeline import install, install_in_worker
 from e2i.telemetry.reader import Position, SpoolReader
@@ -33,7 +38,7 @@ class State:
 
 @dataclass(kw_only=True)
 class Deps:
-    compute: LocalExecutor | None = None
+    compute: Executor | None = None
     failures: list[Exception] = field(default_factory=list)
 
 
@@ -54,8 +59,6 @@ async def conclude(state: State, deps: Deps) -> State:
 
 
 async def dawdle(state: State, deps: Deps) -> State:
-    import asyncio
-
     await asyncio.sleep(30)
     return state
 
@@ -103,6 +106,42 @@ async def test_steps_and_the_workers_spans_hang_below_the_call_of_their_agent(ho
     call = found["invoke_agent gap_analyzer"].attributes
     assert (call[names.AGENT], call[names.TIER], call[names.RUN_ID]) == ("gap_analyzer", "causal_analytics", "run_1")
     assert '"doubled":42' in call[names.OUTPUT].replace(" ", "")
+
+
+@pytest.fixture
+def ray_worker(home: Path) -> Iterator[RayExecutor]:
+    """Ray's workers cannot import a test: they get its code."""
+    import ray.cloudpickle
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    worker = RayExecutor(initialize=partial(install_in_worker, pipeline_settings(config.load(home=home))), cores=2)
+    yield worker
+    worker.close()
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is an extra: pip install 'e2i[ray]'")
+@pytest.mark.filterwarnings("default")  # Ray announces its own changes
+async def test_spans_of_ray_tasks_hang_below_the_step_that_called_them_also_when_calls_cross(home: Path, ray_worker: RayExecutor) -> None:
+    engine, traces = Engine([TraceHook()], agent_hooks=[TraceHook()]), [new_trace_id() for _ in range(4)]
+
+    async def call(number: int) -> None:
+        with trace_of(traces[number]):
+            spec = replace(agent(compute), budget_s=120)
+            await engine.run(spec, State(), Deps(compute=ray_worker), run_id=f"run_{number}")
+
+    await asyncio.gather(*(ray_worker.run(abs, -3) for _ in range(2)))  # its workers take seconds to start
+    await asyncio.gather(*(call(number) for number in range(4)))
+    found = kept(home)
+    by_id = {record.span_id: record for record in found}
+    for trace_id in traces:
+        above = {record.name: by_id.get(record.parent_span_id or "") for record in found if record.trace_id == trace_id}
+        assert {name: parent and (parent.name, parent.trace_id) for name, parent in above.items()} == {
+            "invoke_agent gap_analyzer": None,
+            "gap_analyzer.compute": ("invoke_agent gap_analyzer", trace_id),
+            "worker double": ("gap_analyzer.compute", trace_id),
+            "inside the worker": ("worker double", trace_id),
+        }
+    assert len([record for record in found if record.trace_id in traces]) == 16
 
 
 async def test_identifiers_in_a_state_never_reach_the_disk(home: Path) -> None:

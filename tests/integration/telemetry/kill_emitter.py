@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from e2i.telemetry.processor import SpoolProcessor
 from e2i.telemetry.redaction import Redactor, SpanLimits
+from e2i.telemetry.relay import Relay
 from e2i.telemetry.sampling import Sampler, SamplingRules
 from e2i.telemetry.spool import SpoolSettings, SpoolWriter
+from e2i.telemetry.tracer import QuickProvider
 
 SEGMENT_BYTES = 8_000
 LIMITS = SpanLimits(
@@ -28,10 +31,11 @@ LIMITS = SpanLimits(
 
 
 def provider(writer: SpoolWriter, *, rate: float = 0.5) -> TracerProvider:
-    """OpenTelemetry with our processor alone."""
+    """As the pipeline installs it: our provider with our processor alone."""
     sampler = Sampler(SamplingRules(rate=rate, always_agents=frozenset({"causal_impact"})))
-    made = TracerProvider(shutdown_on_exit=False)
-    made.add_span_processor(SpoolProcessor(writer, Redactor(LIMITS), sampler, service="e2i", log_prompts=lambda agent: True))
+    made, relay = QuickProvider(sampler=ALWAYS_ON, shutdown_on_exit=False), Relay()
+    relay.target = SpoolProcessor(writer, Redactor(LIMITS), sampler, service="e2i", log_prompts=lambda agent: True)
+    made.add_span_processor(relay)
     return made
 
 

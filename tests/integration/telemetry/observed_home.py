@@ -16,8 +16,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from own_server import ask
 
 from e2i import config
-from e2i.bootstrap.observing import Accounts, pipeline_settings, routes, shipper_settings, sink_names, spool_folder
+from e2i.bootstrap.observing import pipeline_settings, shipper_settings
 from e2i.bootstrap.platform import open_database
+from e2i.bootstrap.sinks import Accounts, routes, sink_names, spool_folder
 from e2i.domain.telemetry import SinkAccount
 from e2i.telemetry.account import accounts
 from e2i.telemetry.processor import SpoolProcessor

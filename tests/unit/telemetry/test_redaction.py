@@ -4,13 +4,15 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
+from html import unescape
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote, unquote, urlencode
 from uuid import UUID
 
 import numpy as np
@@ -458,3 +460,125 @@ def test_texts_that_are_remembered_take_bounded_memory() -> None:
     for number in range(5000):
         redactor.clean({"input.value": f"{number} " + "x " * 400})
     assert len(redactor._marks) <= 4097
+
+
+# --- shapes in which identifiers come, and names that only look like secrets ------------------------------------------------------
+
+
+ENTITIES = str.maketrans({char: f"&#{ord(char)};" for char in "@-:. ="})
+ESCAPED = str.maketrans({char: f"\\x{ord(char):02x}" for char in "@-:. ="})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "jane.doe@example.com",
+        "617-555-0123",
+        "123-45-6789",
+        "MRN: 00123456",
+        "patient_id: P-001744",
+        "password=hunter2QX",
+        "DOB: 01/31/1980",
+    ],
+)
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda text: text.translate(ENTITIES),
+        lambda text: text.translate(ESCAPED),
+        lambda text: text.replace("-", "&#8209;").replace("@", "&commat;").replace(" ", "&nbsp;").replace(":", "&colon;"),
+        lambda text: "".join(f"&amp;#x{ord(char):x};" for char in text),
+        lambda text: quote(quote(text, safe=""), safe=""),
+        lambda text: urlencode({"q": text}),
+        lambda text: f"\x1b[31m{text}\x1b[0m",
+        lambda text: json.dumps(f"\x1b[1;31m{text}\x1b[0m"),
+        lambda text: f"联系{text}请",
+        lambda text: repr(f"\u00a0{text}".encode()),
+    ],
+    ids=[
+        "entities",
+        "escapes",
+        "named entities",
+        "entities twice",
+        "percent twice",
+        "form",
+        "colour",
+        "colour in json",
+        "chinese",
+        "bytes",
+    ],
+)
+def test_no_spelling_of_an_address_a_page_or_a_terminal_hides_an_identifier(text: str, spell: Callable[[str], str]) -> None:
+    kept = clean(spell(text))
+    assert "[" in kept, kept
+    plain = unescape(unescape(unquote(unquote(kept)))).replace("\\x2d", "-").replace("\\x2e", ".").replace("\u2011", "-")
+    hidden = text.rsplit(":", maxsplit=1)[-1].rsplit("=", maxsplit=1)[-1].strip()
+    assert hidden not in plain
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [("patient_id", "P-0017"), ("n", "3")],
+        [[b"patientMRN", b"P-0017"]],
+        {"system": "mrn", "value": "P-0017"},
+        {"key": "patient.id", "value": {"stringValue": "P-0017"}},
+        "[('patient_id', 'P-0017')]",
+        'json [["memberId", "P-0017"]]',
+        "where patient_id in ('P-0017')",
+        "row['patient_id'] = 'P-0017'",
+        "| mrn | P-0017 |",
+        "GET /patient_id/P-0017",
+        "<patientId>P-0017</patientId>",
+        "Key (mrn)=(P-0017) already exists.",
+        "patientMRN=P-0017",
+        ":subscriberNumber => 'P-0017'",
+        "mrn -> P-0017",
+    ],
+)
+def test_what_a_record_a_query_or_an_error_calls_a_person_goes(value: Any) -> None:
+    assert "P-0017" not in clean_json(value)
+
+
+def clean_json(value: Any) -> str:
+    return orjson.dumps(REDACTOR.clean({"note": value})).decode()
+
+
+def test_the_name_beside_a_value_stays_and_a_list_of_two_names_is_no_pair() -> None:
+    assert json.loads(clean([("password", "hunter2QX"), ("n", 3)])) == [["password", "[secret]"], ["n", 3]]
+    assert clean(["patient_id", "week_2026"]) == ["patient_id", "week_2026"]
+    assert clean(["password", "note"]) == ["password", "note"]
+
+
+@pytest.mark.parametrize("text", ["see #1679576722", "visit-1679576722.pdf", "x-1679576722-y", "NPI#1679576722"])
+def test_a_prescriber_number_behind_a_hash_or_a_hyphen_goes(text: str) -> None:
+    assert "1679576722" not in clean(text)
+    assert clean("fell by -1679576722") == "fell by -1679576722"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("credentials", "MD"),
+        ("hcp_credentials", "M.D., Ph.D., FACC"),
+        ("credentials", ["NP-C", "DNP"]),
+        ("cookie_banner", "shown"),
+        ("cookieConsent", "accepted"),
+        ("secret_shopper_visits", 12),
+        ("secret_shoppers", "three"),
+        ("authorization_status", "approved"),
+    ],
+)
+def test_names_with_another_meaning_in_this_field_keep_their_values(key: str, value: Any) -> None:
+    assert clean(value, key) == value
+    assert str(value) in clean(f"{key}: {value}") or isinstance(value, list) or " " in str(value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("credentials", "kd83-xx"), ("aws_credentials", {"id": "kd83"}), ("credentials", "MD kd83"), ("session_cookie", "kd83"),
+     ("chart_id", "A17-2"), ("subject_id", "S-001-44"), ("policy_id", "AX-77120"), ("secret_key", "kd83")],
+)  # fmt: skip
+def test_names_that_may_stand_for_a_person_or_open_a_door_keep_nothing(key: str, value: Any) -> None:
+    for kept in (clean(value, key), clean({key: value}), clean(json.dumps({key: value}))):
+        assert not {"kd83", "A17", "S-001", "AX-77120"} & {part for part in ("kd83", "A17", "S-001", "AX-77120") if part in str(kept)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -231,6 +232,23 @@ def test_a_segment_deleted_under_a_living_writer_is_noticed_and_counted(tmp_path
     assert left.payloads == [b"3"]
     assert left.lost == {"corrupt": 3}
     assert left.accounted == left.emitted == 4
+
+
+def test_a_look_that_became_due_a_moment_ago_is_left_to_the_second_span(tmp_path: Path) -> None:
+    watched = Watched()
+    writer = SpoolWriter(settings(tmp_path), disk=watched.disk())
+    writer.write(b"0", SpanClass.KEPT)
+    for path in Folders(tmp_path).segments.iterdir():
+        path.unlink()
+    writer._look_at = time.monotonic() - 0.2
+    calls = len(watched.calls)
+    writer.write(b"1", SpanClass.KEPT)
+    assert watched.calls[calls:] == ["pwrite", "pwrite"]
+    writer.write(b"2", SpanClass.KEPT)
+    writer.close()
+    left = drain(tmp_path)
+    assert left.payloads == [b"2"]
+    assert left.accounted == left.emitted == 3
 
 
 def test_the_whole_folder_deleted_under_a_living_writer_is_made_again(tmp_path: Path) -> None:
