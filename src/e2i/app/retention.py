@@ -55,7 +55,7 @@ class RetentionReport:
     dry_run: bool
     ttl_days: int
     before: date
-    """days before this one are old"""
+    """days before this one are old, and days ahead whose spans came before it"""
     days: tuple[DayOutcome, ...]
 
     @property
@@ -100,7 +100,7 @@ async def run_retention(
     before = now.date() - timedelta(days=ttl)
     outcomes: list[DayOutcome] = []
     for partition in await _all_days(ports):
-        if partition.day >= before:
+        if partition.counts_from >= before:
             continue
         outcome = await _plan(ports, partition)
         if not dry_run and outcome.action != "keep":

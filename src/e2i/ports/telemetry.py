@@ -75,6 +75,13 @@ class Partition:
     bytes: int
     held_by: tuple[str, ...] = ()
     """names of the legal holds that keep it"""
+    received_on: date | None = None
+    """when the last span came of a day that was still ahead then: a clock was wrong, and the day's own date may be centuries away"""
+
+    @property
+    def counts_from(self) -> date:
+        """The day from which its time to live counts."""
+        return self.day if self.received_on is None else min(self.day, self.received_on)
 
 
 class SpanRetention(Protocol):

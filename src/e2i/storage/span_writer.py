@@ -160,7 +160,10 @@ class SpanWriter:
             strays -= {row["day"] for row in made}
         try:
             async with connection.transaction():
-                return await write(connection, arrivals, strays)
+                new = await write(connection, arrivals, strays)
+                if strays:
+                    await connection.execute(_SQL["note_future_days"], {"days": sorted(strays)})
+                return new
         except errors.CheckViolation:  # no such partition: the day was dropped
             raise Overtaken from None
 

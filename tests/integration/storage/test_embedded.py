@@ -220,6 +220,25 @@ def test_the_server_of_a_killed_process_goes_on_until_its_next_user_leaves(
     assert not is_running(home)
 
 
+def test_a_server_that_was_started_to_stay_outlives_its_users_until_it_is_stopped(
+    home: Path, server: EmbeddedServer, processes: list[Process]
+) -> None:
+    server.start(stays=True)
+    pid = pid_of(home)
+    server.release()
+    processes.append(Process(home))
+    processes[0].do("start")
+    processes[0].do("release")
+    server.start()
+    server.release()
+    assert is_running(home)
+    assert pid_of(home) == pid
+    server.stop()
+    server.start()
+    server.release()
+    assert not is_running(home), "stopped once, it does not stay any longer"
+
+
 def test_a_killed_server_starts_again_with_everything_that_was_committed(home: Path, server: EmbeddedServer) -> None:
     url = server.start()
     connection = psycopg.connect(url, autocommit=True)

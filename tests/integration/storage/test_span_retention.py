@@ -95,6 +95,26 @@ async def test_strays_are_listed_read_held_and_dropped_like_days(
     assert len(await filled.get_trace(a_span(100).trace_id)) == 0
 
 
+async def test_a_day_that_was_ahead_when_its_spans_came_ages_from_their_receipt(
+    retention: SpanRetentionRepository, database: Database
+) -> None:
+    repository = ObservabilitySpanRepository(database)
+    noon = hour_ago(0) // DAY * DAY + DAY // 2
+    dates = {1: 1, 2: 2, 3: 3, 4: 40_000, 5: -600}
+    await repository.insert_spans_batch([a_span(number, started_ns=noon + ahead * DAY) for number, ahead in dates.items()])
+    by_day = {part.day: part.counts_from for part in (*await retention.partitions(), *await retention.strays())}
+    assert by_day == {day(-1): day(-1), day(-2): day(-2), day(-3): day(0), day(-40_000): day(0), day(600): day(600)}
+    await database.rows("update telemetry_future_days set received_on = received_on - 31 returning day")
+    (far,) = [part for part in await retention.strays() if part.day == day(-40_000)]
+    assert far.counts_from == day(31)
+    await repository.insert_span(a_span(6, started_ns=noon + 40_000 * DAY))
+    assert [part.counts_from for part in await retention.strays() if part.day == day(-40_000)] == [day(0)], "one more came today"
+    await retention.drop_day(day(-40_000))
+    await retention.drop_day(day(-3))
+    assert [part.day for part in await retention.strays()] == [day(600)]
+    assert await database.rows("select * from telemetry_future_days") == []
+
+
 async def test_a_late_span_keeps_its_day_from_being_dropped_behind_the_archive(
     retention: SpanRetentionRepository, filled: ObservabilitySpanRepository
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from databases import until_one_waits_for_a_lock
 from e2i.errors import BackendUnavailable
 from e2i.storage.postgres import Database
 from e2i.storage.repositories import ObservabilitySpanRepository, SpanShipmentRepository
@@ -45,13 +46,7 @@ async def test_a_commit_that_is_still_on_its_way_is_waited_for_and_counts_once(d
         await connection.execute("update telemetry_shipments set state = '{\"at\": 2}' where spool_id = %s", [SPOOL])
         assert await shipments.shipped(SPOOL) == {"at": 0}
         task = asyncio.create_task(shipments.ship([], spool_id=SPOOL, state={"at": 4}, left_out=[a_span(0)]))
-        waiting: list[object] = []
-        while not waiting:
-            await asyncio.sleep(0.02)
-            cursor = await connection.execute(
-                "select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-            )
-            waiting = await cursor.fetchall()
+        await until_one_waits_for_a_lock(connection)
     with pytest.raises(BackendUnavailable):
         await task
     await other.close()

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.span_shipments_contract import SpanShipmentsContract
+from databases import until_one_waits_for_a_lock
 from e2i.domain.telemetry import SpanQuery, SpanRecord
 from e2i.errors import BackendRejected, BackendUnavailable, ConfigError, Conflict
 from e2i.observability.mapping import columns_of
@@ -195,13 +196,8 @@ async def test_a_writer_that_dies_before_the_commit_counts_nothing(
     async with other.transaction() as connection:  # the writer has written spans and rollups, and waits for this row
         await connection.execute("insert into telemetry_shipments (spool_id, state) values (%s, '{}')", [SPOOL])
         task = asyncio.create_task(shipments.ship(made, spool_id=SPOOL, state={"at": 50}))
-        stopped: list[Any] = []
-        while not stopped:
-            await asyncio.sleep(0.02)
-            cursor = await connection.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-            )
-            stopped = await cursor.fetchall()
+        for waiting in await until_one_waits_for_a_lock(connection):
+            await connection.execute("select pg_terminate_backend(%s)", [waiting])
         with pytest.raises(BackendUnavailable):
             await task
         await connection.execute("delete from telemetry_shipments")

@@ -79,6 +79,7 @@ class SpanRetentionRepository:
                 await connection.execute(_SQL["drop_day"], {"day": day})
             elif not await (await connection.execute(_SQL["delete_strays"], {"day": day})).fetchall():
                 raise NotFound(f"there are no spans of {day}.", where="ml_observability_spans", advice="See `e2i retention run --dry-run`.")
+            await connection.execute(_SQL["forget_future_day"], {"day": day})
 
     async def hold(self, name: str, *, first: date, last: date, reason: str, actor: str) -> None:
         """Keep these days whatever the TTL says.

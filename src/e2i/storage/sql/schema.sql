@@ -561,6 +561,13 @@ create table telemetry_holds (
     check (first_day <= last_day)
 );
 
+-- Days that no clock should have named yet when their spans came, and when the last of them came: their retention counts from that day,
+-- since their own date may be centuries away.
+create table telemetry_future_days (
+    day date primary key,
+    received_on date not null
+);
+
 -- Causal findings and the tests that tried to refute them.
 
 create type gate_decision as enum ('proceed', 'review', 'block');

@@ -19,12 +19,13 @@ order by day
 -- The days that have no partition and yet some spans.
 select 'ml_observability_spans_stray' as name, day, spans, bytes, array(
     select h.name::text from telemetry_holds h where day between h.first_day and h.last_day order by h.name
-) as held_by
+) as held_by, received_on
 from (
     select (started_at at time zone 'UTC')::date as day, count(*) as spans, sum(pg_column_size(stray))::bigint as bytes
     from ml_observability_spans_stray stray
     group by 1
 ) found
+left join telemetry_future_days using (day)
 order by day
 
 -- name: read_day
@@ -77,6 +78,10 @@ select drop_span_day(%(day)s::date)
 delete from ml_observability_spans
 where day = 'infinity' and (started_at at time zone 'UTC')::date = %(day)s::date
 returning span_id
+
+-- name: forget_future_day
+-- The day's spans are gone.
+delete from telemetry_future_days where day = %(day)s::date
 
 -- name: hold
 -- A new legal hold.

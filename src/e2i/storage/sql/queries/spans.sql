@@ -11,6 +11,16 @@ select pg_advisory_xact_lock_shared(hashtextextended('e2i.span_days', 0))
 select day from unnest(%(days)s::date[]) day
 where to_regclass('ml_observability_spans_' || to_char(day, 'YYYYMMDD')) is not null
 
+-- name: note_future_days
+-- When the last span came of days that are too far ahead for a partition.
+insert into telemetry_future_days (day, received_on)
+select day, (now() at time zone 'UTC')::date
+from unnest(%(days)s::date[]) day
+where day > (now() at time zone 'UTC')::date + 2
+order by day
+on conflict (day) do update set received_on = excluded.received_on
+where telemetry_future_days.received_on < excluded.received_on
+
 -- name: copy_spans
 -- Rows as `storage.span_rows` encodes them, straight into their partitions.
 copy ml_observability_spans (
