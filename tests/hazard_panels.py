@@ -320,6 +320,12 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...], str]] = {
         LASTING,
         "trend|Placebo|drift",
     ),
+    "a response that bends": (put(nrx=c("nrx") - 2.0 * c("program") + 5.0 * (1.0 + c("program")).log()), ("dose",), "dose_bends"),
+    "a dose that those take who gain most": (
+        put(nrx=c("nrx") + c("program") * (c("program").mean().over("hcp") - 2.0), program=c("program") * (1 + UNIT % 4)),
+        ("dose",),
+        "curved_dose|Carry|leads",
+    ),
     "constant outcome": (put(nrx=pl.lit(3.5)), ALL, "every row|vary|constant|the same in every"),
     "outcome repeats treatment": (put(nrx=2.0 * c("program")), ALL, "without rest|vary|repeats|exact|the same in every"),
     "control is the outcome": (put(other=c("nrx")), (*LASTING, "on and off", "dose", "other people"), "control"),

@@ -16,6 +16,7 @@ from e2i.causal.panel.conditional import Method, conditional_difference
 from e2i.causal.panel.data import NEVER
 from e2i.causal.panel.group_time import GroupTime
 from e2i.causal.panel.imputation import Imputation
+from e2i.causal.panel.moving_confounders import without_moving
 from e2i.causal.panel.prepare import make_panel
 from e2i.errors import NotIdentified, PositivityViolated, TooFewRows
 
@@ -168,11 +169,13 @@ def test_the_influence_of_an_average_predicts_what_leaving_a_unit_out_does() -> 
         assert changes == pytest.approx(expected, abs=0.08 * np.abs(expected).max()), kind
 
 
-def test_covariates_in_an_unbalanced_panel_and_time_varying_ones_are_taken_from_the_base_period() -> None:
+def test_moving_covariates_are_taken_off_first_and_then_compared_as_of_the_base_period() -> None:
     frame, spec = staggered(200, 6, cohorts=(0, 4, 5)), replace(SPEC, adjustment=("z",))
     panel = make_panel(frame, spec)
     effects = GroupTime(control="never", method="regression").effects(panel, spec)
-    y, z = panel.matrix(), panel.matrix(panel.covariates[:, 0])
+    moving = without_moving(panel, 0)
+    assert moving is not None
+    y, z = panel.matrix(moving.outcome), panel.matrix(panel.covariates[:, 0])
     number = int(np.flatnonzero((effects.grid.first == 3) & (effects.grid.time == 5))[0])
     treated, never, change = panel.cohort == 3, panel.cohort == NEVER, y[:, 5] - y[:, 2]
     slope, level = np.polyfit(z[never, 2], change[never], 1)

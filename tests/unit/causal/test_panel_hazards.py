@@ -40,6 +40,16 @@ def test_units_that_leave_by_chance_before_anybody_starts_are_no_differential_at
     assert hazards(leaving)["differential_attrition"].action == "review"
 
 
+def test_units_that_leave_at_random_are_no_differential_attrition_however_few() -> None:
+    """The arms' shares of lost rows differ by chance, and by more the fewer units there are."""
+    alarms = 0
+    for seed in range(30):
+        last = np.random.default_rng(seed).integers(3, 12, N)
+        frame = sound(treated=25).filter(pl.col("t") < pl.Series(np.repeat(last, T)))
+        alarms += "differential_attrition" in hazards(frame)
+    assert alarms <= 2
+
+
 def test_a_sound_panel_has_no_hazard() -> None:
     assert hazards(sound()) == {}
     assert hazards(sound(), replace(SPEC, adjustment=("x",))) == {}

@@ -38,7 +38,7 @@ def conditional_difference(
     PositivityViolated
         Covariates separate the treated from the controls, so weights do not exist.
     """
-    design = _design(covariates)
+    design = _design(covariates, treated)
     d = treated.astype(np.float64)
     mass, rest = weights * d, weights * (1.0 - d)
     held = rest[:, None] * design
@@ -92,11 +92,15 @@ def refuse_separation() -> NoReturn:
     )
 
 
-def _design(covariates: FloatArray) -> FloatArray:
-    """Intercept and standardised columns, without those that are constant here."""
+def _design(covariates: FloatArray, treated: BoolArray) -> FloatArray:
+    """Intercept and standardised columns, without those that are constant here.
+
+    They are centred on the controls: where a column does not vary among these, its slope, which nothing shows, then comes out as zero
+    and takes no part of their mean with it.
+    """
     spread = covariates.std(axis=0)
     used = spread > 1e-12 * np.maximum(np.abs(covariates).max(axis=0, initial=0.0), 1e-300)
-    scaled = (covariates[:, used] - covariates[:, used].mean(axis=0)) / spread[used]
+    scaled = (covariates[:, used] - covariates[np.ix_(~treated, used)].mean(axis=0)) / spread[used]
     return np.column_stack([np.ones(len(covariates)), scaled])
 
 

@@ -69,7 +69,9 @@ class Panel:
     def cohort(self) -> IntArray:
         """First period with treatment per unit, shape (N,); NEVER where there is none.
 
-        Where all units can have started in one period, they did: a unit whose row is missing then did not start later.
+        Where all units can have started in one period, they did: a unit whose row is missing then did not start later. Of several
+        starts a unit with a gap before its first treated row takes the one in that gap that most units without one have: no row is
+        affected, and cohorts of single units, whose spread nothing shows, do not arise from gaps.
         """
         if self.cohort_given is not None:
             return self.cohort_given
@@ -80,7 +82,21 @@ class Panel:
         untreated_before = self.time[(self.treatment <= 0) & begun[self.unit]]
         if len(untreated_before) and untreated_before.max() < first[begun].min():
             first[begun] = first[begun].min()
-        return first
+            return first
+        return self._without_gaps(first)
+
+    def _without_gaps(self, first: IntArray) -> IntArray:
+        """First treated rows, shape (N,), moved to the usual start within the gap before them."""
+        at = np.flatnonzero((self.treatment > 0) & (self.time == first[self.unit]))
+        at = at[(at > 0) & (self.unit[at] == self.unit[at - 1])]
+        earlier = self.time[at - 1]
+        usual = np.bincount(self.time[at][earlier == self.time[at] - 1], minlength=self.n_periods)
+        out = first.copy()
+        for row, last in zip(at[earlier < self.time[at] - 1], earlier[earlier < self.time[at] - 1], strict=True):
+            inside = usual[last + 1 : self.time[row] + 1]
+            if inside.any():
+                out[self.unit[row]] = last + 1 + int(inside.argmax())
+        return out
 
     @cached_property
     def is_absorbing(self) -> bool:

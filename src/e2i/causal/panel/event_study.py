@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from e2i.causal.arrays import FloatArray, IntArray
+from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 from e2i.causal.design import Identification
 from e2i.causal.panel.cells import Control
 from e2i.causal.panel.clusters import covariance, uniform_critical_value
@@ -103,7 +103,8 @@ def event_times(
         with a dummy per period, right only when all treated units start together (Sun & Abraham 2021)
 
     Periods long before treatment that hardly anybody shows (fewer than ten treated units, and fewer than half of the most in any period)
-    are left out: the spread of a single unit cannot be known, and a test would take its luck for a trend.
+    are left out, and so are such periods of a single cohort: the spread of one unit cannot be known, and a test would take its luck for
+    a trend.
 
     Raises
     ------
@@ -113,9 +114,11 @@ def event_times(
     if source == "two_way":
         return _by_regression(panel, spec)
     effects = GroupTime(control=control, method=method, base="universal").effects(panel, spec)
-    found = effects.aggregate("dynamic")
-    count = np.bincount(np.searchsorted(found.labels, effects.grid.event_time), weights=effects.n_treated, minlength=len(found.labels))
     reference = _reference(effects.grid.base - effects.grid.first, -1 - spec.anticipation)
+    told = (effects.grid.event_time > reference) | _shown_by_many(effects.n_treated, effects.grid.treated)
+    found = effects.aggregate("dynamic", cells=told)
+    places = np.searchsorted(found.labels, effects.grid.event_time[told])
+    count = np.bincount(places, weights=effects.n_treated[told], minlength=len(found.labels))
     kept = (found.labels > reference) | (count >= min(_ENOUGH, 0.5 * count.max()))
     return EventTimes(
         event_time=found.labels[kept],
@@ -125,6 +128,14 @@ def event_times(
         reference=reference,
         clusters_by_arm=_clusters_by_arm(absorbing(panel)[0]),
     )
+
+
+def _shown_by_many(seen: IntArray, cohort: IntArray) -> BoolArray:
+    """Cells, shape (K,), in which ten treated units are seen, or half as many as in any cell of their cohort."""
+    most = np.zeros(int(cohort.max()) + 1, dtype=np.int64)
+    np.maximum.at(most, cohort, seen)
+    many: BoolArray = seen >= np.minimum(_ENOUGH, 0.5 * most[cohort])
+    return many
 
 
 def _reference(bases: IntArray, usual: int) -> int:

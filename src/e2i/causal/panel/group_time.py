@@ -16,6 +16,7 @@ from e2i.causal.panel.cells import Base, Control, Grid, make_grid, make_means, m
 from e2i.causal.panel.clusters import cluster_influence, clustered_estimate
 from e2i.causal.panel.conditional import Method, refuse_separation, weighted_or_regressed
 from e2i.causal.panel.data import NEVER, Panel
+from e2i.causal.panel.moving_confounders import Taken, without_moving
 from e2i.domain.disclosure import counted
 from e2i.errors import NotIdentified
 
@@ -86,10 +87,14 @@ class GroupTimeEffects:
             errors[part] = np.sqrt(np.einsum("ij,ij->j", centred, centred) / (groups * max(groups - 1, 1)))
         return errors
 
-    def aggregate(self, kind: Summary) -> Aggregation:
+    def aggregate(self, kind: Summary, *, cells: BoolArray | None = None) -> Aggregation:
         """Averages of section 3.1: cells of a cohort count by the cohort's share, which is estimated too.
 
         `dynamic` averages over event times from 0 on, `group` over cohorts, `calendar` over periods, `simple` over treated cells.
+
+        Parameters
+        ----------
+        cells : shape (K,), those that count; default all
 
         Raises
         ------
@@ -103,6 +108,7 @@ class GroupTimeEffects:
             return self._finish(kind, np.zeros(0, dtype=np.int64), self._averages(after[:, None]), np.ones(1))
         key = {"dynamic": self.grid.event_time, "group": self.grid.first, "calendar": self.grid.time}[kind]
         chosen = np.ones_like(after) if kind == "dynamic" else after
+        chosen = chosen if cells is None else chosen & cells
         labels = np.unique(key[chosen])
         averages = self._averages((key[:, None] == labels) & chosen[:, None])
         return self._finish(kind, labels, averages, self._importance(kind, labels))
@@ -152,7 +158,10 @@ class GroupTimeEffects:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupTime:
-    """Callaway & Sant'Anna (2021) with covariates as in Sant'Anna & Zhao (2020)."""
+    """Callaway & Sant'Anna (2021) with covariates before treatment as in Sant'Anna & Zhao (2020).
+
+    What covariates that change within units do to the outcome is taken off first; see `moving_confounders`.
+    """
 
     control: Control = "not_yet"
     method: Method = "doubly_robust"
@@ -205,7 +214,10 @@ class GroupTime:
             notes = (*notes, f"{int((~keep).sum())} of {len(keep)} cells of cohort and period have no control unit and were left out")
         grid = grid.select(keep)
         if panel.covariates.shape[1]:
+            moving = without_moving(panel, spec.anticipation)
+            panel = panel if moving is None else replace(panel, outcome=moving.outcome)
             estimate, influence, effective, extrapolated = self._conditional(panel, grid, weights)
+            influence = influence if moving is None else influence - moving.influence @ _gradient(panel, grid, weights, moving=moving)
             combine: Callable[[FloatArray], FloatArray] = influence.__matmul__
         else:
             plain = means if keep.all() else replace(means, grid=grid)
@@ -260,6 +272,11 @@ class GroupTime:
         key = np.column_stack([grid.treated, np.zeros_like(grid.base) if fixed else grid.base, grid.controls])
         group = np.unique(key, axis=0, return_inverse=True)[1].ravel()
         return [np.flatnonzero(group == number) for number in range(int(group.max()) + 1)]
+
+
+def _gradient(panel: Panel, grid: Grid, weights: FloatArray, *, moving: Taken) -> FloatArray:
+    """Plain difference of each moving confounder in each cell, shape (k, K): what an error of its slope does there."""
+    return np.stack([make_means(replace(panel, outcome=column), grid, weights).estimate for column in moving.columns.T])
 
 
 def _baseline(panel: Panel) -> tuple[FloatArray, bool]:

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from e2i.causal.arrays import BoolArray, FloatArray
+from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 from e2i.causal.design import Identification
 from e2i.causal.hazard_checks import about_spelling
 from e2i.causal.hazard_scale import about_weights, carries_most
 from e2i.causal.panel.absorb import TwoWay, sum_by
-from e2i.causal.panel.data import Panel
+from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.spelling import plain_names
 from e2i.domain.disclosure import counted, visible
 from e2i.domain.evidence import Hazard
@@ -21,7 +21,7 @@ from e2i.domain.evidence import Hazard
 _ZERO_SHARE, _ZERO_ROWS, _ZERO_MOST = 0.005, 5, 0.30
 _FEWEST_OTHERS, _FAR, _MAD = 4, 4.0, 1.4826
 _STEPS, _STARTS = 50, 3.0
-_RESET = 0.9
+_RESET, _UNEVEN = 0.9, 0.15
 _SLOWER, _REGULAR, _FEW_UNITS = 1.75, 0.8, 0.05
 _LOST_GAP, _LOST_Z = 0.05, 3.5
 _FEWEST_LEFT, _ROUNDING = 20, 1e-9
@@ -89,7 +89,7 @@ def running_totals(panel: Panel, spec: Identification) -> Iterator[Hazard]:
     per_period = np.bincount(period, minlength=panel.n_periods)
     falls = np.bincount(period, weights=steps < 0, minlength=panel.n_periods)
     anew = (falls > _RESET * per_period) & (per_period > 0)
-    if (falls[~anew] > 0).any() or anew.sum() > 0.5 * (per_period > 0).sum():
+    if (falls[~anew] > 0).any() or anew.sum() > 0.5 * (per_period > 0).sum() or not _by_the_calendar(np.flatnonzero(anew)):
         return
     begins = (np.diff(panel.unit, prepend=-1) != 0) | anew[panel.time]
     usual = float(np.median(steps[~anew[period]]))
@@ -100,6 +100,12 @@ def running_totals(panel: Panel, spec: Identification) -> Iterator[Hazard]:
     remedy = "Take the difference to the period before, within units."
     share = float(anew.sum()) / float((per_period > 0).sum())
     yield Hazard(code="running_total", action="review", text=text, remedy=remedy, measured=share, threshold=0.0)
+
+
+def _by_the_calendar(resets: IntArray) -> bool:
+    """Whether totals start anew after equal times, as years and months are; the falls of a single noisy series do not."""
+    between = np.diff(resets)
+    return len(between) == 0 or bool(between.max() - between.min() <= max(1.0, _UNEVEN * between.max()) and between.min() > 1)
 
 
 def single_row(panel: Panel, spec: Identification) -> Iterator[Hazard]:
@@ -165,8 +171,8 @@ def _clocks(panel: Panel) -> Iterator[Hazard]:
         f"units fall into {groups} groups that have no period in common (one has {panel.period_names[0]}, another "
         f"{panel.period_names[other]}): are there two clocks, or two time zones?"
     )
-    remedy = "Write one date for one period, the same for all units."
-    yield Hazard(code="clocks_mixed", action="refuse", text=text, remedy=remedy, measured=float(groups), threshold=1.0)
+    remedy = "Write one date for one period, the same for all units; a rotating panel is compared within its groups."
+    yield Hazard(code="clocks_mixed", action="override", text=text, remedy=remedy, measured=float(groups), threshold=1.0)
 
 
 def lost_after_treatment(panel: Panel, spec: Identification) -> Iterator[Hazard]:
@@ -187,4 +193,30 @@ def lost_after_treatment(panel: Panel, spec: Identification) -> Iterator[Hazard]
         what = "treated rows" if spec.treatment_kind == "on_off" else "high doses"
         text = f"the next row is missing after {shares[0]:.0%} of {what} and {shares[1]:.0%} of the others."
         remedy = "Find out why rows are missing; if treatment or its result decides it, the effect is not identified."
+        yield Hazard(code="differential_attrition", action="review", text=text, remedy=remedy, measured=gap, threshold=_LOST_GAP)
+
+
+def gone_at_the_start(panel: Panel, spec: Identification) -> Iterator[Hazard]:
+    """Units whose rows end just before the first treatment, far more often than anywhere else: treatment may have made them leave.
+
+    Such a unit is never seen treated, so that no comparison of the arms shows it.
+    """
+    del spec
+    treated = panel.cohort != NEVER
+    if panel.cohort_given is not None or panel.row_cluster is not None or not treated.any():
+        return
+    start = int(panel.cohort[treated].min())
+    if not 2 <= start <= panel.n_periods - 1:
+        return
+    last = panel.n_periods - 1 - panel.observed[:, ::-1].argmax(axis=1)
+    ends = np.bincount(last, minlength=panel.n_periods)[:-1].astype(np.float64)
+    present = len(last) - np.concatenate([[0.0], np.cumsum(ends)[:-1]])
+    there, at = (np.array([values.sum() - values[start - 1], values[start - 1]]) for values in (present, ends))
+    shares = at / np.maximum(there, 1.0)
+    pooled = at.sum() / max(there.sum(), 1.0)
+    error = float(np.sqrt(pooled * (1.0 - pooled) * np.sum(1.0 / np.maximum(there, 1.0))))
+    gap = float(shares[1] - shares[0])
+    if gap > _LOST_GAP and gap > _LOST_Z * error:
+        text = f"{shares[1]:.0%} of units have their last row just before treatment begins, and {shares[0]:.1%} in any other period."
+        remedy = "Find out why units leave; if treatment makes them leave, the effect is not identified."
         yield Hazard(code="differential_attrition", action="review", text=text, remedy=remedy, measured=gap, threshold=_LOST_GAP)

@@ -7,23 +7,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from e2i.causal.arrays import FloatArray, IntArray
+from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 from e2i.causal.design import Identification
 from e2i.causal.hazard_checks import EXTREME_TIMES, MIXED_SHARE, SCALE_GAP, extreme_outcome, mixed_units, two_scales
 from e2i.causal.hazard_scale import missing_codes
 from e2i.causal.late_reports import late_reports
 from e2i.causal.panel.absorb import TwoWay
 from e2i.causal.panel.data import NEVER, Panel
+from e2i.causal.panel.dose_shape import curved_dose
 from e2i.causal.panel.few_treated import has_few_treated
 from e2i.causal.panel.fixed_confounders import unseen_among_untreated
-from e2i.causal.panel.hazard_rows import alike, lost_after_treatment, rhythms, running_totals, single_row, stray_zeros
+from e2i.causal.panel.hazard_rows import alike, gone_at_the_start, lost_after_treatment, rhythms, running_totals, single_row, stray_zeros
 from e2i.causal.panel.on_off import fixed_effects
 from e2i.domain.disclosure import counted, visible
 from e2i.domain.evidence import Hazard
 from e2i.errors import NoVariation, TooFewRows
 
 _FEW_CLUSTERS, _FEW_TREATED = 10, 5
-_MISSING_REVIEW, _MISSING_GAP = 0.20, 0.05
+_MISSING_REVIEW, _MISSING_GAP, _MISSING_Z = 0.20, 0.05, 2.5
 ALWAYS_REVIEW = 0.20
 """share of the ever treated above which leaving out the always treated changes whose effect is told"""
 _LONG_STEP = 1.75
@@ -225,19 +226,26 @@ def _missing_cells(panel: Panel, spec: Identification) -> Iterator[Hazard]:
     treated = panel.cohort != NEVER
     if share > 0 and treated.any() and not treated.all():
         late = np.arange(panel.n_periods) >= panel.cohort[treated].min()
-        # Who leaves earlier is never seen treated, so the arms are compared among those that are there until treatment begins.
-        there = np.arange(panel.n_periods) >= np.argmax(late) - 1
-        seen = observed[:, there].any(axis=1) if panel.cohort_given is None else np.ones(panel.n_units, dtype=np.bool_)
+        # Who leaves before treatment begins is never seen treated, so the arms are compared among those that are there once it has.
+        seen = observed[:, late].any(axis=1) if panel.cohort_given is None else np.ones(panel.n_units, dtype=np.bool_)
         arms = (treated & seen, ~treated & seen)
         if not arms[1].any():
             return
-        lost = [1.0 - float(observed[arm][:, late].mean()) for arm in arms]
-        early = [1.0 - float(observed[arm][:, ~late].mean()) if (~late).any() else 0.0 for arm in arms]
-        gap = (lost[0] - early[0]) - (lost[1] - early[1])
-        if abs(gap) > _MISSING_GAP:
-            text = f"once treatment has begun, {lost[0]:.0%} of rows are missing among the treated and {lost[1]:.0%} among the others."
+        lost = 1.0 - observed[:, late].mean(axis=1)
+        more = lost - (1.0 - observed[:, ~late].mean(axis=1) if (~late).any() else 0.0)
+        gap, error = _difference(more, arms, panel.cluster)
+        if abs(gap) > max(_MISSING_GAP, _MISSING_Z * error):
+            shares = [float(lost[arm].mean()) for arm in arms]
+            text = f"once treatment has begun, {shares[0]:.0%} of rows are missing among the treated and {shares[1]:.0%} among the others."
             remedy = "Find out why units leave; if treatment makes them leave, the effect is not identified."
             yield _found("differential_attrition", "review", text, remedy, (abs(gap), _MISSING_GAP))
+
+
+def _difference(values: FloatArray, arms: tuple[BoolArray, BoolArray], cluster: IntArray) -> tuple[float, float]:
+    """Of the arms' means, `values` of shape (N,), with its clustered standard error."""
+    means = [float(values[arm].mean()) for arm in arms]
+    scores = sum((arm / arm.sum() * (values - mean) * sign for arm, mean, sign in zip(arms, means, (1.0, -1.0), strict=True)), np.zeros(1))
+    return means[0] - means[1], float(np.sqrt(np.sum(np.bincount(cluster, weights=scores) ** 2)))
 
 
 def _gaps(panel: Panel, spec: Identification) -> Iterator[Hazard]:
@@ -339,6 +347,7 @@ _CHECKS: tuple[Callable[[Panel, Identification], Iterator[Hazard]], ...] = (
     running_totals,
     single_row,
     lost_after_treatment,
+    gone_at_the_start,
     _clusters,
     _switched_off,
     _start,
@@ -347,6 +356,7 @@ _CHECKS: tuple[Callable[[Panel, Identification], Iterator[Hazard]], ...] = (
     _missing_cells,
     _gaps,
     _confounders,
+    curved_dose,
     _unseen,
     _late,
     _left_out,

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from e2i.causal.arrays import BoolArray, FloatArray, IntArray
+from e2i.causal.arrays import BoolArray, FloatArray
 from e2i.causal.design import Identification
 from e2i.causal.estimate import Estimate
 from e2i.causal.panel.absorb import TwoWay
 from e2i.causal.panel.clusters import clustered_estimate
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.group_time import Aggregation, absorbing
+from e2i.causal.panel.moving_confounders import untreated_rows, varying_while
 from e2i.domain.disclosure import counted
 from e2i.errors import NotIdentified, NoVariation
 
@@ -86,8 +87,7 @@ class _Model:
     @classmethod
     def of(cls, panel: Panel, anticipation: int) -> _Model:
         """The untreated rows and their fixed effects."""
-        begun = panel.cohort[panel.unit]
-        free = (begun == NEVER) | (panel.time < begun - anticipation)
+        free = untreated_rows(panel, anticipation)
         seen = np.bincount(panel.unit[free], minlength=panel.n_units) > 0
         dated = np.bincount(panel.time[free], minlength=panel.n_periods) > 0
         treated = (panel.treatment > 0) & seen[panel.unit] & dated[panel.time]
@@ -103,7 +103,7 @@ class _Model:
                 where="panel",
                 advice="Add never-treated units, or shorten the panel.",
             )
-        return cls(panel=panel, free=free, treated=treated, project=project, covariates=_varying_while(panel, free))
+        return cls(panel=panel, free=free, treated=treated, project=project, covariates=varying_while(panel, free))
 
     def average(self, chosen: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Averages over treated rows, `chosen` of shape (n, m), and influence per cluster, shape (G, m)."""
@@ -183,13 +183,3 @@ class _Model:
             slope = bread @ (beyond[on].T @ weights)
             out[:, column] = project.weights * (by_unit[project.unit] + project.within(period) + inside @ slope)
         return out
-
-
-def _varying_while(panel: Panel, free: BoolArray) -> FloatArray:
-    """Covariates that vary within untreated units; the unit's level stands for the rest. Shape (n, k)."""
-    if panel.covariates.shape[1] == 0:
-        return panel.covariates
-    start: IntArray = np.flatnonzero(np.diff(panel.unit[free], prepend=-1))
-    position = np.searchsorted(start, np.arange(int(free.sum())), side="right") - 1
-    rows = panel.covariates[free]
-    return panel.covariates[:, (rows != rows[start[position]]).any(axis=0)]

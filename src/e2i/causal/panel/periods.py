@@ -14,6 +14,7 @@ from e2i.errors import DataError, SchemaMismatch
 _MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _NAMED = rf"(?i:{'|'.join(_MONTH_NAMES)})[a-zA-Z]*\.?"
 _OFFSET = r"(?:[+-]\d{2}:?\d{2}|Z)"
+_WEEK, _WEEK_MARK = r"(?:0[1-9]|[1-4]\d|5[0-3])", r"(?i:w|cw|kw|wk)"
 _FORMS: tuple[tuple[str, str], ...] = (
     ("date", r"^\d{4}-\d{2}-\d{2}$"),
     ("datetime", r"^\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?Z?$"),
@@ -24,15 +25,21 @@ _FORMS: tuple[tuple[str, str], ...] = (
     ("month", r"^\d{4}[-/ ]?[mM](0[1-9]|1[0-2]|[1-9])$|^\d{4}[-/](0[1-9]|1[0-2])$"),
     ("month without zeros", r"^\d{4}[-/]([1-9]|1[0-2])$"),
     ("month's name", rf"^{_NAMED}[-/ ,]*\d{{4}}$|^\d{{4}}[-/ ]?{_NAMED}$"),
+    ("month's name, short year", rf"^{_NAMED}[-/ ']+\d{{2}}$|^\d{{2}}[-/ ']+{_NAMED}$"),
+    ("month before year", r"^(0?[1-9]|1[0-2])[-/](19|20)\d{2}$"),
     ("compact month", r"^(19|20)\d{2}(0[1-9]|1[0-2])$"),
+    ("compact week", rf"^(19|20)\d{{2}}{_WEEK}$"),
     ("quarter", r"^\d{4}[-/ ]?[qQ][1-4]$|^[qQ][1-4][-/ ']?(\d{2}|\d{4})$|^[1-4][qQ][-/ ']?(\d{2}|\d{4})$"),
-    ("week", r"^\d{4}-?[wW](0[1-9]|[1-4]\d|5[0-3])$|^[wW](0[1-9]|[1-4]\d|5[0-3])[-/ ]?(19|20)\d{2}$"),
+    ("week", rf"^\d{{4}}[- ]?{_WEEK_MARK}({_WEEK}|[1-9])$|^{_WEEK_MARK}[ -]?({_WEEK}[-/ ]?|[1-9][-/ ])(19|20)\d{{2}}$"),
     ("number", r"^[+-]?\d+(\.\d+)?$"),
     ("name and number", r"^[A-Za-z][A-Za-z _-]*\d+$"),
 )
 DAY_ORDERS = {"month/day/year": (0, 1), "day/month/year": (1, 0)}
 """form -> places of month and day in 01/31/2024"""
 _SLASHES = r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{4}$"
+_MIDNIGHT = r" (0?0:00(:00)?|12:00(:00)? ?[aA][mM])$"
+_AMERICAN = r"^(0?[1-9]|1[0-2])/\d{1,2}/\d{2}$"
+"""1/31/24: with a middle number above 12 it is a month, a day and a short year"""
 _PLAIN = {
     "compact date": "date",
     "datetime": "date",
@@ -42,6 +49,9 @@ _PLAIN = {
     "compact month": "month",
     "month without zeros": "month",
     "month's name": "month",
+    "month's name, short year": "month",
+    "month before year": "month",
+    "compact week": "week",
 }
 _YEAR_LAST = r"^([A-Za-z][A-Za-z _-]*\d{1,2}|\d{1,2}\.|(0[1-9]|1[0-2]))(19|20)\d{2}$"
 """S12024, 12.2024 and 012024: read as one number, the next year comes first"""
@@ -74,7 +84,7 @@ def read_moments(series: pl.Series, *, form: str | None = None) -> Moments:
         The column cannot be ordered for sure, or is in another form than `form`.
     """
     text = series.dtype in (pl.String, pl.Categorical, pl.Enum)
-    found = _by_level(series.cast(pl.String).str.strip_chars(), form=form) if text else _from_values(series)
+    found = _by_level(series.cast(pl.String).str.strip_chars(), form=form) if text else _from_values(series, form)
     if form is not None and found.form != form and not np.isnan(found.values).all():
         raise SchemaMismatch(
             f"`{series.name}` holds moments as {found.form}, the time column as {form}.",
@@ -116,7 +126,7 @@ def distinct(values: FloatArray) -> FloatArray:
     return found
 
 
-def _from_values(series: pl.Series) -> Moments:
+def _from_values(series: pl.Series, form: str | None) -> Moments:
     if series.dtype.is_temporal() and series.dtype in (pl.Date, pl.Datetime):
         micros = series.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64).to_numpy().astype(np.float64)
         return Moments(values=micros / 86_400e6, form="date")
@@ -131,8 +141,10 @@ def _from_values(series: pl.Series) -> Moments:
         raise DataError(f"time `{series.name}` holds infinite values.", where=f"column {series.name}", advice="Correct those rows.")
     known = distinct(values[~np.isnan(values)])
     if len(known) and (known == np.round(known)).all():
-        if _is_compact_month(known):
+        if form != "week" and _is_compact_month(known):
             return Moments(values=12.0 * np.floor(values / 100) + values % 100, form="month")
+        if form in (None, "week") and _are_compact_weeks(known, is_told=form is not None):
+            return _by_level(series.cast(pl.Int64).cast(pl.String), form=form)
         padded = pl.Series(series.name, known).cast(pl.Int64).cast(pl.String).str.zfill(6)
         if padded.str.contains(r"^(0[1-9]|1[0-2])(19|20)\d{2}$").all() and _hides_year(padded):
             raise _unsure(padded)
@@ -144,6 +156,21 @@ def _from_values(series: pl.Series) -> Moments:
 def _is_compact_month(known: FloatArray) -> bool:
     """Whole numbers such as 202401, in at least one case over a turn of the year or within one year."""
     return bool((known >= 190_001).all() and (known <= 210_012).all() and ((known % 100 >= 1) & (known % 100 <= 12)).all())
+
+
+def _are_compact_weeks(known: FloatArray, *, is_told: bool) -> bool:
+    """Whole numbers such as 202452, 202501, of several years, or known to be weeks; each is a week of that year by ISO 8601."""
+    year, week = known // 100, known % 100
+    if (known < 190_001).any() or (known > 210_053).any() or ((week < 1) | (week > 53)).any():
+        return False
+    spans = is_told or (len(np.unique(year)) > 1 and bool((week > 12).any()))
+    return spans and all(_has_week(int(one // 100), int(one % 100)) for one in known[week == 53])
+
+
+def _has_week(year: int, week: int) -> bool:
+    from datetime import date
+
+    return week <= date(year, 12, 28).isocalendar().week
 
 
 def _by_level(series: pl.Series, *, form: str | None = None) -> Moments:
@@ -162,11 +189,16 @@ def _levels(levels: pl.Series, given: str | None) -> tuple[FloatArray, str]:
     for form, pattern in _FORMS:
         if hides_year and form in ("number", "name and number"):
             break
-        if levels.str.contains(pattern).all() and (form != "name and number" or _has_one_name(levels)):
+        if levels.str.contains(pattern).all() and _is_meant(levels, form, given):
             numbers = _read(levels, form)
-            if given is None and levels.str.contains(_SHORT_QUARTER).all() and np.ptp(numbers) >= 2 * len(numbers):
-                raise _unsure(levels)  # most of the quarters in between are not there: they may be no quarters
+            is_short = form == "month's name, short year" or levels.str.contains(_SHORT_QUARTER).all()
+            if given is None and is_short and np.ptp(numbers) >= 2 * len(numbers):
+                raise _unsure(levels)  # most of the periods in between are not there: they may be no quarters, no months of years
             return numbers, _PLAIN.get(form, form)
+    if levels.str.contains(_MIDNIGHT).all():
+        levels = levels.str.replace(_MIDNIGHT, "")
+    if levels.str.contains(_AMERICAN).all() and (given == "month/day/year" or levels.str.contains(r"/(1[3-9]|[23]\d)/").any()):
+        return _read(levels, "month/day/year"), "month/day/year"
     if levels.str.contains(_SLASHES).all():
         order = given if given in DAY_ORDERS else _order_of_day_and_month(levels)
         if order is not None:
@@ -176,6 +208,22 @@ def _levels(levels: pl.Series, given: str | None) -> tuple[FloatArray, str]:
     if not is_sure or not _is_largest_first(levels):
         raise _unsure(levels)
     return np.arange(levels.len(), dtype=np.float64), "text"
+
+
+def _is_meant(levels: pl.Series, form: str, given: str | None) -> bool:
+    """Whether texts of this pattern are of this form, where others could look so."""
+    if form == "name and number":
+        return _has_one_name(levels)
+    if form == "compact month":
+        return given != "week"
+    if form == "compact week":
+        known = levels.cast(pl.Float64).to_numpy().astype(np.float64)
+        return given in (None, "week") and _are_compact_weeks(known, is_told=given is not None)
+    if form == "month before year" and given is None:  # 1/2023 to 4/2024 may be quarters
+        return int(levels.str.extract(r"^(\d+)").cast(pl.Int64).max()) > 4 or levels.str.slice(-4).n_unique() == 1  # type: ignore[arg-type]
+    if form == "month's name, short year" and given is None:  # 05-Jan may be a day without a year, unless the number changes
+        return not levels.str.contains(r"^\d").any() or levels.str.slice(0, 2).n_unique() > 1
+    return True
 
 
 def _unsure(levels: pl.Series) -> SchemaMismatch:
@@ -242,7 +290,7 @@ def _iso_date(text: str, form: str) -> str:
     numbers = [int(part) for part in re.findall(r"\d+", text)]
     if form in DAY_ORDERS:
         month, day = (numbers[place] for place in DAY_ORDERS[form])
-        return f"{numbers[2]:04}-{month:02}-{day:02}"
+        return f"{_full_year(text[-2:] if numbers[2] < 100 else str(numbers[2])):04}-{month:02}-{day:02}"
     if form == "date with a month's name":
         return f"{numbers[1]:04}-{_month_of(text):02}-{numbers[0]:02}"
     return f"{numbers[0]:04}-{numbers[1]:02}-{numbers[2]:02}"
@@ -260,12 +308,15 @@ def _full_year(digits: str) -> int:
 
 
 def _count(text: str, form: str) -> float:
-    if form == "month's name":
-        return 12.0 * int(re.sub(r"\D", "", text)) + _month_of(text)
-    if form == "week":
+    if form.startswith("month's name"):
+        return 12.0 * _full_year(re.sub(r"\D", "", text)) + _month_of(text)
+    if form == "month before year":
+        return 12.0 * int(text[-4:]) + int(text[:-5])
+    if form in ("week", "compact week"):
         from datetime import date
 
-        year, week = (int(text[-4:]), int(text[1:3])) if text[0] in "wW" else (int(text[:4]), int(text[-2:]))
+        first, last = (text[:4], text[4:]) if text[:4].isdigit() else (text[-4:], text[:-4])
+        year, week = int(first), int(re.sub(r"\D", "", last))
         return float(date.fromisocalendar(year, week, 1).toordinal() // 7)
     if form == "quarter" and not text[:4].isdigit():
         digits = re.sub(r"\D", "", text)

@@ -10,6 +10,7 @@ import numpy as np
 from e2i.causal.arrays import FloatArray, IntArray
 from e2i.causal.panel.block import MINIMUM_DONORS, MINIMUM_PRE, Block
 from e2i.causal.panel.donor_weights import ByOutcomes, ByPredictors, RidgeAugmented, Weighing
+from e2i.causal.panel.simplex import many_simplex_weights
 from e2i.causal.panel.synthetic_inference import (
     ALPHA,
     Placebos,
@@ -23,7 +24,7 @@ from e2i.domain.evidence import Refutation
 
 _MAXIMUM_PLACEBOS = 200
 _WORST_FIT = 5.0
-_LEFT_OUT = 10
+_LEFT_OUT, _REFITTED = 10, 60
 _NOTABLE_WEIGHT = 0.01
 _LARGE_ERROR = 0.25
 _FEWEST_RANKED = 9
@@ -62,7 +63,19 @@ def in_space(block: Block, own: FloatArray, weighing: Weighing, *, seed: int) ->
         ratio=after[keep] / np.maximum(before[keep], 1e-300),
         dropped=int((~keep).sum()),
         drawn_from=len(block.donors) if len(block.treated) > 1 else 0,
+        handicap=_handicap(block, mixing) if len(block.treated) > 1 else 1.0,
     )
+
+
+def _handicap(block: Block, groups: FloatArray) -> float:
+    """How much worse the treated are fitted without the donors of one of the groups, shape (N, K); on average, by outcomes."""
+    before, pooled = block.outcome[:, : block.fit_end], block.pooled()
+    allowed = block.others(pooled) & (groups[:, :_REFITTED] == 0)
+    target = before.T @ pooled
+    weights = many_simplex_weights(before.T, np.repeat(target, allowed.shape[1], axis=1), allowed=allowed)
+    fewer = np.sqrt(np.mean((target - before.T @ weights) ** 2, axis=0))
+    own = rmspe(target - before.T @ ByOutcomes()(block, pooled))
+    return max(float(fewer.mean()) / max(own, 1e-6 * block.scale), 1.0)
 
 
 def leave_one_out(block: Block, mixing: FloatArray, weights: FloatArray, *, weighing: Weighing) -> dict[str, float]:

@@ -12,6 +12,7 @@ from e2i.causal.panel.clusters import covariance
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.event_study import EventTimes
 from e2i.causal.panel.group_time import GroupTime, absorbing
+from e2i.causal.panel.moving_confounders import untreated_rows, without_moving
 from e2i.domain.evidence import Refutation
 from e2i.errors import NotIdentified
 
@@ -24,19 +25,26 @@ _ROUNDING = 1e-9
 def pre_trend_tests(study: EventTimes) -> tuple[Refutation, ...]:
     """Joint test `pre_trend` and linear test `pre_period_trend` of the effects before the reference; empty without such effects.
 
-    The joint test is Hotelling's T² (F distribution); its degrees come from the smaller arm's clusters, and neighbouring
-    periods are averaged until there are four clusters per contrast. The linear test is the slope of the line through the
-    reference that fits the effects best. Each says which violation it would have found with 80 % power (Roth 2022).
+    The joint test is Hotelling's T² (F distribution); its degrees come from the smaller arm's clusters, or from the treated units that
+    gaps and late starts leave in these periods, and neighbouring periods are averaged until there are four clusters per contrast. The
+    linear test is the slope of the line through the reference that fits the effects best. Each says which violation it would have
+    found with 80 % power (Roth 2022).
     """
     chosen = study.before
     if len(chosen) == 0:
         return ()
-    degrees = min(study.clusters_by_arm) - 1
+    degrees = _degrees(study)
     if degrees < 1:
         return ()
     if study.is_flat_before:
         return (_untested("pre_trend", "the outcome does not vary before treatment, so parallel trends are a belief."),)
     return _joint(study, degrees), _linear(study, degrees)
+
+
+def _degrees(study: EventTimes) -> int:
+    """Of the smaller arm's clusters, or of the treated units that the periods before treatment show (harmonic mean), if these are fewer."""
+    shown = study.n_treated[study.before].astype(np.float64)
+    return int(min(*study.clusters_by_arm, len(shown) / float(np.sum(1.0 / np.maximum(shown, 1.0))))) - 1
 
 
 def _joint(study: EventTimes, degrees: int) -> Refutation:
@@ -119,8 +127,9 @@ def placebo_in_time(panel: Panel, spec: Identification, *, seed: int, periods: i
         return None
     start = panel.cohort - spec.anticipation
     treated = panel.cohort != NEVER
-    real = ~treated[panel.unit] | (panel.time < start[panel.unit])
-    early = panel.of_rows(real)
+    real = untreated_rows(panel, spec.anticipation)
+    moving = without_moving(panel, spec.anticipation)  # by all rows before treatment: those before the pretended one may not show them move
+    early = (panel if moving is None else replace(panel, outcome=moving.outcome)).of_rows(real)
     seen = np.bincount(early.unit, minlength=panel.n_units) > 0
     cohort = np.where(treated, start - lead, NEVER)
     late = treated & (cohort <= 0)

@@ -49,6 +49,8 @@ class Placebos:
     """placebos left out because their fit before treatment was more than 5 times worse than that of the treated"""
     drawn_from: int = 0
     """donors that groups share among them; 0 where each placebo is a unit of its own"""
+    handicap: float = 1.0
+    """RMSPE before treatment of the treated when they lack as many donors as a group of them does, over that with all donors"""
 
     @property
     def stretch(self) -> float:
@@ -126,12 +128,13 @@ def placebo_interval(effect: float, pre_rmspe: float, placebos: Placebos) -> Inf
     """Constant effects that a rank test over units does not reject (Firpo & Possebom 2018; Abadie, Diamond & Hainmueller 2010).
 
     The statistic is the mean gap over the pre-treatment RMSPE. Exact when, without the effect, the treated unit could have been
-    any of them; groups that share units are no independent draws, so their ranks are widened. Infinite with fewer than 19 placebos.
+    any of them; groups that share units are no independent draws, so their ranks are widened, and they have fewer donors to fit by, so
+    the fit of the treated is taken with as few. Infinite with fewer than 19 placebos.
     """
     spread = np.maximum(placebos.pre_rmspe, 1e-300)
     statistics = np.sort(np.abs(placebos.effect) / spread)[::-1]
     count = len(statistics)
-    stretch = placebos.stretch
+    stretch = placebos.stretch * placebos.handicap
     own = abs(effect) / max(pre_rmspe, 1e-300) / stretch
     p_value = float((1 + np.sum(statistics >= own * (1.0 - _TIE))) / (1 + count))
     needed = int(np.floor(ALPHA * (count + 1) + _TIE))
