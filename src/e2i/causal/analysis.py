@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Protocol
 
 import polars as pl
@@ -10,6 +10,7 @@ import polars as pl
 from e2i.causal.design import Identification
 from e2i.causal.estimation import Estimation, refused
 from e2i.causal.gate import Evidence, weigh
+from e2i.causal.planned_shares import about_planned_shares
 from e2i.causal.router import identify
 from e2i.domain.evidence import Answer, CausalFinding, Refutation
 from e2i.domain.study import EffectSpec
@@ -50,9 +51,11 @@ def analyse(frame: pl.DataFrame, *, effect: EffectSpec, unit: str | None = None,
 def estimate(frame: pl.DataFrame, *, effect: EffectSpec, identification: Identification, seed: int) -> Estimation | CausalFinding:
     """The effect with its diagnostics, or the finding that says why there is none. Raises as `analyse` does."""
     try:
-        return _module(identification).estimate(frame, effect=effect, identification=identification, seed=seed)
+        lottery = about_planned_shares(frame, effect, identification)
+        found = _module(identification).estimate(frame, effect=effect, identification=identification, seed=seed)
     except CausalError as error:
         return refused(error, reasons=identification.reasons)
+    return replace(found, hazards=(*lottery, *found.hazards))
 
 
 def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Identification, seed: int) -> tuple[Refutation, ...]:

@@ -122,7 +122,12 @@ def _choose(
 def _order(effect: EffectSpec, shape: Shape) -> list[tuple[str, str]]:
     """Designs by preference, each with its reason."""
     if not shape.is_panel:
-        adjusted = ("cross_section", "one row per unit: the measured common causes are adjusted for.")
+        why = (
+            "chance assigned, so arms are compared as they were drawn"
+            if effect.randomised
+            else "the measured common causes are adjusted for"
+        )
+        adjusted = ("cross_section", f"one row per unit: {why}.")
         return [("iv", "an instrument is named."), adjusted] if effect.instruments else [adjusted]
     units = f"{shape.treated_units} treated unit{'s' if shape.treated_units > 1 else ''}, {shape.never_treated} that never are"
     sparse = ("synthetic_control", f"{units}, {shape.pre_periods} periods before: the treated path is rebuilt from the others.")

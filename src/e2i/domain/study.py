@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from e2i.domain.allocation import AllocationSpec
 from e2i.domain.data_spec import DataSpec, Strict
@@ -14,6 +14,15 @@ from e2i.domain.trials import ExperimentSpec
 Estimand = Literal["ATE", "ATT", "ATO", "LATE"]
 Design = Literal["auto", "cross_section", "matched", "did", "synthetic_control", "synthetic_did", "interrupted_time_series", "iv"]
 Brand = Literal["Remibrutinib", "Fabhalta", "Kisqali", "competitor", "other"]
+
+
+def _as_text(name: object) -> object:
+    """A level as text: `1` in YAML is a number, `true` a yes."""
+    return f"{float(name):g}" if isinstance(name, bool | int | float) else name
+
+
+Level = Annotated[str, BeforeValidator(_as_text)]
+PlannedShare = Annotated[float, Field(gt=0, lt=1)]
 
 
 class EffectSpec(Strict):
@@ -44,6 +53,9 @@ class EffectSpec(Strict):
     )
     weights: str | None = Field(default=None, description="sampling weights, positive")
     randomised: bool = Field(default=False, description="treatment was assigned by chance: no confounder is needed")
+    assigned_share: PlannedShare | dict[Level, PlannedShare] | None = Field(
+        default=None, description="where chance assigned: planned share of the treated, or of each level; the arms are checked against it"
+    )
     edges: tuple[str, ...] = Field(default=(), description='the causal graph, "cause -> effect" each; adjustment is then checked or found')
     reference: str | None = Field(default=None, description="the level that the others of a treatment are compared with")
     treated_at: str | None = Field(default=None, description="column with the day of treatment, for checks of order")

@@ -10,6 +10,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from e2i.causal.design import Identification, Sample
+from e2i.causal.designs.controls import of_rows
 from e2i.causal.encoding import Covariates
 from e2i.causal.estimators.aipw import AIPW, fit_many
 from e2i.causal.estimators.cross_fit import cross_fit
@@ -103,14 +104,18 @@ def test_the_welch_interval_is_the_textbooks() -> None:
     assert found.p_value == pytest.approx(textbook.pvalue, rel=1e-9)
 
 
-def test_the_clustered_difference_is_statsmodels_cr1() -> None:
-    data = replace(world(), cluster=np.arange(N) // 10)
-    found = DifferenceInMeans().fit(data, SPEC, seed=0)
-    model = sm.OLS(data.outcome, sm.add_constant(data.treatment)).fit(
-        cov_type="cluster", cov_kwds={"groups": data.cluster, "df_correction": True}, use_t=True
-    )
-    assert found.standard_error == pytest.approx(model.bse[1], rel=1e-9)
-    assert found.interval == pytest.approx(tuple(model.conf_int()[1]), rel=1e-9)
+@pytest.mark.parametrize("has_weights", [False, True])
+@pytest.mark.parametrize("estimator", [DifferenceInMeans(), RegressionAdjusted()], ids=lambda e: type(e).__name__)
+def test_the_clustered_error_is_that_of_estimates_without_each_cluster(estimator: AIPW, *, has_weights: bool) -> None:
+    """The jackknife by its definition; pairs and blocks across arms have as many degrees of freedom as clusters, less one."""
+    weights = np.where(np.arange(N) % 3 == 0, 2.0, 0.5) if has_weights else None
+    data = replace(world(), cluster=np.arange(N) // 25, weights=weights)
+    count = int(data.cluster.max()) + 1
+    found = estimator.fit(data, SPEC, seed=0)
+    others = [estimator.fit(of_rows(data, data.cluster != number), SPEC, seed=0).estimate for number in range(count)]
+    expected = float(np.sqrt((count - 1) / count * np.sum((np.array(others) - found.estimate) ** 2)))
+    assert found.standard_error == pytest.approx(expected, rel=1e-8)
+    assert found.interval[1] - found.estimate == pytest.approx(found.standard_error * stats.t.ppf(0.975, count - 1), rel=0.02)
 
 
 def test_regression_adjustment_is_the_interacted_regression_with_hc2() -> None:

@@ -210,6 +210,7 @@ def test_a_design_that_does_not_fit_is_refused_with_those_that_do() -> None:
 def test_chance_needs_no_confounders() -> None:
     found = identify(asked(confounders=(), randomised=True), cross())
     assert found.is_randomised
+    assert found.reasons == ("one row per unit: chance assigned, so arms are compared as they were drawn.",)
     assert found.adjustment == ()
 
 

@@ -5,9 +5,9 @@ import polars as pl
 import pytest
 from scipy import stats
 
+from e2i.domain.sample_ratio import SAMPLE_RATIO_ALPHA, sample_ratio
 from e2i.domain.trials import ExperimentSpec
 from e2i.ml.power import planning
-from e2i.ml.power.assignment import SAMPLE_RATIO_ALPHA, sample_ratio
 from e2i.ml.power.sample import read_sample
 from e2i.ml.power.simulation import simulate_power
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -510,6 +511,19 @@ async def test_a_webhook_that_fails_is_logged_and_not_raised(caplog: pytest.LogC
     assert len(received) == 1
     await DataQualityAlerter(webhook_url="http://127.0.0.1:9/nobody", timeout_s=0.5).alert(report_with(0.7, status="failed"))
     assert sum("did not reach the webhook" in record.getMessage() for record in caplog.records) == 2
+
+
+async def test_a_webhook_that_answers_in_another_language_is_logged_and_not_raised(caplog: pytest.LogCaptureFixture) -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"SSH-2.0-OpenSSH\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(babble, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        await DataQualityAlerter(webhook_url=url).alert(report_with(0.7, status="failed"))
+    assert sum("did not reach the webhook" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_a_webhook_must_be_http() -> None:

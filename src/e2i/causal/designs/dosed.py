@@ -17,6 +17,8 @@ from e2i.causal.estimators.random_dose import plain_contrasts, slope
 from e2i.causal.hazards import concerns_about_filled, concerns_about_rows, refuse_hopeless
 from e2i.domain.evidence import Hazard, Refutation
 
+_BENT, _CLEAR = 0.001, 3.0
+
 
 def estimate(sample: Sample, identification: Identification, hazards: tuple[Hazard, ...], *, seed: int) -> Estimation:
     """The average slope of a dose, or every level against the reference. Raises CausalError and DataError."""
@@ -32,7 +34,7 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
     return Estimation(
         effect=effect,
         reasons=told_reasons(identification),
-        hazards=(*hazards, *as_warnings((*main.notes, *sample.covariates.notes))),
+        hazards=(*hazards, *_about_bend(main), *as_warnings((*main.notes, *sample.covariates.notes))),
         alternatives=others,
         concerns=(
             *concerns_about_rows(sample),
@@ -44,6 +46,22 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
 def refute(sample: Sample, identification: Identification, *, seed: int) -> tuple[Refutation, ...]:
     """Outcomes that the treatment cannot move."""
     return placebo_outcomes(sample, lambda part: _fit(part, identification, seed=seed)[0])
+
+
+def _about_bend(main: Estimate) -> tuple[Hazard, ...]:
+    """One slope told for a dose whose effect is not the same at low and high doses; a person looks where it turns round."""
+    told = main.diagnostics
+    p_value = told.get("bend_p", 1.0)
+    if p_value >= _BENT:
+        return ()
+    low, high = told["slope_low"], told["slope_high"]
+    text = f"one unit more brings about {low:.3g} at low doses and {high:.3g} at high ones (beyond chance): "
+    remedy = "Cut the dose into levels (`data.derive`, then `reference`) and compare them."
+    if low * high < 0 and all(abs(told[side]) > _CLEAR * told[f"{side}_se"] for side in ("slope_low", "slope_high")):
+        text += "the effect turns round, which the average slope hides."
+        return (Hazard(code="dose_turns", action="review", text=text, remedy=remedy, measured=p_value, threshold=_BENT),)
+    text += "the slope that is told is an average over doses."
+    return (Hazard(code="dose_bends", action="warn", text=text, remedy=remedy, measured=p_value, threshold=_BENT),)
 
 
 def _fit(sample: Sample, identification: Identification, *, seed: int) -> tuple[Estimate, ...]:

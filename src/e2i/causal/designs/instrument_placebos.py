@@ -13,7 +13,7 @@ from e2i.causal.designs.controls import of_rows, without_copies
 from e2i.causal.iv.checks import examine, raise_refused
 from e2i.causal.iv.two_stage import two_stage
 from e2i.causal.iv.weak import anderson_rubin_p
-from e2i.causal.refute.witness import NO_WITNESS, TOO_FEW, goes_with, untested
+from e2i.causal.refute.witness import FOLLOWS, NO_WITNESS, TOO_FEW, follows, goes_with, untested
 from e2i.domain.evidence import Effect, Refutation
 from e2i.errors import CausalError, DataError
 
@@ -83,13 +83,15 @@ def _tested(kind: str, name: str, values: FloatArray, sample: Sample, identifica
     fewer = without_copies(part, part.outcome, name) if kind == "pre_period_placebo" else part
     if fewer is not part:
         kind, part = _ADJUSTED, fewer
+    if follows(part.outcome, part.covariates.matrix):
+        return untested(f"{kind}:{name}", FOLLOWS)
     try:
         hazards, residuals = examine(part)
         raise_refused(hazards, override=identification.override)
     except (CausalError, DataError) as error:
         return untested(f"{kind}:{name}", str(error))
     assert residuals is not None, "what has no residuals was refused"
-    fit, joint = two_stage(residuals), anderson_rubin_p(*residuals.reduced_form, effect=0.0, degrees=residuals.degrees)
+    fit, joint = two_stage(residuals), anderson_rubin_p(*residuals.reduced_form, effect=0.0, degrees=residuals.joint_degrees)
     p_value = joint
     if len(residuals.reduced_form[0]) > 1:
         p_value = min(1.0, 2.0 * min(joint, _along(residuals.reduced_form, residuals.degrees)))

@@ -30,6 +30,8 @@ _NOT_ASKED = frozenset(("perfect_separation", "segment_with_one_arm", "treatment
 """checks of the table that concern overlap between the arms, or that instruments make in their own way; all others hold here too"""
 _MOST_ROWS_CROSS_FITTED = 200_000
 _MOST_COLUMNS_CROSS_FITTED = 60
+_MOST_INSTRUMENTS_CROSS_FITTED = 30
+"""each is learned like an outcome: the cost grows with their number"""
 _LOTTERY_Z = 3.5
 _MOST_LEVELS_CROSS_FITTED = 30
 """learners that shrink coefficients towards zero are biased with many level columns; the linear estimator is not"""
@@ -150,10 +152,11 @@ def _others(
     notes: list[str] = []
     beside = None
     columns, levels = sample.covariates.matrix.shape[1], sum(sample.covariates.is_level)
-    if columns > _MOST_COLUMNS_CROSS_FITTED or levels > _MOST_LEVELS_CROSS_FITTED:
+    instruments = 0 if sample.instruments is None else sample.instruments.shape[1]
+    if columns > _MOST_COLUMNS_CROSS_FITTED or levels > _MOST_LEVELS_CROSS_FITTED or instruments > _MOST_INSTRUMENTS_CROSS_FITTED:
         notes.append(
             f"the cross-fitted estimator beside it was left out: it takes up to {_MOST_COLUMNS_CROSS_FITTED} adjusted columns, "
-            f"{_MOST_LEVELS_CROSS_FITTED} of them levels"
+            f"{_MOST_LEVELS_CROSS_FITTED} of them levels, and {_MOST_INSTRUMENTS_CROSS_FITTED} instruments (a category has one per level)"
         )
     elif columns and len(sample.outcome) <= _MOST_ROWS_CROSS_FITTED:
         try:

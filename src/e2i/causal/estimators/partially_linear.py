@@ -10,6 +10,7 @@ from e2i.causal.arrays import FloatArray, IntArray
 from e2i.causal.design import MINIMUM_PER_ARM, Identification, Sample
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimators.cross_fit import arm_counts, fold_groups, joined, require_covariates, require_finite
+from e2i.causal.estimators.dose_bend import bend
 from e2i.causal.estimators.doubly_robust import repetitions_for
 from e2i.causal.estimators.features import Features, make_features
 from e2i.causal.estimators.nuisances import kind_of, library, make_folds, out_of_fold, screen, stack, used
@@ -85,6 +86,7 @@ def _slope(data: Sample, dose: FloatArray, outcome: FloatArray, *, diagnostics: 
     slopes = (given * freed * rest).mean(axis=1) / bread
     influence = given * freed * (rest - slopes[:, None] * freed) / bread[:, None]
     is_binary = kind_of(data.treatment) == "binary"
+    bent = {} if is_binary else bend(freed.mean(axis=0), rest.mean(axis=0), data, expected=dose.mean(axis=0))
     weighting = "units that could have gone either way" if is_binary else "units whose dose is less predictable"
     return joined(
         data,
@@ -92,7 +94,7 @@ def _slope(data: Sample, dose: FloatArray, outcome: FloatArray, *, diagnostics: 
         influence,
         estimator="double machine learning, partially linear, stacked nuisances",
         estimand="ATO" if is_binary else "APE",
-        diagnostics=diagnostics | {"unexplained_share": unexplained},
+        diagnostics=diagnostics | {"unexplained_share": unexplained} | bent,
         notes=(f"where effects differ between units, {weighting} count more",),
         **arm_counts(data),
     )

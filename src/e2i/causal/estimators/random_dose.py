@@ -9,6 +9,7 @@ import numpy as np
 from e2i.causal.design import Identification, Sample
 from e2i.causal.estimate import LEVEL, Estimate, from_influence
 from e2i.causal.estimators.cross_fit import arm_counts, average_of, require_finite
+from e2i.causal.estimators.dose_bend import bend
 from e2i.causal.estimators.least_squares import least_squares
 from e2i.causal.estimators.multi_level import simultaneous
 from e2i.causal.estimators.unadjusted import DifferenceInMeans
@@ -29,6 +30,7 @@ def slope(data: Sample) -> Estimate:
         estimator="least squares on a randomised dose",
         estimand="APE",
         clusters=data.cluster,
+        diagnostics=bend(data.treatment - np.average(data.treatment, weights=data.weights), data.outcome, data),
         **arm_counts(data),
     )
     return _with_effective_degrees(plain, data)

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from e2i.causal.arrays import FloatArray, IntArray
+from e2i.causal.arrays import FloatArray
 from e2i.causal.design import Average, Identification, Sample
 from e2i.causal.estimate import Estimate, from_influence
 from e2i.causal.estimators.cross_fit import arm_counts, average_of, require_binary, with_error
 from e2i.causal.estimators.least_squares import independent_columns, least_squares
+from e2i.causal.estimators.whole_clusters import with_jackknife
 from e2i.errors import NoVariation, TooFewRows
 
 _MINIMUM_PER_ARM = 5
@@ -21,7 +22,7 @@ _ROWS_PER_COLUMN = 3
 class DifferenceInMeans:
     """Treated minus untreated mean under randomised assignment (Neyman 1923).
 
-    Variance HC2, which is s₁²/n₁ + s₀²/n₀, with Welch's degrees of freedom; with clusters CR1 and G - 1 degrees.
+    Variance HC2, which is s₁²/n₁ + s₀²/n₀, with Welch's degrees of freedom; with clusters the jackknife's.
     """
 
     def fit(self, data: Sample, spec: Identification, *, seed: int) -> Estimate:  # noqa: ARG002 - nothing is drawn
@@ -40,7 +41,7 @@ class DifferenceInMeans:
         )
         if data.cluster is not None:
             _require_spread(estimate.standard_error)
-            return _with_cr1(estimate, data.cluster, columns=2)
+            return with_jackknife(estimate, data, np.empty((len(residual), 0)), estimand)
         per_arm = [given[arm] / given[arm].sum() for arm in (treated, ~treated)]
         parts = [
             float(np.sum(weight**2 * residual[arm] ** 2 / (1.0 - weight))) for weight, arm in zip(per_arm, (treated, ~treated), strict=True)
@@ -55,7 +56,7 @@ class DifferenceInMeans:
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionAdjusted:
-    """Lin (2013): least squares on treatment, centred covariates and their products; HC2, with clusters CR1.
+    """Lin (2013): least squares on treatment, centred covariates and their products; HC2, with clusters the jackknife.
 
     The variance also counts that the covariates' means are those of a sample (Negi and Wooldridge 2021).
     """
@@ -97,7 +98,7 @@ class RegressionAdjusted:
         )
         _require_spread(estimate.standard_error)
         if data.cluster is not None:
-            return _with_cr1(estimate, data.cluster, columns=columns)
+            return with_jackknife(estimate, data, matrix[:, kept], estimand)
         n = len(data.outcome)
         found = with_error(estimate, float(np.sqrt(np.sum(influence**2)) / n), degrees=float(n - columns))
         return replace(found, interval_method=f"t with {n - columns} degrees of freedom, HC2")
@@ -158,11 +159,3 @@ def _require_clusters_for(data: Sample, matrix: FloatArray) -> None:
 def _require_spread(variance: float) -> None:
     if not variance > 0:
         raise NoVariation("the outcome does not vary within the arms.", where="outcome", advice="Check how the outcome was built.")
-
-
-def _with_cr1(estimate: Estimate, cluster: IntArray, *, columns: int) -> Estimate:
-    """CR1: G / (G - 1) times (n - 1) / (n - d); the first factor is there already."""
-    n, count = len(cluster), len(np.unique(cluster))
-    found = with_error(estimate, estimate.standard_error * float(np.sqrt((n - 1) / (n - columns))), clusters=cluster)
-    notes = (f"{count} clusters: with fewer than 30 the interval tends to be too short",) if count < 30 else ()
-    return replace(found, interval_method=f"t with {count - 1} degrees of freedom, clustered (CR1)", notes=notes)

@@ -17,6 +17,7 @@ from e2i.causal.estimate import Estimate
 from e2i.causal.estimators.doubly_robust import fit_propensity, repetitions_for
 from e2i.causal.estimators.features import Features, make_features
 from e2i.causal.estimators.nuisances import kind_of, library, make_folds, out_of_fold, screen, stack, used
+from e2i.causal.hazards import dependent_rows
 from e2i.causal.iv.checks import instrument_hazards, raise_refused
 from e2i.causal.iv.late import EncouragementMeans, late_estimate
 from e2i.causal.iv.residuals import Residuals, project_out
@@ -147,7 +148,7 @@ def _cross_fit(features: Features, target: FloatArray, *, folds: IntArray, seed:
 
 
 def _independent_groups(data: Sample) -> IntArray:
-    return data.groups if data.cluster is None else data.cluster
+    return dependent_rows(data) if data.cluster is None else data.cluster
 
 
 def _is_binary(values: FloatArray) -> bool:

@@ -17,6 +17,7 @@ from e2i.causal.encoding import Covariates
 from e2i.causal.estimate import Estimate, from_influence
 from e2i.causal.estimators.doubly_robust import doubly_robust, fit_propensity, repetitions_for
 from e2i.causal.estimators.features import make_features
+from e2i.causal.hazards import dependent_rows
 from e2i.errors import NotIdentified, NoVariation, PositivityViolated, SchemaMismatch
 
 _OUTSIDE = 0.10
@@ -45,7 +46,7 @@ class FrontDoor:
         """
         _require(data, spec, self.mediators)
         features = make_features(self.mediators.matrix)
-        groups = data.groups if data.cluster is None else data.cluster
+        groups = dependent_rows(data) if data.cluster is None else data.cluster
         propensity = fit_propensity(features, data.treatment, groups, repetitions=repetitions_for(len(groups)), seed=seed)
         low, high = propensity.bounds
         outside = float(((propensity.mean < low) | (propensity.mean > high)).mean())

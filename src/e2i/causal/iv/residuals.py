@@ -12,6 +12,11 @@ from e2i.errors import NotIdentified
 
 _GONE = 1e-7
 """A column whose norm falls by this factor when others are projected out is a linear function of them."""
+_NO_REST = 1e-8
+"""added where a cluster holds all there is of an instrument"""
+_MOST_CLUSTERS = 2_000
+_MANY = 0.1
+"""times the rows: above it the robust Anderson-Rubin test rejected true effects in 14 to 90 % of draws instead of 5 %"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +78,46 @@ class Residuals:
         """Robust variance of an estimate that is a sum of scores, shape (n,)."""
         return float(self.correction(parameters) * np.sum(self.sums(scores) ** 2))
 
+    @property
+    def joint_degrees(self) -> int:
+        """Denominator's degrees of freedom of a test of all instruments' coefficients."""
+        rows = self.n_clusters if self.clusters is not None else len(self.outcome) - self.partialled
+        return rows - int(self.instruments.shape[1])
+
+    @cached_property
+    def has_many_instruments(self) -> bool:
+        """More than rows can carry a robust variance for: its errors then add up, and valid instruments seem to disagree."""
+        return self.clusters is None and bool(self.instruments.shape[1] ** 1.5 > _MANY * len(self.outcome))
+
     @cached_property
     def reduced_form(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Coefficients on the instruments of outcome and treatment, shape (m,) each, and their joint robust variance, (2m, 2m)."""
-        z, n = self.instruments, len(self.outcome)
+        """Coefficients on the instruments of outcome and treatment, shape (m,) each, and their joint variance, (2m, 2m).
+
+        The variance is robust: HC1, with clusters CV3 (Bell and McCaffrey 2002; CR1 above 2,000 clusters) and
+        Hotelling's factor for m coefficients. Many instruments (m^1.5 above a tenth of the rows, as with judges of few cases each) have
+        the classical one, with which Anderson and Rubin's test is exact for normal errors however many there are: unequal variances
+        average out over many coefficients, the errors of their estimates do not.
+        """
+        z, n, m = self.instruments, len(self.outcome), self.instruments.shape[1]
         delta, pi = z.T @ self.outcome / n, z.T @ self.treatment / n
-        scores = np.column_stack([z * (self.outcome - z @ delta)[:, None], z * (self.treatment - z @ pi)[:, None]])
-        summed = self.sums(scores)
-        return delta, pi, self.correction(z.shape[1]) * (summed.T @ summed) / n**2
+        rest = np.column_stack([self.outcome - z @ delta, self.treatment - z @ pi])
+        if self.has_many_instruments:
+            return delta, pi, np.kron(rest.T @ rest / self.joint_degrees, np.eye(m)) / n
+        summed = self.sums(np.column_stack([z * rest[:, [0]], z * rest[:, [1]]]))
+        factor = self.correction(m)
+        if self.clusters is not None:
+            factor *= (self.n_clusters - 1) / self.joint_degrees
+            if self.n_clusters <= _MOST_CLUSTERS:
+                summed, factor = self._without_own(summed), factor * (1.0 - 1.0 / self.n_clusters) ** 2
+        return delta, pi, factor * (summed.T @ summed) / n**2
+
+    def _without_own(self, summed: FloatArray) -> FloatArray:
+        """Sums within clusters, shape (G, 2m), with each cluster's residuals taken from a fit without it."""
+        z, m = self.instruments, self.instruments.shape[1]
+        own = np.stack([self.sums(z * z[:, [row]]) for row in range(m)], axis=1)
+        left = (1.0 + _NO_REST) * np.eye(m) - own / len(z)
+        freed = np.linalg.solve(left, summed.reshape(-1, 2, m).transpose(0, 2, 1)).transpose(0, 2, 1)
+        return np.asarray(freed.reshape(-1, 2 * m), dtype=np.float64)
 
 
 def project_out(

@@ -14,6 +14,8 @@ from e2i.causal.iv.residuals import Residuals
 from e2i.causal.iv.weak import USUAL_FROM, ConfidenceSet, Strength, anderson_rubin, anderson_rubin_p, strength
 from e2i.errors import NotIdentified, NoVariation
 
+_MANY = "for so many instruments these rows carry no robust variance: first stage and Anderson-Rubin set take errors as equally spread"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TwoStageLeastSquares:
@@ -81,14 +83,15 @@ def from_residuals(
         raise NoVariation(
             "the outcome is an exact function of treatment and covariates.", where="outcome", advice="Check how it was built."
         )
-    robust = anderson_rubin(*residuals.reduced_form, degrees=residuals.degrees)
+    robust = anderson_rubin(*residuals.reduced_form, degrees=residuals.joint_degrees)
     half = float(t.ppf(0.5 + LEVEL / 2, residuals.degrees)) * fit.standard_error
     wald = ConfidenceSet(segments=((fit.estimate - half, fit.estimate + half),))
     interval, method, more = choose_interval(wald.times(residuals.unit), robust.times(residuals.unit), first, method=_method(residuals))
     usual = float(2 * t.sf(abs(fit.estimate) / fit.standard_error, residuals.degrees))
-    p_value = choose_p(usual, anderson_rubin_p(*residuals.reduced_form, effect=0.0, degrees=residuals.degrees), first)
+    p_value = choose_p(usual, anderson_rubin_p(*residuals.reduced_form, effect=0.0, degrees=residuals.joint_degrees), first)
     is_binary = bool(np.isin(treatment, (0.0, 1.0)).all())
     dropped = tuple(f"instrument `{name}` adds nothing to the others and the covariates and was left out" for name in residuals.dropped)
+    many = (_MANY,) if residuals.has_many_instruments else ()
     slope = () if is_binary else ("the effect is an average slope, weighted to units whose treatment the instruments move",)
     return Estimate(
         estimator=estimator,
@@ -110,7 +113,7 @@ def from_residuals(
             "largest_row_share": float((fit.scores**2).max() / np.sum(fit.scores**2)),
             **(diagnostics or {}),
         },
-        notes=(*dropped, *slope, *more, *notes),
+        notes=(*dropped, *slope, *many, *more, *notes),
     )
 
 

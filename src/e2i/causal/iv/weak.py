@@ -94,7 +94,7 @@ def strength(residuals: Residuals) -> Strength:
     return Strength(
         instruments=m,
         first_stage_f=wald / m,
-        first_stage_p=float(f.sf(wald / m, m, residuals.degrees)),
+        first_stage_p=float(f.sf(wald / m, m, residuals.joint_degrees)),
         effective_f=float(pi @ pi) / trace,
         critical_value=float(ncx2.ppf(0.95, effective, allowed * effective)) / effective,
         partial_r2=min(float(pi @ pi), 1.0),

@@ -53,6 +53,7 @@ def analysis_study(draft: Draft, *, name: str) -> str:
     effect["design"] = "synthetic_control" if draft.design == "geo" else "did" if is_panel else "cross_section"
     if draft.design != "geo":
         effect["randomised"] = True
+        effect["assigned_share"] = spec.treated_share
     content: dict[str, Any] = {"name": name, "description": spec.question, "data": {"source": RESULTS}, "unit": spec.unit or "unit"}
     if is_panel:
         content["time"] = spec.time

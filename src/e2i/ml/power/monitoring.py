@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from e2i.domain.sample_ratio import SAMPLE_RATIO_ALPHA
 from e2i.domain.trials import InterimLook, MonitoringPlan, MonitoringRule
-from e2i.ml.power.assignment import SAMPLE_RATIO_ALPHA
 from e2i.ml.power.spending import boundaries
 from e2i.ml.power.threats import ATTRITION, CONTAMINATION
 
