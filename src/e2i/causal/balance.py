@@ -13,7 +13,8 @@ def balance(covariates: Covariates, treatment: FloatArray, weight: FloatArray, *
     """Standardised mean differences before and after weighting, in encoded columns' order.
 
     Both are over the pooled standard deviation before weighting (Austin and Stuart 2015). The error of the difference after is that
-    of two weighted means of independent rows, weights held: a difference that one far row makes has a large one.
+    of two weighted means of independent rows, weights held: a difference that one far row makes has a large one. Columns that single
+    out 1-10 people are left out.
 
     Parameters
     ----------
@@ -34,7 +35,8 @@ def balance(covariates: Covariates, treatment: FloatArray, weight: FloatArray, *
     error = np.sqrt(up_variance + down_variance) / pooled
     return tuple(
         BalanceRow(covariate=name, smd_before=float(b), smd_after=float(a), error_after=float(e))
-        for name, b, a, e in zip(covariates.names, before, after, error, strict=True)
+        for name, b, a, e, few in zip(covariates.names, before, after, error, covariates.singles_out_few, strict=True)
+        if not few
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from e2i.causal.arrays import BoolArray, FloatArray
-from e2i.domain.disclosure import counted
+from e2i.domain.disclosure import SMALL_CELL, counted
 from e2i.errors import DataError, NotIdentified, SchemaMismatch
 
 _RARE_SHARE = 0.01
@@ -35,6 +35,16 @@ class Covariates:
     notes: tuple[str, ...]
     gaps: tuple[tuple[str, BoolArray], ...] = ()
     """matrix column's name and shape (n,), True where its value was missing; columns with ten gaps or more"""
+
+    @property
+    def singles_out_few(self) -> BoolArray:
+        """Shape (k,), True for columns of two values one of which 1-10 people hold: a figure of such a column is theirs, and not told."""
+        matrix = self.matrix
+        if not len(matrix):
+            return np.zeros(matrix.shape[1], dtype=np.bool_)
+        sizes = [(matrix == end).sum(axis=0) for end in (matrix.min(axis=0), matrix.max(axis=0))]
+        few: BoolArray = (sizes[0] + sizes[1] == len(matrix)) & (np.minimum(*sizes) <= SMALL_CELL)
+        return few
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,7 +91,7 @@ def beside(
         try:
             found.append(as_effect(fit(), identification, must_agree=name not in apart))
         except (CausalError, DataError) as error:
-            missed.append(f"{name} beside it is not to be had: {error}")
+            missed.append(f"{name} beside it is not to be had: {error.what}")
     return tuple(found), tuple(missed)
 
 

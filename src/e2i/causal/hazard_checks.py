@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 
 from e2i.causal.arrays import FloatArray
-from e2i.causal.correlation import squared_correlations
 from e2i.causal.hazard_table import Table, cell, found, numbers, people, refuse
 from e2i.causal.spelling import spelled_alike
 from e2i.domain.disclosure import counted
@@ -17,7 +16,6 @@ from e2i.domain.evidence import Hazard
 
 _FEWEST_PER_ARM = 30
 _YES_NO = frozenset(("0", "1", "0.0", "1.0", "yes", "no", "true", "false", "y", "n", "t", "f", "treated", "control", "untreated"))
-_COPY_R2, _NEAR_COPY_R2 = 0.999, 0.98
 _MISSING_REVIEW = 0.2
 _SEPARATION_AUC = 0.99
 _EXPECTED = 10.0
@@ -75,22 +73,24 @@ def coding(table: Table) -> Iterator[Hazard]:
 def confounders_as_text(table: Table) -> Iterator[Hazard]:
     """Numbers that a stray word or a mark of thousands has turned into text, and so into many levels that hardly adjust.
 
-    Text with leading zeros or digits of one length is meant as text: 02139 and 101 are places. Where nearly every
-    value is its own, `encode` refuses the column.
+    Text with leading zeros, or digits of one length or hardly ever repeated, is meant as text: 02139 and 101 are places, 7 to 10482
+    identifiers, which `encode` refuses.
     """
     for name in table.confounders:
         series = table.frame[name]
         known = series.drop_nulls()
-        if series.dtype not in (pl.String, pl.Categorical, pl.Enum) or not _LEVELS < known.n_unique() <= 0.5 * len(known):
+        if series.dtype not in (pl.String, pl.Categorical, pl.Enum) or known.n_unique() <= _LEVELS:
             continue
-        plain = known.cast(pl.String).str.replace_all(r"[\s,$€%]", "")
-        is_code = plain.str.contains(r"^\d+$").all() and plain.str.len_chars().n_unique() == 1
-        if plain.str.contains(r"^0\d").any() or is_code:
+        text = known.cast(pl.String).str.strip_chars()
+        is_own = known.n_unique() > 0.5 * len(known)
+        is_code = text.str.contains(r"^\d+$").all() and (is_own or text.str.len_chars().n_unique() == 1)
+        if text.str.contains(r"^0\d").any() or is_code:
             continue
+        plain = text.str.replace_all(r"[\s,$€%]", "")
         share = float(plain.cast(pl.Float64, strict=False).is_not_null().mean())  # type: ignore[arg-type]
         if share > _NUMBERS:
-            text = f"{share:.0%} of the values of confounder `{name}` are numbers, but it is stored as text: each value counts as a group."
-            yield found("numbers_as_text", "override", text, "Write all of them as numbers, or as missing.", measure=(share, _NUMBERS))
+            told = f"{share:.0%} of the values of confounder `{name}` are numbers, but it is stored as text: each value counts as a group."
+            yield found("numbers_as_text", "override", told, "Write all of them as numbers, or as missing.", measure=(share, _NUMBERS))
 
 
 def infinities(table: Table) -> Iterator[Hazard]:
@@ -225,33 +225,6 @@ def order_in_time(table: Table) -> Iterator[Hazard]:
                 "Measure the outcome after treatment." if role == "measured" else "Start everyone's clock at the same event (time zero)."
             )
             yield found(code, "override", f"{share:.1%} of treated rows {words}.", remedy, measure=(share, 0.0))
-
-
-def copies_of_roles(table: Table) -> Iterator[Hazard]:
-    """A confounder, an earlier outcome or a control that is the outcome or the treatment under another name."""
-    names, matrix = table.matrix()
-    for role, target in (("outcome", table.outcome), ("treatment", table.treatment)):
-        if target is None or matrix.shape[1] == 0:
-            continue
-        for name, share in zip(names, squared_correlations(matrix, target[table.complete]), strict=True):
-            if share > _COPY_R2:
-                remedy = "Adjust only for what was known before treatment." if role == "outcome" else "Take it out of `confounders`."
-                yield refuse(f"confounder_is_{role}", f"`{name}` is a copy of the {role}.", remedy, share, _COPY_R2)
-            elif role == "outcome" and share > _NEAR_COPY_R2:
-                text = f"`{name}` alone explains {share:.1%} of the outcome: is it measured after treatment?"
-                yield found("leak", "review", text, "Adjust only for what was known before treatment.", measure=(share, _NEAR_COPY_R2))
-    for role, columns in (("earlier outcome", table.spec.pre_outcomes), ("negative control", table.spec.negative_controls)):
-        for name in columns:
-            values = numbers(table.frame[name])
-            if values is None or table.outcome is None:
-                continue
-            known = table.complete & np.isfinite(values)
-            if (
-                known.sum() > 2
-                and np.ptp(values[known]) > 0
-                and (share := float(squared_correlations(values[known][:, None], table.outcome[known])[0])) > _COPY_R2
-            ):
-                yield refuse("control_is_outcome", f"{role} `{name}` is a copy of the outcome.", "Name the column meant.", share, _COPY_R2)
 
 
 def late_names(table: Table) -> Iterator[Hazard]:

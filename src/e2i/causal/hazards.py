@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from e2i.causal.arrays import FloatArray, IntArray
+from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 from e2i.causal.correlation import squared_correlations
 from e2i.causal.design import MissingOutcomes, Sample
 from e2i.causal.hazard_checks import (
@@ -19,7 +19,6 @@ from e2i.causal.hazard_checks import (
     coding,
     collinear,
     confounders_as_text,
-    copies_of_roles,
     extreme_outcome,
     infinities,
     late_names,
@@ -30,6 +29,7 @@ from e2i.causal.hazard_checks import (
     units,
     variation,
 )
+from e2i.causal.hazard_copies import copies_of_roles
 from e2i.causal.hazard_scale import scale
 from e2i.causal.hazard_table import Table
 from e2i.domain.evidence import Hazard
@@ -147,7 +147,8 @@ def concerns_about_rows(sample: Sample) -> tuple[Concern, ...]:
         concerns.append(
             Concern(
                 severity="block" if copies > COPIES_BLOCK else "review",
-                text=f"{copies:.0%} of rows are exact copies of other rows: the interval counts them as new evidence. Remove duplicates.",
+                text=f"{copies:.0%} of rows are exact copies of other rows: the interval counts them as new evidence. "
+                "Remove duplicates, or name the column that tells units apart as `unit`.",
             )
         )
     concerns += concerns_about_losses(sample)
@@ -217,15 +218,41 @@ def surplus_copies(outcome: FloatArray, others: FloatArray, *, groups: IntArray)
     surplus = 1.0 - len(counts) / len(groups)
     if surplus == 0.0:
         return 0.0
-    if len(counts) >= 20 and int(np.gcd.reduce(counts)) > 1:
+    if _is_given_several_times(counts):
         return surplus
+    own = _with_a_value_of_their_own(outcome, others, first)
+    believed = float((counts[own] - 1).sum()) / len(groups)
+    return max(believed - _met_by_chance(outcome, others, first), 0.0) if believed > 0.0 else 0.0
+
+
+def dependent_rows(sample: Sample) -> IntArray:
+    """Shape (n,): equal for copies of one row that few values do not explain; every other row stands alone.
+
+    Rows of yes/no and categorical columns agree by the hundred and are still different units: kept in one fold, a kind of row would never
+    be learned from, and as a cluster it would make one observation of them all.
+    """
+    groups = sample.groups
+    _, first, place, counts = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    if len(counts) == len(groups) or _is_given_several_times(counts):
+        return groups
+    others = np.column_stack([sample.treatment, sample.covariates.matrix])
+    believed = _with_a_value_of_their_own(sample.outcome, others, first)[place]
+    return np.where(believed, groups, int(groups.max()) + 1 + np.arange(len(groups)))
+
+
+def _is_given_several_times(counts: IntArray) -> bool:
+    """Whether every distinct row occurs a multiple of the same number of times."""
+    return len(counts) >= 20 and int(np.gcd.reduce(counts)) > 1
+
+
+def _with_a_value_of_their_own(outcome: FloatArray, others: FloatArray, first: IntArray) -> BoolArray:
+    """For each distinct row whether it alone has its value of some continuous column, shape (distinct rows,)."""
     own = np.zeros(len(first), dtype=np.bool_)
     for column in np.column_stack([outcome, others[:, 1:]])[first].T:
         place, uses = np.unique(column, return_inverse=True, return_counts=True)[1:]
         if (column != np.round(column)).any() and len(uses) > _CONTINUOUS:
             own |= uses[place] == 1
-    believed = float((counts[own] - 1).sum()) / len(groups)
-    return max(believed - _met_by_chance(outcome, others, first), 0.0) if believed > 0.0 else 0.0
+    return own
 
 
 def _met_by_chance(outcome: FloatArray, others: FloatArray, first: IntArray) -> float:

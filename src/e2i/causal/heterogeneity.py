@@ -74,7 +74,7 @@ def reason_against(identification: Identification | None, finding: CausalFinding
         (identification.average != identification.estimand, f"Segments are told for ATE and ATT, not for {identification.estimand}."),
         (not identification.modifiers, "The study names no `modifiers`: name the columns by which the effect may differ."),
         (rows < MINIMUM_ROWS, f"{MINIMUM_ROWS} rows are needed to look for differences in an effect; there are fewer."),
-        (not has_nuisances, "The estimator of the average effect left no nuisances to start from."),
+        (not has_nuisances, "Rows or clusters are too few for the cross-fitted scores that segments start from."),
     )
     return next((text for applies, text in reasons if applies), None)
 
@@ -116,7 +116,7 @@ def predict_effects(
     units = model.out_of_bag(part, rows=shown) if isinstance(model, ForestModel) else model.predict(part)
     calibration = calibrate(scores, predicted, folds, seed=seed)
     slope = calibration.differential_prediction
-    line = project(scores, covariates.matrix, names=covariates.names)
+    line, few = project(scores, covariates.matrix, names=covariates.names), covariates.singles_out_few
     low, high = line.interval(0)
     found = Heterogeneity(
         rows=len(predicted),
@@ -127,6 +127,7 @@ def predict_effects(
         projection={
             name: Interval(estimate=float(line.coefficients[j + 1]), low=line.interval(j + 1)[0], high=line.interval(j + 1)[1])
             for j, name in enumerate(covariates.names)
+            if not few[j]
         },
         importance=_importance(model, covariates, rng),
         quantiles=tuple(np.quantile(units.estimate, np.linspace(0.0, 1.0, 11)).tolist()),

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from e2i.causal.arrays import BoolArray, FloatArray, IntArray
-from e2i.causal.design import Average, Sample
+from e2i.causal.design import Sample
 from e2i.causal.designs.controls import of_rows
+from e2i.causal.estimators.doubly_robust import Target
 from e2i.causal.refute.ground import bent, functional, quick_propensity
 
 DRAWS = 10
@@ -46,7 +47,7 @@ def completed(sample: Sample, *, seed: int) -> Sample:
     return replace(sample, covariates=replace(sample.covariates, matrix=matrix))
 
 
-def spread(sample: Sample, *, estimand: Average, seed: int) -> Spread | None:
+def spread(sample: Sample, *, estimand: Target, seed: int) -> Spread | None:
     """What `DRAWS` completed tables, the first of them that of `completed`, say; None where nothing is missing.
 
     Above 50,000 rows the tables are made from so many rows at random.
@@ -73,7 +74,7 @@ def _gaps(sample: Sample) -> dict[int, BoolArray]:
     return {place[name]: missing for name, missing in sample.covariates.gaps if name in place and missing.any()}
 
 
-def spread_of_controls(sample: Sample, *, estimand: Average, seed: int) -> dict[str, float]:
+def spread_of_controls(sample: Sample, *, estimand: Target, seed: int) -> dict[str, float]:
     """By how much completed tables differ on what treatment cannot have moved: name -> variance, to be added to that of one table."""
     given = sample.negative_controls | sample.pre_outcomes
     if not _gaps(sample) or not given:
@@ -90,9 +91,9 @@ def _tables(sample: Sample, seed: int) -> Iterator[FloatArray]:
     return (_draw(sample, np.random.default_rng((seed, number))) for number in range(DRAWS))
 
 
-def _fast(sample: Sample, matrix: FloatArray, estimand: Average, outcomes: FloatArray) -> FloatArray:
+def _fast(sample: Sample, matrix: FloatArray, estimand: Target, outcomes: FloatArray) -> FloatArray:
     basis = bent(matrix)
-    chance = quick_propensity(basis, sample.treatment)
+    chance = quick_propensity(basis, sample.treatment, estimand=estimand)
     return functional(sample.treatment, chance, basis, estimand=estimand, base=sample.weights).estimates(outcomes)
 
 

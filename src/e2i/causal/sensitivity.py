@@ -140,9 +140,12 @@ def _bias_scale(sample: Sample, fit: Fit, propensity: Propensity) -> float:
     chance = np.clip(propensity.mean, 0.01, 0.99)
     treatment = sample.treatment
     untreated = fit.untreated_mean.mean(axis=0)
+    treated = fit.treated_mean.mean(axis=0)
     if fit.estimand == "ATE":
-        treated = fit.treated_mean.mean(axis=0)
         representer = treatment / chance - (1 - treatment) / (1 - chance)
+    elif fit.estimand == "ATO":
+        sure = np.clip(propensity.mean, 0.0, 1.0)
+        representer = (treatment - sure) / float(np.mean(sure * (1.0 - sure)))
     else:
         treated = untreated + fit.estimate
         representer = (treatment - (1 - treatment) * chance / (1 - chance)) / treatment.mean()

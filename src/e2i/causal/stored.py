@@ -8,8 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from e2i.causal.design import Average
-from e2i.causal.estimators.doubly_robust import Fit, Propensity
+from e2i.causal.estimators.doubly_robust import Fit, Propensity, Target
 
 
 def nuisances_to_bytes(propensity: Propensity, fit: Fit) -> bytes:
@@ -41,7 +40,7 @@ def nuisances_from_bytes(content: bytes) -> tuple[Propensity, Fit]:
         told = json.loads(str(arrays["told"]))
         propensity = Propensity(raw=arrays["propensity"], folds=arrays["folds"], learners=told["propensity"])
         fit = Fit(
-            estimand=cast("Average", told["estimand"]),
+            estimand=cast("Target", told["estimand"]),
             estimate=told["estimate"],
             standard_error=told["standard_error"],
             estimates=arrays["estimates"],

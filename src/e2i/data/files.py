@@ -24,8 +24,8 @@ TEXT_TABLES = (".csv", ".tsv", ".txt")
 SUFFIXES = (*TEXT_TABLES, ".parquet", ".dta")
 STREAMED = (".csv", ".parquet")
 """what can be read without being loaded"""
-MISSING_TEXT = ["NA", "N/A", "NULL", "null", "NaN", "nan"]
-"""values of a csv file that mean missing, as in R, pandas and SQL exports; an empty value does too"""
+MISSING_TEXT = ["NA", "N/A", "n/a", "NULL", "null", "NaN", "nan", ".", "<NA>", "NaT", "#N/A", "#NULL!", "#VALUE!", "#REF!"]
+"""values of a csv file that mean missing, as in R, pandas, SQL, Stata, SAS and Excel exports; an empty value does too"""
 ROLE_KEY = "e2i.role"
 """parquet metadata: `synthetic` marks a table of the pharma world, `truth` its answers, which no run may read"""
 

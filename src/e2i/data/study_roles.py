@@ -78,13 +78,14 @@ CLASHES = (
 )
 _DERIVE = (
     " Or derive a new column in the study, under `data`: `derive: {NEW: \"COLUMN = 'yes'\"}`, "
-    "or `derive: {NEW: \"CAST(REPLACE(COLUMN, ',', '') AS DOUBLE)\"}` for numbers with marks of thousands."
+    "or `derive: {NEW: \"CAST(REPLACE(COLUMN, ',', '') AS DOUBLE)\"}` for numbers with marks of thousands, "
+    'or `derive: {NEW: "TRY_CAST(COLUMN AS DOUBLE)"}` for numbers among which marks such as ? stand for missing.'
 )
 KINDS: dict[str, tuple[tuple[str, ...], str]] = {
-    "effect.treatment": (COUNTABLE, "Code it as 0 and 1, or as a dose." + _DERIVE),
+    "effect.treatment": (COUNTABLE, "Code it as 0 and 1, or as a dose. Or name as `reference` the level compared with." + _DERIVE),
     "effect.outcome": (COUNTABLE, "Name a number, or code it as 0 and 1." + _DERIVE),
     "effect.negative_controls": (COUNTABLE, "Name a number, or code it as 0 and 1."),
-    "effect.instruments": (COUNTABLE, "Name a number, or code it as 0 and 1."),
+    "effect.instruments": (COUNTABLE, "Name a number, 0 and 1, or text with a level per judge or clinic."),
     "effect.negative_exposures": (COUNTABLE, "Name a number, or code it as 0 and 1."),
     "effect.pre_outcomes": (COUNTABLE, "Name a number, or code it as 0 and 1."),
     "effect.weights": (("integer", "number"), "Weights are positive numbers."),
@@ -100,7 +101,7 @@ def role_problems(study: Study, columns: Mapping[str, str], marked: MarkedYaml) 
     uses = [use for use in _uses(study) if not _is_only_a_name(use, study, columns)]
     problems = [*_missing(uses, columns, marked), *_kinds(uses, columns, marked, study=study)]
     problems += [*_repeats(uses, marked), *_clashes(uses, marked)]
-    return [*problems, *_design(study, marked)]
+    return [*problems, *_design(study, marked), *_responses(study, marked)]
 
 
 def _is_only_a_name(use: _Use, study: Study, columns: Mapping[str, str]) -> bool:
@@ -156,7 +157,9 @@ def _kinds(uses: list[_Use], columns: Mapping[str, str], marked: MarkedYaml, *, 
 
 
 def _may_be_text(role: str, study: Study) -> bool:
-    """Levels of a treatment; periods such as 2004Q1, where nothing is divided by time."""
+    """Levels of a treatment, judges or clinics as instruments; periods such as 2004Q1, where nothing is divided by time."""
+    if role == "effect.instruments":
+        return True
     if role == "effect.treatment":
         return study.effect is not None and study.effect.reference is not None
     return role in ("time", "effect.cohort") and study.prediction is None
@@ -181,6 +184,19 @@ def _clashes(uses: list[_Use], marked: MarkedYaml) -> Iterator[Problem]:
             if use.role == clash.second and use.column in taken:
                 what = f"`{use.column}` is both `{clash.first}` and `{clash.second}`: {clash.why}"
                 yield Problem(line=marked.line(use.place), what=what, advice=clash.advice)
+
+
+def _responses(study: Study, marked: MarkedYaml) -> Iterator[Problem]:
+    """Responses that come from the effect by segment need an effect that is divided by that column."""
+    by = study.allocation.response.effect_by if study.allocation is not None else None
+    modifiers = study.effect.modifiers if study.effect is not None else ()
+    if by is None or by in modifiers:
+        return
+    what = f"`allocation.response.effect_by` names `{by}`, by which no effect is measured"
+    present = f" (now {', '.join(modifiers)})" if modifiers else ""
+    asked = f"Add it to `effect.modifiers`{present}" if study.effect is not None else f"Add `effect` with `modifiers: [{by}]`"
+    line = marked.line(("allocation", "response", "effect_by"))
+    yield Problem(line=line, what=what, advice=f"{asked}, or give `coefficient` in place of `effect_by`.")
 
 
 def _design(study: Study, marked: MarkedYaml) -> Iterator[Problem]:

@@ -160,6 +160,7 @@ async def test_no_small_cell_leaves_the_agent(tmp_path: Path) -> None:
     told = done.report.to_dict()
     json.dumps(told, allow_nan=False)
     assert "tiny" not in json.dumps(told["policy_recommendations"])
+    assert set(done.report.projection) == {"decile", "kind=hem"}, "a level of ten people or fewer has a coefficient of its own"
 
 
 async def test_every_state_between_steps_survives_a_checkpoint(tmp_path: Path) -> None:
@@ -200,7 +201,7 @@ async def test_what_cannot_be_divided_is_a_result_not_an_error(tmp_path: Path) -
         "continuous treatment": replace(state, identification=replace(state.identification, treatment_kind="continuous")),
         "not for ATO": replace(state, identification=replace(state.identification, estimand="ATO")),
         "100 rows": replace(state, finding=replace(state.finding, effect=replace(state.finding.effect, n_treated=40, n_untreated=50))),
-        "no nuisances": replace(state, nuisances_sha256=None),
+        "too few for the cross-fitted scores": replace(state, nuisances_sha256=None),
         "no average effect": replace(state, finding=None),
     }
     for words, case in cases.items():

@@ -245,3 +245,21 @@ def test_doses_and_instruments_say_when_a_confounder_stands_at_its_median(instru
     effect = EffectSpec(treatment="dose", outcome="y", confounders=("x",), instruments=instruments)
     reasons = analyse(frame, effect=effect, seed=1).verdict.reasons
     assert any("its median and an indicator stand there" in reason for reason in reasons) is asks
+
+
+def test_a_total_at_the_end_of_a_sheet_is_named_and_no_column_is_called_a_copy() -> None:
+    frame = clean().with_columns(pl.col("a") + 5.0, pl.col("b") + 5.0, pl.col("y") + 9.0)
+    total = frame.select(pl.lit(None, pl.String).alias(name) if name == "segment" else pl.col(name).sum() for name in frame.columns)
+    found = finding(pl.concat([frame, total]))
+    assert found.effect is None
+    assert "is it a total" in str(found.refusal)
+    assert "copy" not in str(found.refusal)
+
+
+def test_numbers_in_text_are_found_though_most_values_are_their_own() -> None:
+    frame = clean().with_columns(a=pl.col("a").round(2).cast(pl.String).str.replace(".", ",", literal=True))
+    frame = pl.concat([frame, frame.with_columns(pl.lit("0,0").alias("a"), pl.col("y") + 0.1).head(30)])
+    assert frame["a"].n_unique() > 0.5 * frame.height
+    found = finding(frame)
+    assert found.effect is None
+    assert "100% of the values of confounder `a` are numbers" in str(found.refusal)

@@ -108,3 +108,9 @@ def test_one_far_row_of_a_column_makes_its_difference_uncertain() -> None:
     noise[np.flatnonzero(T == 1)[0]] = 5_000.0
     (row,) = balance(covariates(noise), T, np.ones(N))
     assert abs(row.smd_after) < 2.0 * row.error_after
+
+
+def test_a_group_of_one_to_ten_people_has_no_line_in_the_table() -> None:
+    rows = np.arange(N)
+    told = balance(covariates(X, rows < 7.0, rows >= 10.0, rows < 11.0, rows < 1.5), T, np.ones(N))
+    assert [row.covariate for row in told] == ["c0", "c3"]

@@ -11,7 +11,7 @@ from e2i.causal.designs.controls import told_placebo
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimators.linear_models import sigmoid
 from e2i.causal.estimators.multi_level import simultaneous
-from e2i.causal.refute.witness import goes_with
+from e2i.causal.refute.witness import follows, goes_with
 from e2i.domain.study import EffectSpec
 
 RNG = np.random.default_rng(4)
@@ -137,3 +137,27 @@ def test_p_values_of_several_levels_hold_for_all_at_once() -> None:
     single = tuple(replace(estimate(0.22, 0.1, 0.028), influence=row) for row in rows)
     joint = simultaneous(single, seed=1)
     assert joint[0].p_value == pytest.approx(1.0 - (1.0 - 0.028) ** 5, abs=0.03)
+
+
+@pytest.mark.parametrize("shape", ["square", "threshold", "sum"])
+def test_a_control_that_the_confounders_determine_proves_nothing(shape: str) -> None:
+    rng = np.random.default_rng(8)
+    n = 1_500
+    x, z = rng.normal(size=n), rng.normal(size=n)
+    t = (rng.random(n) < 1 / (1 + np.exp(-x - z))).astype(int)
+    made = {"square": np.exp(x), "threshold": (x > 0.3).astype(float), "sum": 2.0 * x - z}[shape]
+    frame = pl.DataFrame({"x": x, "z": z, "t": t, "made": made, "y": t + x + z + rng.normal(size=n)}).sort("y")
+    asked = EffectSpec(treatment="t", outcome="y", confounders=("x", "z"), negative_controls=("made",))
+    found = analyse(frame, effect=asked, seed=1)
+    assert found.verdict.name == "review"
+    assert any("hidden confounding is untested" in reason for reason in found.verdict.reasons)
+    told = next(each.detail for each in found.refutations if each.test == "untested_negative_control:made")
+    assert "the confounders determine it" in told
+
+
+def test_a_control_with_noise_of_its_own_is_heard_in_a_table_sorted_by_it() -> None:
+    rng = np.random.default_rng(9)
+    coarse = rng.integers(0, 3, 3_000).astype(float)
+    control = np.sort(coarse + rng.normal(size=3_000))
+    assert not follows(control, np.column_stack([np.sort(coarse)]))
+    assert follows(np.repeat([1.0, 5.0, 2.0], 1_000), np.repeat([0.0, 1.0, 2.0], 1_000)[:, None])

@@ -261,3 +261,9 @@ def test_rows_are_refused_exactly_when_the_csv_module_counts_other_values(tmp_pa
     else:
         with pytest.raises(TooFewRows if fits else SchemaMismatch):
             inspect_csv(path, where="any.csv")
+
+
+@pytest.mark.parametrize("mark", [".", "n/a", "<NA>", "NaT", "#N/A", "#VALUE!"])
+def test_a_mark_of_another_program_for_missing_leaves_a_column_of_numbers(tmp_path: Path, mark: str) -> None:
+    frame = load(csv(tmp_path, f"a,b\n1,x\n{mark},y\n2.5,z\n"))
+    assert frame["a"].to_list() == [1.0, None, 2.5]

@@ -177,3 +177,25 @@ def test_a_study_is_its_meaning_and_not_its_spelling(tmp_path: Path) -> None:
 def test_a_column_of_rows_that_belong_together_is_asked_for_with_its_line(tmp_path: Path, role: str) -> None:
     refused = role_refusal(tmp_path, GOOD.replace("  treatment: program\n", f"  treatment: program\n  {role}: territory\n"))
     assert f"study.yaml:6: `effect.{role}` names column `territory`, which the data lack" in str(refused)
+
+
+ALLOCATED = GOOD.replace("  negative_controls: [other]\n", "  modifiers: [decile]\n") + (
+    "allocation:\n  resource: calls\n  budget: 10\n  response: {effect_by: specialty}\n"
+)
+
+
+def test_responses_by_a_column_that_divides_no_effect_are_told_before_anything_runs(tmp_path: Path) -> None:
+    error = role_refusal(tmp_path, ALLOCATED)
+    assert isinstance(error, ConfigError)
+    assert "`specialty`, by which no effect is measured" in str(error)
+    assert "`effect.modifiers` (now decile)" in str(error)
+    assert str(tmp_path / "study.yaml") in str(error)
+
+
+def test_responses_by_a_modifier_pass(tmp_path: Path) -> None:
+    path = write(tmp_path, ALLOCATED.replace("effect_by: specialty", "effect_by: decile"))
+    check_roles(load_study(path), COLUMNS, path=path)
+
+
+def test_a_treatment_in_words_may_name_its_reference(tmp_path: Path) -> None:
+    assert "`reference`" in str(role_refusal(tmp_path, GOOD.replace("treatment: program", "treatment: note")))

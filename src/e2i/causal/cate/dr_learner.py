@@ -98,7 +98,7 @@ def make_scores(sample: Sample, fit: Fit, propensity: Propensity, *, seed: int) 
     share = float((weights * treatment).mean())
     balance = treatment - odds / odds.mean(axis=1, keepdims=True) * share / weights
     return Scores(
-        estimand=fit.estimand,
+        estimand="ATT" if fit.estimand == "ATT" else "ATE",  # units by overlap (ATO): the effect of each unit is that of everybody
         effect=effect.mean(axis=0),
         treated_effect=(balance * (outcome - fit.untreated_mean)).mean(axis=0),
         treatment=treatment,

@@ -58,11 +58,14 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
     fit = doubly_robust(features, sample.outcome, sample.treatment, propensity=propensity, estimand=estimand, seed=seed)
     means = {"untreated": fit.untreated_mean, "treated": fit.treated_mean}
     nuisances = Nuisances(features=features, propensity=propensity, learners=fit.learners, **means)
-    draws = spread(given, estimand=estimand, seed=seed)
-    main = _over_draws(_main(sample, identification, nuisances, seed=seed), draws)
+    draws = spread(given, estimand="ATO" if is_ato else estimand, seed=seed)
+    chosen = _main(sample, identification, nuisances, seed=seed)
+    main = _over_draws(chosen, draws)
     if sample.cluster is not None:  # rows of a cluster are no evidence of their own to the refuters either
         clustered = joined(sample, fit.estimates, fit.influence, estimator=main.estimator, estimand=estimand)
         fit = replace(fit, standard_error=clustered.standard_error)
+    if is_ato:  # what is told is what is refuted
+        fit = _as_fit(fit, chosen)
     others, missed = _others(sample, identification, nuisances, seed=seed)
     drawn = tuple(f"`{name}`" for name, _ in sample.covariates.gaps)
     told = tuple(note for note in sample.covariates.notes if "rare levels" not in note and not note.startswith(drawn))
@@ -96,6 +99,19 @@ def _main(sample: Sample, identification: Identification, nuisances: Nuisances, 
     if identification.estimand == "ATO":
         return OverlapWeighted().estimate(sample, identification, nuisances)
     return AIPW().estimate(sample, identification, nuisances)
+
+
+def _as_fit(fit: Fit, chosen: Estimate) -> Fit:
+    """The overlap-weighted estimate as refuters see one; nuisances stay."""
+    assert chosen.influence is not None
+    return replace(
+        fit,
+        estimand="ATO",
+        estimate=chosen.estimate,
+        standard_error=chosen.standard_error,
+        estimates=np.array([chosen.estimate]),
+        influence=chosen.influence[None],
+    )
 
 
 def _over_draws(main: Estimate, draws: Spread | None) -> Estimate:
@@ -191,7 +207,7 @@ def _effect(
     )
     diagnostics = _diagnostics(sample, fit, propensity, untreated_mean)
     if identification.design != "matched" and identification.estimand != "ATO":
-        diagnostics |= _of_weighting(sample, fit, propensity)
+        diagnostics |= _of_weighting(sample, fit, propensity, identification.average)
     if main.influence is not None:
         squares = main.influence**2
         diagnostics["largest_row_share"] = float(squares.max() / squares.sum())
@@ -216,9 +232,9 @@ def _diagnostics(sample: Sample, fit: Fit, propensity: Propensity, untreated_mea
     return values
 
 
-def _of_weighting(sample: Sample, fit: Fit, propensity: Propensity) -> dict[str, float]:
+def _of_weighting(sample: Sample, fit: Fit, propensity: Propensity, estimand: Average) -> dict[str, float]:
     """What judges an estimate by inverse weights, and no other: how it moves with the folds (several fits), and weighting alone."""
-    weighted, error = _weighting(sample, propensity.mean, fit.estimand)
+    weighted, error = _weighting(sample, propensity.mean, estimand)
     gap = float((weighted - fit.estimate) / np.hypot(error, fit.standard_error))
     spread = {"fold_spread": float(fit.estimates.std() / fit.standard_error)} if len(fit.estimates) > 1 else {}
     return spread | {"weighting_estimate": weighted, "weighting_gap": gap}

@@ -7,11 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from e2i.causal.balance import balance
+from e2i.causal.cate.forest import MINIMUM_ROWS
 from e2i.causal.design import Identification, Sample
 from e2i.causal.designs.controls import placebo_outcomes
 from e2i.causal.designs.lottery import concerns_about_the_lottery
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, certificate_of_sample, told_reasons
+from e2i.causal.estimators.cross_fit import fold_groups
+from e2i.causal.estimators.doubly_robust import Fit, Propensity, doubly_robust, fit_propensity, repetitions_for
+from e2i.causal.estimators.features import make_features
 from e2i.causal.estimators.unadjusted import DifferenceInMeans, RegressionAdjusted
 from e2i.causal.hazards import Concern, concerns_about_losses, concerns_about_rows
 from e2i.domain.evidence import Hazard, Refutation
@@ -25,6 +29,7 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
     each = np.ones(len(sample.treatment)) if sample.weights is None else sample.weights
     has_covariates = sample.covariates.matrix.shape[1] > 0
     untreated = sample.treatment == 0
+    propensity, fit = _for_segments(sample, identification, seed=seed) or (None, None)
     return Estimation(
         effect=as_effect(
             main,
@@ -38,12 +43,28 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
         hazards=(*hazards, *as_warnings((*main.notes, *sample.covariates.notes))),
         alternatives=(as_effect(plain, identification),) if main.estimator != plain.estimator else (),
         concerns=_concerns(sample, is_randomised=identification.is_randomised),
+        propensity=propensity,
+        fit=fit,
     )
 
 
 def refute(sample: Sample, identification: Identification, *, seed: int) -> tuple[Refutation, ...]:
     """Outcomes that the assignment cannot have moved."""
     return placebo_outcomes(sample, lambda part: _fit(part, identification, seed=seed))
+
+
+def _for_segments(sample: Sample, identification: Identification, *, seed: int) -> tuple[Propensity, Fit] | None:
+    """Cross-fitted nuisances, from which effects by segment start; None where nobody asked, or where rows or clusters are too few."""
+    if not identification.modifiers or identification.design != "cross_section" or len(sample.outcome) < MINIMUM_ROWS:
+        return None
+    try:
+        groups = fold_groups(sample)
+    except TooFewRows:  # segments then say so; the average effect stands without them
+        return None
+    features, rounds = make_features(sample.covariates.matrix, sample.weights), repetitions_for(len(sample.outcome))
+    propensity = fit_propensity(features, sample.treatment, groups, outcome=sample.outcome, repetitions=rounds, seed=seed)
+    estimand = identification.average
+    return propensity, doubly_robust(features, sample.outcome, sample.treatment, propensity=propensity, estimand=estimand, seed=seed)
 
 
 def _concerns(sample: Sample, *, is_randomised: bool) -> tuple[Concern, ...]:

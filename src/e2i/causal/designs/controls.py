@@ -12,7 +12,17 @@ from e2i.causal.design import Sample
 from e2i.causal.encoding import Covariates
 from e2i.causal.estimate import Estimate
 from e2i.causal.refute.normal import two_sided
-from e2i.causal.refute.witness import NO_WITNESS, TOO_FEW, copies_of, decided_by_treatment, goes_with, is_treatment, untested
+from e2i.causal.refute.witness import (
+    FOLLOWS,
+    NO_WITNESS,
+    TOO_FEW,
+    copies_of,
+    decided_by_treatment,
+    follows,
+    goes_with,
+    is_treatment,
+    untested,
+)
 from e2i.domain.evidence import Refutation
 from e2i.errors import CausalError, DataError
 
@@ -71,6 +81,8 @@ def _placebo(test: str, values: FloatArray, sample: Sample, fit: Callable[[Sampl
     kind, _, name = test.partition(":")
     part = of_rows(sample, known)
     part = part if kind == "negative_control" else without_copies(part, values[known], name)
+    if follows(values[known], part.covariates.matrix):
+        return untested(test, FOLLOWS)
     try:
         return told_placebo(test, fit(replace(part, outcome=values[known])), level=level)
     except (CausalError, DataError) as error:

@@ -36,7 +36,8 @@ def concerns_about_the_lottery(sample: Sample) -> tuple[Concern, ...]:
         return ()
     text = (
         f"the study says that chance assigned treatment, but treatment goes with `{sample.covariates.names[place]}` "
-        f"({float(z.max()):.1f} standard errors, more than chance explains among {z.size} comparisons)."
+        f"({float(z.max()):.1f} standard errors, more than chance explains among {z.size} comparisons). "
+        "If it was drawn within levels of that column, leave `randomised` out: the column is then adjusted for."
     )
     return (Concern(severity="block", text=text),)
 

@@ -11,6 +11,7 @@ from e2i.causal.design import MINIMUM_PER_ARM, Average, Identification, Sample
 from e2i.causal.estimate import Estimate, from_influence
 from e2i.causal.estimators.doubly_robust import Propensity, fit_propensity, outcome_means, repetitions_for
 from e2i.causal.estimators.features import Features, make_features
+from e2i.causal.hazards import dependent_rows
 from e2i.causal.overlap import measure_overlap, require_overlap
 from e2i.errors import NotIdentified, NoVariation, TooFewRows
 
@@ -117,7 +118,7 @@ def fold_groups(sample: Sample) -> IntArray:
     Raises TooFewRows below 10 clusters: neither folds nor an interval can be built from fewer.
     """
     if sample.cluster is None:
-        return sample.groups
+        return dependent_rows(sample)
     clusters = len(np.unique(sample.cluster))
     if clusters < MINIMUM_CLUSTERS:
         raise TooFewRows(

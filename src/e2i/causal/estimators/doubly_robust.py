@@ -7,11 +7,11 @@ structural parameters"; several partitions are joined by the median rule of thei
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from e2i.causal.arrays import FloatArray, IntArray
-from e2i.causal.design import Average
 from e2i.causal.estimators.features import Features, make_features, under
 from e2i.causal.estimators.linear_models import logistic
 from e2i.causal.estimators.nuisances import (
@@ -25,6 +25,8 @@ from e2i.causal.estimators.nuisances import (
 )
 from e2i.causal.estimators.steps import outcome_terms
 
+Target = Literal["ATE", "ATT", "ATO"]
+"""over whom an effect is averaged: everybody, the treated, or units by their overlap e (1 - e)"""
 REPETITIONS = 3
 _REPETITIONS_MANY_ROWS = 1
 _MANY_ROWS = 5_000
@@ -77,7 +79,7 @@ class Propensity:
 class Fit:
     """An estimate with what refuters need: influence values and nuisances; arrays of shape (repetitions, n)."""
 
-    estimand: Average
+    estimand: Target
     estimate: float
     standard_error: float
     estimates: FloatArray
@@ -137,9 +139,9 @@ def _calibrate(score: FloatArray, treatment: FloatArray, balanced: FloatArray, *
 
 
 def doubly_robust(
-    features: Features, outcome: FloatArray, treatment: FloatArray, *, propensity: Propensity, estimand: Average, seed: int
+    features: Features, outcome: FloatArray, treatment: FloatArray, *, propensity: Propensity, estimand: Target, seed: int
 ) -> Fit:
-    """Average treatment effect (ATE) or effect on the treated (ATT).
+    """Average treatment effect (ATE), effect on the treated (ATT) or in the overlap population (ATO).
 
     Parameters
     ----------
@@ -154,13 +156,14 @@ def doubly_robust(
         `estimate` on the outcome's scale; `standard_error` from influence values, joined over repetitions.
     """
     means, learners = outcome_means(
-        features, outcome, treatment, arms=(0.0, 1.0)[: 2 if estimand == "ATE" else 1], folds=propensity.folds, seed=seed
+        features, outcome, treatment, arms=(0.0, 1.0)[: 1 if estimand == "ATT" else 2], folds=propensity.folds, seed=seed
     )
     untreated, treated = means[0], means[-1]
     estimates, influence = [], []
     for r in range(len(propensity.folds)):
         pair = (untreated[r], treated[r])
-        down, up = arm_means(outcome, treatment, propensity.clipped[r], pair, estimand=estimand, weights=features.weights)
+        chance = np.clip(propensity.raw[r], 0.0, 1.0) if estimand == "ATO" else propensity.clipped[r]
+        down, up = arm_means(outcome, treatment, chance, pair, estimand=estimand, weights=features.weights)
         estimates.append(up[0] - down[0])
         influence.append(up[1] - down[1])
     middle, error = combine(np.array(estimates), np.stack(influence))
@@ -244,16 +247,29 @@ def augmented_mean_of_treated(
     return mean, scores - treated / share * mean
 
 
+def _augmented_by_overlap(outcome: FloatArray, inside: FloatArray, tilt: FloatArray, mean: FloatArray) -> tuple[float, FloatArray]:
+    """Mean outcome of one arm over the overlap population (Mao, Li and Greene 2019), with influence values.
+
+    Parameters
+    ----------
+    inside : shape (n,), overlap weight of the arm's rows, 0 for others
+    tilt : shape (n,), e (1 - e) times sampling weights
+    """
+    scores = tilt / tilt.mean() * mean + inside / inside.mean() * (outcome - mean)
+    estimate = float(scores.mean())
+    return estimate, scores - tilt / tilt.mean() * estimate
+
+
 def arm_means(
     outcome: FloatArray,
     treatment: FloatArray,
     propensity: FloatArray,
     means: tuple[FloatArray, FloatArray],
     *,
-    estimand: Average,
+    estimand: Target,
     weights: FloatArray | None = None,
 ) -> tuple[tuple[float, FloatArray], tuple[float, FloatArray]]:
-    """(mean, influence values) untreated and treated, over everybody (ATE) or over the treated (ATT).
+    """(mean, influence values) untreated and treated, over everybody (ATE), the treated (ATT) or by overlap (ATO).
 
     Parameters
     ----------
@@ -262,6 +278,11 @@ def arm_means(
     if estimand == "ATE":
         down = augmented_mean(outcome, 1.0 - treatment, 1.0 - propensity, means[0], weights=weights)
         return down, augmented_mean(outcome, treatment, propensity, means[1], weights=weights)
+    if estimand == "ATO":
+        given = np.ones(len(outcome)) if weights is None else weights
+        tilt = given * propensity * (1.0 - propensity)
+        down = _augmented_by_overlap(outcome, given * (1.0 - treatment) * propensity, tilt, means[0])
+        return down, _augmented_by_overlap(outcome, given * treatment * (1.0 - propensity), tilt, means[1])
     down = augmented_mean_of_treated(outcome, treatment, propensity, means[0], weights=weights)
     treated = treatment if weights is None else weights * treatment
     mean = float(treated @ outcome / treated.sum())
@@ -272,7 +293,7 @@ def arm_means(
 class DoublyRobust:
     """The whole estimator as one call, from arrays to `Fit`; what refuters fit again."""
 
-    estimand: Average
+    estimand: Target
     repetitions: int = 1
 
     def __call__(self, outcome: FloatArray, treatment: FloatArray, covariates: FloatArray, *, groups: IntArray, seed: int) -> Fit:

@@ -15,6 +15,7 @@ import numpy as np
 
 from e2i.causal.arrays import BoolArray, FloatArray
 from e2i.causal.estimators.doubly_robust import DoublyRobust
+from e2i.causal.hazards import dependent_rows
 from e2i.causal.refute.ground import Functional, Ground, bent, functional, quick_propensity, sums_by
 from e2i.causal.refute.normal import adjusted_p_values, two_sided
 from e2i.causal.refute.refits import MINIMUM_CONTROL_ROWS, enough_for_control
@@ -25,6 +26,7 @@ from e2i.causal.refute.witness import (
     TOO_FEW,
     copies_of,
     decided_by_treatment,
+    follows,
     goes_with,
     is_treatment,
     untested,
@@ -103,9 +105,11 @@ def hidden_bias_tests(ground: Ground, *, seed: int, confirm: bool = True) -> tup
 def _outcome_contrasts(ground: Ground) -> list[Contrast]:
     sample = ground.sample
     found = [
-        _contrast(ground, "negative_control", name, values) for name, values in sample.negative_controls.items() if _speaks(ground, values)
+        _contrast(ground, "negative_control", name, values)
+        for name, values in sample.negative_controls.items()
+        if _why_silent(ground, values) is None
     ]
-    earlier = {name: values for name, values in sample.pre_outcomes.items() if _speaks(ground, values)}
+    earlier = {name: values for name, values in sample.pre_outcomes.items() if _why_silent(ground, values, own=name) is None}
     found += [_contrast(ground, "pre_period_placebo", name, values) for name, values in earlier.items()]
     names = list(earlier)
     for old, new in pairwise(names):
@@ -119,16 +123,24 @@ def _outcome_contrasts(ground: Ground) -> list[Contrast]:
     return found
 
 
-def _speaks(ground: Ground, values: FloatArray) -> bool:
-    """Whether a control has rows enough and goes with the outcome, be it by what is measured or by what is not.
+def _why_silent(ground: Ground, values: FloatArray, *, own: str | None = None) -> str | None:
+    """Why a control could see no hidden bias; None where it has rows enough, goes with the outcome and is not adjusted for itself.
 
     A control that shares no cause with the outcome shows no effect however much is hidden (Lipsitch, Tchetgen Tchetgen and Cohen
-    2010: it must share the outcome's causes).
+    2010: it must share the outcome's causes). It may share what is measured, or what is not.
+
+    Parameters
+    ----------
+    own : name of an earlier outcome, which is left out of its own adjustment
     """
     sample = ground.sample
     if not enough_for_control(values, sample.treatment):
-        return False
-    return goes_with(values, np.column_stack([sample.outcome, ground.untreated, ground.residual]), sample.treatment)
+        return TOO_FEW
+    if not goes_with(values, np.column_stack([sample.outcome, ground.untreated, ground.residual]), sample.treatment):
+        return NO_WITNESS
+    left_out = frozenset() if own is None else copies_of(sample.covariates, values, (own,))
+    kept = np.array([source not in left_out for source in sample.covariates.sources], dtype=np.bool_)
+    return FOLLOWS if follows(values, sample.covariates.matrix[:, kept]) else None
 
 
 def _meets_treatment(ground: Ground, values: FloatArray) -> bool:
@@ -146,8 +158,8 @@ def _silent(ground: Ground) -> tuple[Refutation, ...]:
         for name, values in given.items():
             if is_treatment(values, sample.treatment):
                 found.append(decided_by_treatment(f"{kind}:{name}"))
-            elif not _speaks(ground, values):
-                found.append(untested(f"{kind}:{name}", NO_WITNESS if enough_for_control(values, sample.treatment) else TOO_FEW))
+            elif (why := _why_silent(ground, values, own=name if kind == "pre_period_placebo" else None)) is not None:
+                found.append(untested(f"{kind}:{name}", why))
     return tuple(found)
 
 
@@ -194,7 +206,8 @@ def _without(ground: Ground, own: frozenset[str], known: BoolArray) -> Functiona
         return functional(treatment, ground.chance[known], full.design[known], estimand=full.estimand, base=base)
     kept = np.array([source not in own for source in sample.covariates.sources], dtype=np.bool_)
     basis = bent(sample.covariates.matrix[known][:, kept])
-    chance = quick_propensity(basis, treatment) if basis.shape[1] > 1 else np.full(len(treatment), treatment.mean())
+    is_bare = basis.shape[1] == 1
+    chance = np.full(len(treatment), treatment.mean()) if is_bare else quick_propensity(basis, treatment, estimand=ground.fit.estimand)
     return functional(treatment, chance, basis, estimand=ground.fit.estimand, base=base)
 
 
@@ -267,7 +280,7 @@ def _full_alarm(contrast: Contrast, ground: Ground, *, seed: int) -> bool:
     if matrix.shape[1] == 0:
         return True
     estimator = DoublyRobust(estimand=ground.fit.estimand)
-    groups = sample.groups if sample.cluster is None else sample.cluster
+    groups = dependent_rows(sample) if sample.cluster is None else sample.cluster
     fit = estimator(contrast.values[known], sample.treatment[known], matrix, groups=groups[known], seed=seed)
     together = np.unique(groups[known], return_inverse=True)[1].astype(np.int64)
     sums = sums_by(together, fit.influence.mean(axis=0)[:, None])

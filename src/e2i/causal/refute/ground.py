@@ -14,11 +14,13 @@ from functools import cached_property
 import numpy as np
 
 from e2i.causal.arrays import FloatArray, IntArray
-from e2i.causal.design import Average, Sample
-from e2i.causal.estimators.doubly_robust import Fit, Propensity, support
+from e2i.causal.design import Sample
+from e2i.causal.estimators.doubly_robust import Fit, Propensity, Target, support
 from e2i.causal.estimators.linear_models import logistic
+from e2i.causal.hazards import dependent_rows
 
 _JITTER = 1e-9
+_CERTAIN = 1e-6
 _BENDS = 40
 """numeric columns that also enter as squares; more cost time and hardly move a refuter"""
 
@@ -27,21 +29,22 @@ _BENDS = 40
 class Functional:
     """A doubly robust estimate as a linear function of the outcome, for one treatment, one propensity and one design."""
 
-    estimand: Average
+    estimand: Target
     treatment: FloatArray
     """shape (n,), 0 or 1"""
     design: FloatArray
     """shape (n, p), first column 1"""
     weights: FloatArray
-    """shape (n,): inverse propensity within the own arm, times sampling weights"""
+    """shape (n,): inverse or overlap weights within the own arm, times sampling weights"""
     base: FloatArray
     """shape (n,): sampling weights, mean 1"""
+    mass: FloatArray
+    """shape (n,): how much each row counts in the population asked about"""
 
     @cached_property
     def target(self) -> FloatArray:
         """Mean design row of the population asked about, shape (p,)."""
-        mass = self.base if self.estimand == "ATE" else self.base * self.treatment
-        out: FloatArray = mass @ self.design / mass.sum()
+        out: FloatArray = self.mass @ self.design / self.mass.sum()
         return out
 
     @cached_property
@@ -89,17 +92,17 @@ class Functional:
         low = self.design @ untreated
         effect = self.estimates(outcomes)
         scaled = n * self.coefficients[:, None]
-        if self.estimand == "ATE":
+        if self.estimand != "ATT":
             high = self.design @ treated
             fitted = np.where(self.treatment[:, None] == 1, high, low)
-            ate: FloatArray = self.base[:, None] * (high - low - effect) + scaled * (outcomes - fitted)
-            return ate
+            both: FloatArray = (self.mass / self.mass.mean())[:, None] * (high - low - effect) + scaled * (outcomes - fitted)
+            return both
         values: FloatArray = scaled * (outcomes - low) - self.treatment[:, None] * scaled * effect
         return values
 
 
 def functional(
-    treatment: FloatArray, chance: FloatArray, design: FloatArray, *, estimand: Average, base: FloatArray | None = None
+    treatment: FloatArray, chance: FloatArray, design: FloatArray, *, estimand: Target, base: FloatArray | None = None
 ) -> Functional:
     """The fast estimator for one treatment.
 
@@ -111,11 +114,19 @@ def functional(
     base : shape (n,), sampling weights with mean 1
     """
     given = np.ones(len(treatment)) if base is None else base
+    is_treated = treatment == 1
     if estimand == "ATE":
-        odds = np.where(treatment == 1, 1.0 / chance, 1.0 / (1.0 - chance))
+        odds, mass = np.where(is_treated, 1.0 / chance, 1.0 / (1.0 - chance)), given
+    elif estimand == "ATO":
+        odds, mass = np.where(is_treated, 1.0 - chance, chance), given * chance * (1.0 - chance)
     else:
-        odds = np.where(treatment == 1, 1.0, chance / (1.0 - chance))
-    return Functional(estimand=estimand, treatment=treatment, design=design, weights=given * odds, base=given)
+        odds, mass = np.where(is_treated, 1.0, chance / (1.0 - chance)), given * treatment
+    return Functional(estimand=estimand, treatment=treatment, design=design, weights=given * odds, base=given, mass=mass)
+
+
+def kept_within(estimand: Target, share: float) -> tuple[float, float]:
+    """Bounds of a propensity that is used in weights: the support; overlap weights need none but the logit's."""
+    return (_CERTAIN, 1.0 - _CERTAIN) if estimand == "ATO" else support(share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +141,8 @@ class Ground:
 
     @cached_property
     def chance(self) -> FloatArray:
-        """Fitted propensity within the support, shape (n,)."""
-        out: FloatArray = np.clip(self.propensity.mean, *support(float(self.sample.treatment.mean())))
+        """Fitted propensity within its bounds, shape (n,)."""
+        out: FloatArray = np.clip(self.propensity.mean, *kept_within(self.fit.estimand, float(self.sample.treatment.mean())))
         return out
 
     @cached_property
@@ -148,7 +159,7 @@ class Ground:
     @cached_property
     def treated(self) -> FloatArray:
         """Predicted outcome with treatment; for the ATT, which has no such model, the other one plus the effect."""
-        out: FloatArray = self.fit.treated_mean.mean(axis=0) if self.fit.estimand == "ATE" else self.untreated + self.fit.estimate
+        out: FloatArray = self.fit.treated_mean.mean(axis=0) if self.fit.estimand != "ATT" else self.untreated + self.fit.estimate
         return out
 
     @cached_property
@@ -171,19 +182,19 @@ class Ground:
     def full(self) -> Functional:
         """As `simple`, with the fitted outcome means as further columns: as sharp as the estimate itself."""
         means = [_standard(self.untreated)]
-        if self.fit.estimand == "ATE":
+        if self.fit.estimand != "ATT":
             means.append(_standard(self.treated - self.untreated))
         return self.over(self.sample.treatment, self.chance, np.column_stack([self.simple.design, *means]))
 
     @cached_property
     def reference(self) -> FloatArray:
         """Propensity by logistic regression on `basis`, independent of the fitted one; shape (n,)."""
-        return quick_propensity(self.basis, self.sample.treatment)
+        return quick_propensity(self.basis, self.sample.treatment, estimand=self.fit.estimand)
 
     @cached_property
     def clusters(self) -> IntArray | None:
         """Equal for rows that are not independent, 0 … G-1; None when all are."""
-        given = self.sample.groups if self.sample.cluster is None else self.sample.cluster
+        given = dependent_rows(self.sample) if self.sample.cluster is None else self.sample.cluster
         numbered = np.unique(given, return_inverse=True)[1].astype(np.int64)
         return None if int(numbered.max()) + 1 == len(numbered) else numbered
 
@@ -210,9 +221,9 @@ def bent(matrix: FloatArray) -> FloatArray:
     return np.column_stack([np.ones(len(matrix)), columns, (squares - squares.mean(axis=0)) / np.maximum(squares.std(axis=0), 1e-12)])
 
 
-def quick_propensity(basis: FloatArray, treatment: FloatArray) -> FloatArray:
-    """Probability of treatment by logistic regression, within the support; `basis` has an intercept first."""
-    low, high = support(float(treatment.mean()))
+def quick_propensity(basis: FloatArray, treatment: FloatArray, *, estimand: Target = "ATE") -> FloatArray:
+    """Probability of treatment by logistic regression, within the bounds; `basis` has an intercept first."""
+    low, high = kept_within(estimand, float(treatment.mean()))
     out: FloatArray = np.clip(logistic(basis[:, 1:], treatment, penalty=1.0).predict(basis[:, 1:]), low, high)
     return out
 

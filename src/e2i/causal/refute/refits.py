@@ -14,6 +14,7 @@ import numpy as np
 from e2i.causal.arrays import FloatArray, IntArray
 from e2i.causal.design import Sample
 from e2i.causal.estimators.doubly_robust import Fit, Propensity
+from e2i.causal.hazards import dependent_rows
 from e2i.causal.refute.normal import two_sided
 from e2i.domain.evidence import Refutation
 
@@ -99,7 +100,8 @@ def subset_stability(sample: Sample, fit: Fit, *, estimator: Estimator, seed: in
     through influence values tell how far the estimate wanders.
     """
     rng = np.random.default_rng(seed)
-    first = rng.permutation(int(sample.groups.max()) + 1)[sample.groups] % 2 == 0
+    groups = dependent_rows(sample)
+    first = rng.permutation(int(groups.max()) + 1)[groups] % 2 == 0
     arms = [float((sample.treatment[half] == arm).sum()) for half in (first, ~first) for arm in (0.0, 1.0)]
     if min(arms) < _MINIMUM_HALF_ARM:
         return None
@@ -175,7 +177,7 @@ def _refit(estimator: Estimator, sample: Sample, rows: IntArray, *, seed: int, e
     matrix = sample.covariates.matrix if extra is None else np.column_stack([sample.covariates.matrix, extra])
     covariates = matrix[rows]
     varying = covariates.std(axis=0) > 0
-    return estimator(sample.outcome[rows], sample.treatment[rows], covariates[:, varying], groups=sample.groups[rows], seed=seed)
+    return estimator(sample.outcome[rows], sample.treatment[rows], covariates[:, varying], groups=dependent_rows(sample)[rows], seed=seed)
 
 
 def _strata(score: FloatArray) -> IntArray:

@@ -176,10 +176,9 @@ def noise_moves(fast: Functional, outcome: FloatArray, *, draws: int, seed: int)
     noise = np.random.default_rng(seed).standard_normal((draws, len(outcome)), dtype=np.float32).astype(np.float64)
     outcome = outcome - outcome.mean()
     slopes = fast.slopes(outcome[:, None])
-    mass = fast.base if fast.estimand == "ATE" else fast.base * fast.treatment
-    aim = noise @ (mass / mass.sum())
+    aim = noise @ (fast.mass / fast.mass.sum())
     moves = np.zeros(draws)
-    arms = (0, 1) if fast.estimand == "ATE" else (0,)
+    arms = (0,) if fast.estimand == "ATT" else (0, 1)
     for arm in arms:
         rows, inverse = fast.arms[arm], fast.inverses[arm]
         design, weights, part = fast.design[rows], fast.weights[rows], noise[:, fast.arms[arm]]
@@ -218,13 +217,15 @@ def _placebo_parts(ground: Ground) -> tuple[FloatArray, FloatArray, FloatArray]:
     chance = ground.chance
     if ground.fit.estimand == "ATE":
         return 1.0 / chance, 1.0 / (1.0 - chance), ground.sample.outcome - ground.blended
+    if ground.fit.estimand == "ATO":
+        return 1.0 - chance, chance, ground.sample.outcome - ground.blended
     residual = ground.sample.outcome - ground.untreated - ground.sample.treatment * ground.fit.estimate
     return np.ones(len(chance)), chance / (1.0 - chance), residual
 
 
 def _without_treatment(ground: Ground) -> FloatArray:
     """The prediction that a dummy outcome follows, shape (n,)."""
-    return ground.blended if ground.fit.estimand == "ATE" else ground.untreated
+    return ground.untreated if ground.fit.estimand == "ATT" else ground.blended
 
 
 def _dummies(ground: Ground, draws: int, seed: int) -> FloatArray:

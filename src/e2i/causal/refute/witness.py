@@ -19,6 +19,10 @@ NO_TIE = "it does not go with treatment, so it shares no cause with it and would
 TOO_FEW = "it hardly varies or has hardly any values."
 DETERMINED = "a follow-up of treatment or another name for it: treatment alone decides it, although treatment cannot move it."
 FOLLOWS = "treatment and the confounders determine it, so nothing of it is left to compare."
+_LEFT = 0.01
+"""share of a control's variance: with less left by the confounders hardly anything hidden could move it"""
+_MOST_ROWS = 20_000
+"""at random; more say nothing new of what determines a control"""
 _NOTHING = 1e-9
 """share of a column's size below which rounding is all that is left"""
 _SAME = 0.98
@@ -48,6 +52,29 @@ def goes_with(values: FloatArray, others: FloatArray, treatment: FloatArray) -> 
     ties = np.abs(left[:, 0] @ left[:, 1:]) / np.maximum(size[0] * size[1:], 1e-300)
     strongest = float(ties[alive[1:]].max(initial=0.0))
     return strongest >= max(_WEAKEST, _LEVEL / float(np.sqrt(known.sum())))
+
+
+def follows(values: FloatArray, matrix: FloatArray) -> bool:
+    """Whether the confounders determine a control, together by a line or one of them by any curve: it is then adjusted for itself.
+
+    A curve shows in neighbours: sorted by the confounder, the control hardly changes from row to row (von Neumann 1941).
+
+    Parameters
+    ----------
+    values : shape (n,), NaN where missing
+    matrix : shape (n, k)
+    """
+    known = np.flatnonzero(~np.isnan(values))
+    known = np.random.default_rng(len(known)).permutation(known)[:_MOST_ROWS]  # a sorted table would look like a curve within ties
+    if len(known) < 2 * (matrix.shape[1] + 1) or np.ptp(values[known]) == 0:
+        return False
+    given, columns = values[known] - values[known].mean(), matrix[known] - matrix[known].mean(axis=0)
+    size = float(given @ given)
+    left = given - columns @ np.linalg.lstsq(columns, given, rcond=None)[0]
+    if float(left @ left) < _LEFT * size:
+        return True
+    steps = (float(np.sum(np.diff(given[np.argsort(column, kind="stable")]) ** 2)) for column in columns.T)
+    return any(step < 2.0 * _LEFT * size for step in steps)
 
 
 def is_treatment(values: FloatArray, treatment: FloatArray) -> bool:
