@@ -18,12 +18,13 @@ from e2i.data.frame_store import RunFrames
 from e2i.data.sources import LocalFrameSource
 from e2i.domain.data_spec import DataSpec
 from e2i.domain.evidence import CausalFinding
+from e2i.domain.sample_ratio import sample_ratio
 from e2i.domain.study import Study
 from e2i.domain.trials import Assignment, ExperimentPlan, ExperimentSpec
 from e2i.engine.checkpoint import StateCodec
 from e2i.engine.graph import Engine
 from e2i.errors import ConfigError, E2IError, SchemaMismatch, TooFewRows
-from e2i.ml.power.assignment import assign, sample_ratio
+from e2i.ml.power.assignment import assign
 from e2i.ml.power.sample import read_sample
 
 
@@ -425,3 +426,15 @@ def test_a_broken_sample_ratio_is_seen_and_a_fair_one_is_not() -> None:
     assert sample_ratio({"treatment": 5050, "control": 4950}, planned_shares) > 0.001
     with pytest.raises(ConfigError, match="do not match"):
         sample_ratio({"treatment": 10}, planned_shares)
+
+
+async def test_a_plan_of_fewer_than_ten_clusters_asks_for_caution(tmp_path: Path) -> None:
+    asked = {**PANEL, "cluster": "practice"}
+    few = await planned(tmp_path / "few", panel(units=48), **asked, minimum_detectable=3.0)
+    assert (few.power_analysis_details.planned_clusters or 99) < 10
+    assert few.power is not None
+    assert few.power >= 0.8
+    assert few.proceed_recommendation == "proceed_with_caution"
+    many = await planned(tmp_path / "many", panel(units=240), **asked, minimum_detectable=0.8)
+    assert (many.power_analysis_details.planned_clusters or 0) >= 10
+    assert many.proceed_recommendation == "proceed"

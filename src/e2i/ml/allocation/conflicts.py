@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+import time
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from e2i.domain.allocation import ConflictMember
-from e2i.errors import BackendUnavailable
-from e2i.ml.allocation.limits import Row, families, rows
+from e2i.errors import BackendUnavailable, ConfigError
+from e2i.ml.allocation.limits import DISCRETE, Row, families, part_of, rows
+from e2i.ml.allocation.optimum import maximise
 from e2i.ml.allocation.program import Answer, Goal, Lines, Program, Relaxed, cut, limits_of
 
 if TYPE_CHECKING:
@@ -20,56 +22,173 @@ if TYPE_CHECKING:
     from e2i.domain.allocation import AllocationSpec
     from e2i.ml.allocation.curves import FloatArray
     from e2i.ml.allocation.problem import Problem
+    from e2i.ml.allocation.refining import Best
 
-NOTHING = Goal(outcome=0.0, cost=0.0)
-_SECONDS = 5.0
+NOTHING, OUTCOME = Goal(outcome=0.0, cost=0.0), Goal(outcome=1.0, cost=0.0)
+SECONDS = 6.0
+"""for the whole search; what is not tried by then stays in the set"""
+_SECONDS = 3.0
+"""for one trial"""
 _ROUNDS = 4
 _ROUNDING = 1e-5
+_EXACT = 1e-6
+_WITHOUT_AMOUNT = frozenset({"minimum_if_selected", "integer"})
+_UNITS = {"cardinality": "entities", "minimum_if_selected": "", "integer": ""}
 
 
 def conflict(problem: Problem, spec: AllocationSpec) -> tuple[ConflictMember, ...]:
-    """The constraints that cannot hold together; empty where they can, or where the time was too short to tell which they are."""
-    try:
-        return _smallest(problem, spec)
-    except BackendUnavailable:
+    """The constraints that cannot hold together; empty where they can, or where the time was too short to tell.
+
+    An irreducible infeasible set by the deletion filter (Chinneck and Dravnieks 1991): without any one of its members the rest of
+    the set can hold. Whole groups of constraints are left out first: those over whole numbers and selections, and those without a
+    price in the program that missed the outcome (the elastic filter, Chinneck 2008). Where the time is up the set may hold more
+    constraints than it needs. `must_give` is the smallest change of that member alone with which everything else can hold, or, where
+    the constraints have more conflicts than this one, with which the rest of the set can; None where it could not be found in time.
+    """
+    search = _Search(problem=problem, spec=spec)
+    kept = list(search.words)
+    if search.holds(kept) is not False:
         return ()
+    kept = search.without(kept, [name for name in kept if name in DISCRETE])
+    kept = search.without(kept, search.free_of_charge(kept))
+    for name in list(kept):
+        kept = search.without(kept, [name])
+    return tuple(search.member(kept, name) for name in kept)
 
 
-def _smallest(problem: Problem, spec: AllocationSpec) -> tuple[ConflictMember, ...]:
-    """An irreducible infeasible set by the deletion filter (Chinneck and Dravnieks 1991): without any one of its members the rest of
-    the set can hold. `must_give` is the smallest change of that member alone with which everything else can hold, or, where the
-    constraints have more conflicts than this one, with which the rest of the set can.
+@dataclass(kw_only=True)
+class _Search:
+    """Trials of some of the constraints by name, until the time is up."""
 
-    Empty when the constraints can hold together.
-    """  # noqa: D205
-    by_row = {row.name: row for row in rows(problem, spec)}
-    words: dict[str, str] = {name: row.words for name, row in by_row.items()}
-    words.update((str(name), text) for name, text in families(problem, spec).items())
-    kept = list(words)
-    if _holds(problem, spec, by_row, kept):
-        return ()
-    for name in list(words):
-        rest = [other for other in kept if other != name]
-        if not _holds(problem, spec, by_row, rest):
-            kept = rest
-    members = []
-    for name in kept:
-        member = _member(problem, spec, by_row, list(words), name, words=words[name])
-        if member.must_give is None:  # another conflict stands beside this one
-            member = replace(_member(problem, spec, by_row, kept, name, words=words[name]), is_enough=False)
-        members.append(member)
-    return tuple(members)
+    problem: Problem
+    spec: AllocationSpec
+    by_row: dict[str, Row] = field(init=False)
+    words: dict[str, str] = field(init=False)
+    deadline: float = field(init=False)
+    charged: dict[str, float] = field(default_factory=dict)
+    """prices of the last program that missed the outcome"""
+
+    def __post_init__(self) -> None:
+        self.by_row = {row.name: row for row in rows(self.problem, self.spec)}
+        self.words = {name: row.words for name, row in self.by_row.items()}
+        self.words.update((str(name), text) for name, text in families(self.problem, self.spec).items())
+        self.deadline = time.monotonic() + SECONDS
+
+    def without(self, kept: list[str], names: list[str]) -> list[str]:
+        """The others where they alone cannot hold together; else all."""
+        rest = [name for name in kept if name not in names]
+        return rest if names and self.holds(rest) is False else kept
+
+    def free_of_charge(self, kept: list[str]) -> list[str]:
+        """Rows without a price in the program that missed the outcome."""
+        return [name for name in kept if self.charged.get(name) == 0.0]
+
+    def holds(self, names: list[str]) -> bool | None:
+        """Whether these can hold together; None where it is not known in time."""
+        asked = self._outcome(names)
+        try:
+            if asked is None:
+                return _solve(self._plain(), self.spec, self._rows(names), names, time_limit_s=self._seconds()).x is not None
+            return self._reaches(names, asked)
+        except BackendUnavailable:
+            return None
+
+    def member(self, kept: list[str], name: str) -> ConflictMember:
+        """With what it must give: beside all other constraints if that makes a plan possible, else beside the others of the set."""
+        unit = self.by_row[name].unit if name in self.by_row else _UNITS.get(name, f"{self.spec.resource} over all entities")
+        give, is_enough = None, True
+        try:
+            give = self._gives(list(self.words), name)
+            if give is None and name not in _WITHOUT_AMOUNT:  # another conflict stands beside this one
+                is_enough = False
+                give = self._gives(kept, name)
+        except BackendUnavailable:  # how much is not known in time
+            pass
+        return ConflictMember(constraint=name, words=self.words[name], must_give=give, unit=unit, is_enough=is_enough)
+
+    def _gives(self, names: list[str], name: str) -> float | None:
+        """None where no amount is enough. Raises BackendUnavailable where the time is up."""
+        if time.monotonic() > self.deadline:
+            raise BackendUnavailable("the time was not enough to tell by how much a limit must give.", where="allocation")
+        if name in self.by_row:
+            row = self.by_row[name]
+            return self._outcome_gives(names, row) if row.coefficients is None else self._row_gives(names, name)
+        if name == "cardinality":
+            return self._count_gives(names)
+        if name in _WITHOUT_AMOUNT:
+            return None
+        return _bounds_give(self._curved(names), self.spec, self._rows(names), names, name, time_limit_s=self._seconds())
+
+    def _outcome(self, names: list[str]) -> Row | None:
+        return next((self.by_row[name] for name in names if name in self.by_row and self.by_row[name].coefficients is None), None)
+
+    def _rows(self, names: list[str]) -> tuple[Row, ...]:
+        return tuple(self.by_row[name] for name in names if name in self.by_row)
+
+    def _plain(self) -> Problem:
+        """Without responses, which say nothing of limits on units and dollars."""
+        line = replace(self.problem.curves, kind="linear", coefficient=np.zeros(self.problem.n))
+        return replace(self.problem, curves=line)
+
+    def _curved(self, names: list[str]) -> Problem:
+        return self._plain() if self._outcome(names) is None else self.problem
+
+    def _seconds(self) -> float:
+        return max(min(_SECONDS, self.deadline - time.monotonic()), 0.1)
+
+    def _most(self, names: list[str], *, tolerance: float) -> Best | None:
+        """The plan with the largest outcome under the other constraints."""
+        part, spec = part_of(self.problem, self.spec, names)
+        others = tuple(row for row in self._rows(names) if row.coefficients is not None)
+        spec = spec.model_copy(update={"gap_tolerance": tolerance})
+        return maximise(part, spec, others, OUTCOME, time.monotonic() + self._seconds())
+
+    def _reaches(self, names: list[str], asked: Row) -> bool | None:
+        """Whether the other constraints admit the outcome: roughly first, as most trials are far from it."""
+        least = asked.low - _ROUNDING * (1 + abs(asked.low))
+        for tolerance in (0.02, _EXACT):
+            try:
+                found = self._most(names, tolerance=tolerance)
+            except ConfigError:  # nothing bounds the outcome
+                return True
+            if found is None:
+                return False
+            if found.value >= least:
+                return True
+            if found.bound < least:
+                self._remember(names, found)
+                return False
+        return None
+
+    def _remember(self, names: list[str], found: Best) -> None:
+        prices = found.answer.multipliers
+        others = [row.name for row in self._rows(names) if row.coefficients is not None]
+        self.charged = {} if prices is None else dict(zip(others, prices.tolist(), strict=True))
+
+    def _outcome_gives(self, names: list[str], asked: Row) -> float | None:
+        try:
+            found = self._most(names, tolerance=_EXACT)
+        except ConfigError:
+            return None
+        return None if found is None else max(asked.low - found.value, 0.0)
+
+    def _row_gives(self, names: list[str], name: str) -> float | None:
+        """The smallest shortfall or excess of one row, with the others as they are."""
+        kept = self._rows(names)
+        place = [row.name for row in kept].index(name)
+        slack = Relaxed(cost=np.ones(2), upper=np.full(2, np.inf), entries=((place, 0, 1.0), (place, 1, -1.0)))
+        found = _solve(self._curved(names), self.spec, kept, names, time_limit_s=self._seconds(), relaxed=slack)
+        return None if found.x is None else found.extra
+
+    def _count_gives(self, names: list[str]) -> float | None:
+        more = Relaxed(cost=np.ones(1), upper=np.full(1, float(self.problem.n)), integer=True, entries=((-1, 0, -1.0),))
+        found = _solve(self._curved(names), self.spec, self._rows(names), names, time_limit_s=self._seconds(), relaxed=more)
+        return None if found.x is None else float(round(found.extra))
 
 
-def _holds(problem: Problem, spec: AllocationSpec, by_row: dict[str, Row], names: list[str]) -> bool:
-    asked = next((name for name in names if name in by_row and by_row[name].coefficients is None), None)
-    if asked is None or problem.curves.kind == "linear":
-        return _solve(problem, spec, tuple(by_row[name] for name in names if name in by_row), names).x is not None
-    missing = _row_gives(problem, spec, by_row, names, asked)  # lines lie below the curves: what is missing is found with finer ones
-    return missing is not None and missing <= _ROUNDING * (1 + by_row[asked].low)
-
-
-def _solve(problem: Problem, spec: AllocationSpec, kept: tuple[Row, ...], names: list[str], *, relaxed: Relaxed | None = None) -> Answer:
+def _solve(
+    problem: Problem, spec: AllocationSpec, kept: tuple[Row, ...], names: list[str], *, time_limit_s: float, relaxed: Relaxed | None = None
+) -> Answer:
     """Any plan, or the one with the smallest charge; curves are cut finer around the plan while that lowers the charge."""
     held = frozenset(families(problem, spec)) & set(names)
     implied = kept if relaxed is None else ()
@@ -78,24 +197,30 @@ def _solve(problem: Problem, spec: AllocationSpec, kept: tuple[Row, ...], names:
         high = np.where(np.isinf(high), _enough(problem, spec), high)
     if np.any(high < low):
         return Answer(x=None, is_optimal=True, bound=-math.inf)
+    deadline = time.monotonic() + time_limit_s
 
-    def at(around: FloatArray | None, depth: int) -> Answer:
+    def at(around: FloatArray | None, depth: int, start: FloatArray | None) -> Answer:
         lines = cut(problem, low, high, around=around, depth=depth, whole="integer" in held)
         program = Program(problem=problem, spec=spec, rows=kept, families=frozenset(held), lines=lines, goal=NOTHING, relaxed=relaxed)
-        return program.solve(time_limit_s=_SECONDS)
+        return program.solve(time_limit_s=max(deadline - time.monotonic(), 0.1), start=start)
 
-    return _finer(at, is_exact=relaxed is None or _is_straight(problem, kept))
+    return _finer(at, deadline, is_exact=relaxed is None or _is_straight(problem, kept))
 
 
 def _is_straight(problem: Problem, kept: tuple[Row, ...]) -> bool:
     return problem.curves.kind == "linear" or all(row.coefficients is not None for row in kept)
 
 
-def _finer(at: Callable[[FloatArray | None, int], Answer], *, is_exact: bool) -> Answer:
-    """The answer with the smallest charge over lines that get finer around the plan."""
-    best = at(None, 0)
-    for depth in range(1, 1 if is_exact else _ROUNDS):
-        found = at(best.x, depth) if best.x is not None else best
+def _finer(at: Callable[[FloatArray | None, int, FloatArray | None], Answer], deadline: float, *, is_exact: bool) -> Answer:
+    """The answer with the smallest charge over lines that get finer around the plan, until the time is up."""
+    best = at(None, 0, None)
+    for depth in range(1, 1 if is_exact or best.x is None else _ROUNDS):
+        if time.monotonic() > deadline:
+            break
+        try:
+            found = at(best.x, depth, best.multipliers)
+        except BackendUnavailable:
+            break
         best = found if found.x is not None and found.extra < best.extra else best
     return best
 
@@ -106,38 +231,10 @@ def _enough(problem: Problem, spec: AllocationSpec) -> float:
     return 100.0 * max(asked)
 
 
-def _member(problem: Problem, spec: AllocationSpec, by_row: dict[str, Row], names: list[str], name: str, *, words: str) -> ConflictMember:
-    if name in by_row:
-        give = _row_gives(problem, spec, by_row, names, name)
-        return ConflictMember(constraint=name, words=words, must_give=give, unit=by_row[name].unit)
-    if name == "cardinality":
-        most = _count_gives(problem, spec, by_row, names)
-        return ConflictMember(constraint=name, words=words, must_give=most, unit="entities")
-    if name in ("minimum", "maximum", "max_change"):
-        give = _bounds_give(problem, spec, by_row, names, name)
-        return ConflictMember(constraint=name, words=words, must_give=give, unit=f"{spec.resource} over all entities")
-    return ConflictMember(constraint=name, words=words, must_give=None, unit="")
-
-
-def _row_gives(problem: Problem, spec: AllocationSpec, by_row: dict[str, Row], names: list[str], name: str) -> float | None:
-    """The smallest shortfall or excess of one row, with the others of the set as they are."""
-    kept = tuple(by_row[other] for other in names if other in by_row)
-    place = [row.name for row in kept].index(name)
-    slack = Relaxed(cost=np.ones(2), upper=np.full(2, np.inf), entries=((place, 0, 1.0), (place, 1, -1.0)))
-    found = _solve(problem, spec, kept, names, relaxed=slack)
-    return None if found.x is None else found.extra
-
-
-def _count_gives(problem: Problem, spec: AllocationSpec, by_row: dict[str, Row], names: list[str]) -> float | None:
-    kept = tuple(by_row[other] for other in names if other in by_row)
-    more = Relaxed(cost=np.ones(1), upper=np.full(1, float(problem.n)), integer=True, entries=((-1, 0, -1.0),))
-    found = _solve(problem, spec, kept, names, relaxed=more)
-    return None if found.x is None else float(round(found.extra))
-
-
-def _bounds_give(problem: Problem, spec: AllocationSpec, by_row: dict[str, Row], names: list[str], name: str) -> float | None:
+def _bounds_give(
+    problem: Problem, spec: AllocationSpec, kept: tuple[Row, ...], names: list[str], name: str, *, time_limit_s: float
+) -> float | None:
     """Units by which entities must pass the bounds of one family, together: outside them a unit is charged 1, inside nothing."""
-    kept = tuple(by_row[other] for other in names if other in by_row)
     held = frozenset(families(problem, spec)) & set(names)
     inner_low, inner_high = limits_of(problem, spec, rows=(), families=frozenset({name}))
     low, high = limits_of(problem, spec, rows=(), families=frozenset(held - {name}))
@@ -146,7 +243,9 @@ def _bounds_give(problem: Problem, spec: AllocationSpec, by_row: dict[str, Row],
         return None
     ends, charges = _spans(inner_low, inner_high, (low, high), whole="integer" in held)
 
-    def at(around: FloatArray | None, depth: int) -> Answer:
+    deadline = time.monotonic() + time_limit_s
+
+    def at(around: FloatArray | None, depth: int, start: FloatArray | None) -> Answer:
         parts = [cut(problem, *end, around=around, depth=depth, whole="integer" in held) for end in pairwise(ends)]
         lines = Lines(
             points=np.concatenate([low[:, None], *(part.points[:, 1:] for part in parts)], axis=1),
@@ -163,9 +262,9 @@ def _bounds_give(problem: Problem, spec: AllocationSpec, by_row: dict[str, Row],
             goal=NOTHING,
             line_charge=np.concatenate(charge, axis=1),
         )
-        return program.solve(time_limit_s=_SECONDS)
+        return program.solve(time_limit_s=max(deadline - time.monotonic(), 0.1), start=start)
 
-    found = _finer(at, is_exact=_is_straight(problem, kept))
+    found = _finer(at, deadline, is_exact=_is_straight(problem, kept))
     below, above = np.maximum(inner_low - low, 0.0), np.maximum(low - inner_high, 0.0)  # charged where an entity stays at its lower bound
     return None if found.x is None or not math.isfinite(found.extra) else found.extra + float(below.sum() + above.sum())
 

@@ -10,11 +10,16 @@ import numpy as np
 from e2i.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from e2i.domain.allocation import AllocationSpec
     from e2i.ml.allocation.curves import FloatArray
-    from e2i.ml.allocation.problem import IntArray, Problem
+    from e2i.ml.allocation.problem import Problem
+    from e2i.ml.columns import IntArray
 
 Family = Literal["minimum", "maximum", "max_change", "cardinality", "minimum_if_selected", "integer"]
+DISCRETE = frozenset({"cardinality", "minimum_if_selected", "integer"})
+"""families that need whole numbers"""
 _ROUNDING = 1e-6
 
 
@@ -85,6 +90,20 @@ def families(problem: Problem, spec: AllocationSpec) -> dict[Family, str]:
     if spec.integer:
         found["integer"] = f"whole {unit}"
     return found
+
+
+def part_of(problem: Problem, spec: AllocationSpec, names: Collection[str]) -> tuple[Problem, AllocationSpec]:
+    """Problem and section without the families that are not among `names`; rows stand in neither."""
+    part = replace(
+        problem,
+        minimum=problem.minimum if "minimum" in names else np.zeros(problem.n),
+        maximum=problem.maximum if "maximum" in names else np.full(problem.n, np.inf),
+        minimum_if_selected=problem.minimum_if_selected if "minimum_if_selected" in names else None,
+    )
+    dropped: dict[str, object] = {} if "max_change" in names else {"max_change": None, "max_change_share": None}
+    dropped |= {} if "cardinality" in names else {"cardinality": None}
+    dropped |= {} if "integer" in names else {"integer": False}
+    return part, spec.model_copy(update=dropped)
 
 
 def change_bounds(problem: Problem, spec: AllocationSpec) -> tuple[FloatArray, FloatArray]:

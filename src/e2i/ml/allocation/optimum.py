@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from e2i.errors import BackendUnavailable, ConfigError
+from e2i.ml.allocation.branching import branched
 from e2i.ml.allocation.limits import Row, families, rows
 from e2i.ml.allocation.program import PIECES, Answer, Goal
-from e2i.ml.allocation.refining import SELECTING, Best, is_near, refined
+from e2i.ml.allocation.refining import SELECTING, Best, is_near
 from e2i.ml.allocation.selecting import selected
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def optimise(problem: Problem, spec: AllocationSpec) -> Optimum | None:
     if spec.objective == "maximize_roi":
         return _ratio(problem, spec, constraints, deadline)
     goal = _goal(problem, spec, constraints, deadline)
-    best = _maximise(problem, spec, constraints, goal, deadline) if goal is not None else None
+    best = maximise(problem, spec, constraints, goal, deadline) if goal is not None else None
     if best is None:
         return None
     sign = -1.0 if spec.objective == "minimize_cost" else 1.0
@@ -78,7 +79,7 @@ def _goal(problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...], 
         return Goal(outcome=1.0, cost=0.0)
     if spec.objective == "minimize_cost":
         return Goal(outcome=0.0, cost=1.0)
-    most = _maximise(problem, spec, constraints, Goal(outcome=1.0, cost=0.0), deadline)
+    most = maximise(problem, spec, constraints, Goal(outcome=1.0, cost=0.0), deadline)
     if most is None:
         return None
     if most.value <= 0 or not spec.budget:
@@ -86,17 +87,17 @@ def _goal(problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...], 
     return Goal(outcome=spec.balance_weight / most.value, cost=(1 - spec.balance_weight) / spec.budget)
 
 
-def _maximise(problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...], goal: Goal, deadline: float) -> Best | None:
+def maximise(problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...], goal: Goal, deadline: float) -> Best | None:
     """Prices choose first where entities are selected; branch and bound closes what gap they leave, where it can do so in time."""
     held = frozenset(families(problem, spec))
     if not held & SELECTING:
-        return refined(problem, spec, constraints, goal, deadline, held=held)
+        return branched(problem, spec, constraints, goal, deadline, held=held)
     found = selected(problem, spec, constraints, goal, deadline)
     lines = problem.n if problem.curves.kind == "linear" else problem.n * PIECES
     if found is not None and (found.answer.is_optimal or lines > SEARCHED):
         return found
     try:
-        searched = refined(problem, spec, constraints, goal, deadline, held=held)
+        searched = branched(problem, spec, constraints, goal, deadline, held=held)
     except BackendUnavailable:
         if found is None:
             raise
@@ -116,7 +117,7 @@ def _ratio(problem: Problem, spec: AllocationSpec, constraints: tuple[Row, ...],
         if best is not None and time.monotonic() > deadline:
             break
         try:
-            step = _maximise(problem, spec, constraints, Goal(outcome=value, cost=ratio), deadline)
+            step = maximise(problem, spec, constraints, Goal(outcome=value, cost=ratio), deadline)
         except BackendUnavailable:
             if best is None:
                 raise
@@ -153,7 +154,7 @@ def _ratio_bound(
 ) -> float:
     """No ratio passes ratio + rest / smallest cost, as value · f <= ratio · cost + rest for every plan."""
     rest = max(best.bound, 0.0)
-    cheapest = _maximise(problem, spec, constraints, Goal(outcome=0.0, cost=1.0), deadline)
+    cheapest = maximise(problem, spec, constraints, Goal(outcome=0.0, cost=1.0), deadline)
     least = -cheapest.bound if cheapest is not None else 0.0
     return ratio + rest / least - 1 if least > 0 else math.inf
 

@@ -6,21 +6,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from e2i.domain.disclosure import counted, visible
 from e2i.errors import ConfigError, SchemaMismatch, TooFewRows
 from e2i.ml.allocation.curves import Curves, FloatArray
 from e2i.ml.allocation.segment_match import match
-from e2i.ml.columns import require_columns
+from e2i.ml.columns import IntArray, require_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from e2i.domain.allocation import AllocationSpec, SegmentResponse
 
-IntArray = npt.NDArray[np.int64]
 _YES = frozenset({"1", "1.0", "true", "t", "yes", "y", "opt_out", "opted_out"})
 _NO = frozenset({"0", "0.0", "false", "f", "no", "n", ""})
 

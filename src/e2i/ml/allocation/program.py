@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from e2i.domain.allocation import AllocationSpec
     from e2i.ml.allocation.curves import Curves, FloatArray
     from e2i.ml.allocation.limits import Row
-    from e2i.ml.allocation.problem import IntArray, Problem
-    from e2i.ml.columns import BoolArray
+    from e2i.ml.allocation.problem import Problem
+    from e2i.ml.columns import BoolArray, IntArray
 
 PIECES, FINE_PIECES = 12, 8
 FEWEST = 30
@@ -115,6 +115,7 @@ def cut(
     span = float(np.max(high - low, initial=0.0))
     if whole and span <= WHOLE_POINTS:
         around, points = None, np.minimum(low[:, None] + np.arange(int(span) + 1), np.maximum(high, low)[:, None])
+        points[:, 1:] = np.where((curves.coefficient < 0)[:, None], points[:, -1:], points[:, 1:])  # lines that rise would fill backwards
     else:
         points = curves.cuts(low, np.maximum(high, low), pieces=PIECES)
     for _ in range(depth if around is not None else 0):

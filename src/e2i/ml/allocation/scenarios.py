@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from e2i.domain.allocation import AllocationSpec
     from e2i.ml.allocation.curves import FloatArray
     from e2i.ml.allocation.optimum import Optimum
-    from e2i.ml.allocation.problem import IntArray, Problem
+    from e2i.ml.allocation.problem import Problem
+    from e2i.ml.columns import IntArray
 
 Z95 = 1.959963984540054
 PIECES_OF_WORK = 400_000

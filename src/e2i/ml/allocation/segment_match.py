@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from e2i.ml.allocation.curves import FloatArray
-    from e2i.ml.allocation.problem import IntArray
+    from e2i.ml.columns import IntArray
 
 MISSING, OTHER = "(missing)", "(other levels)"
 NEAR = 0.05

@@ -17,9 +17,9 @@ from e2i.ml.allocation.refining import SELECTING, Best, is_near, refined
 if TYPE_CHECKING:
     from e2i.domain.allocation import AllocationSpec
     from e2i.ml.allocation.curves import FloatArray
-    from e2i.ml.allocation.problem import IntArray, Problem
+    from e2i.ml.allocation.problem import Problem
     from e2i.ml.allocation.program import Goal
-    from e2i.ml.columns import BoolArray
+    from e2i.ml.columns import BoolArray, IntArray
 
 WHOLE_TRIES = 3
 """selections that are planned with whole units"""

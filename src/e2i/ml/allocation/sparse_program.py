@@ -59,10 +59,11 @@ def solve(
     deadline = time.monotonic() + time_limit_s
     duals = _sampled(charges, matrix, limits, bounds, time_limit_s=time_limit_s) if start is None else start
     lower, upper = bounds
+    open_ended = _open_ended(upper)
     window, solved = max(WINDOW, len(charges) // 20) if start is None else WINDOW, None
     while time.monotonic() < deadline and window < len(charges):
         reduced = charges - matrix.T @ duals
-        free = _nearest(reduced, upper, lower, window)
+        free = _nearest(reduced, upper, lower, window) | open_ended
         held = np.where(free, 0.0, np.where(reduced < 0, upper, lower))
         shift = matrix @ held
         rest = max(deadline - time.monotonic(), 0.1)
@@ -89,6 +90,12 @@ def solve(
     return solved or _direct(charges, matrix, limits, bounds, time_limit_s=max(deadline - time.monotonic(), 0.1))
 
 
+def _open_ended(upper: FloatArray) -> BoolArray:
+    """Columns without an upper bound, where they are few: what a limit may be missed by, without which a part has no solution."""
+    found = np.isinf(upper)
+    return found if found.sum() <= FEW_ROWS else np.zeros(len(upper), dtype=np.bool_)
+
+
 def _nearest(reduced: FloatArray, upper: FloatArray, lower: FloatArray, window: int) -> BoolArray:
     """The columns nearest to changing sides, and those that have no side to stay at."""
     movable = upper > lower
@@ -103,8 +110,8 @@ def _sampled(
     """Prices from every k-th column with its share of the limits; zeros where these have no solution."""
     step = -(-len(charges) // WINDOW)
     step += step % 2 == 0  # an odd step meets every line of the curves
-    take = np.arange(0, len(charges), step)
-    share = len(take) / len(charges)
+    take = np.union1d(np.arange(0, len(charges), step), np.flatnonzero(_open_ended(bounds[1])))
+    share = 1.0 / step
     sample = matrix[:, take]
     part = _direct(
         charges[take], sample, (limits[0] * share, limits[1] * share), (bounds[0][take], bounds[1][take]), time_limit_s=time_limit_s / 2

@@ -78,8 +78,18 @@ def _of_clusters(draft: Draft) -> Iterator[str]:
         yield f"{count} clusters: power rests on a t distribution with few degrees of freedom and on an uncertain ICC."
     if facts.cluster_cv > _RAGGED:
         yield f"Cluster sizes vary by {facts.cluster_cv:.0%} of their mean: a few large clusters carry the result."
-    if facts.icc == 0.0:
-        yield "The ICC is measured as 0; with few clusters it may well be larger."
+    if facts.icc_upper:
+        yield (
+            f"{facts.clusters} clusters measured an ICC of {facts.icc:.3g}, which is uncertain: the plan takes {facts.icc_upper:.3g}, the "
+            "upper end of its one-sided 80 % interval. `baseline.icc` replaces it where more is known."
+        )
+    elif facts.icc == 0.0 and facts.icc_upper is not None:
+        yield (
+            f"{facts.clusters} clusters measured an ICC of 0, and so is the upper end of its one-sided 80 % interval. So few may be "
+            "alike by chance: give the `baseline.icc` of a similar outcome."
+        )
+    elif facts.icc == 0.0:
+        yield "The ICC is taken as 0: clusters that differ at all cost power."
 
 
 def _of_windows(draft: Draft) -> Iterator[str]:

@@ -28,6 +28,8 @@ class Facts:
     kept: float = 1.0
     adjusters: int = 0
     icc: float | None = None
+    icc_upper: float | None = None
+    """what is planned with, where few clusters measured the ICC: the upper end of its one-sided 80 % interval"""
     cluster_size: float | None = None
     cluster_cv: float = 0.0
     clusters: int | None = None
@@ -53,6 +55,11 @@ class Facts:
     """share of the outcome that the top 1 % of units hold"""
 
 
+_MANY_CLUSTERS = 40
+"""from so many on a measured ICC is planned with as it is"""
+_ICC_LEVEL = 0.8
+
+
 def measure(sample: Sample, spec: ExperimentSpec, *, analysis: Analysis) -> Facts:
     """Facts of the planned analysis on the user's own units. Values under `spec.baseline` overrule measured ones."""
     residual, kept, count = _adjusted(sample, analysis)
@@ -62,7 +69,7 @@ def measure(sample: Sample, spec: ExperimentSpec, *, analysis: Analysis) -> Fact
     longer = spec.follow_up / sample.window[1] if sample.window is not None and sample.outcome_type == "count" else 1.0
     given = spec.baseline
     clusters = _clusters(sample.cluster, residual)
-    known = clusters or (None, None, 0.0, None)
+    known = clusters or (None, None, 0.0, None, None)
     return Facts(
         outcome_type=sample.outcome_type,
         mean=given.mean if given.mean is not None else mean * longer,
@@ -72,6 +79,7 @@ def measure(sample: Sample, spec: ExperimentSpec, *, analysis: Analysis) -> Fact
         kept=1.0 - given.r2 if given.r2 is not None else kept,
         adjusters=count,
         icc=given.icc if given.icc is not None else known[0],
+        icc_upper=known[4] if given.icc is None else None,
         cluster_size=given.cluster_size if given.cluster_size is not None else known[1],
         cluster_cv=given.cluster_cv if given.cluster_cv is not None else known[2],
         clusters=known[3],
@@ -114,16 +122,39 @@ def given_facts(spec: ExperimentSpec) -> Facts:
 
 def intraclass_correlation(values: FloatArray, cluster: IntArray) -> float:
     """One-way ANOVA estimator for unequal clusters (Donner & Klar 2000, chapter 1), not below 0; NaN with a single cluster."""
+    return max(0.0, _icc_of(*_analysis_of_variance(values, cluster)[:2]))
+
+
+def upper_intraclass_correlation(values: FloatArray, cluster: IntArray, *, level: float = _ICC_LEVEL) -> float:
+    """Upper end of the ICC's one-sided interval (Searle 1971, from the F ratio), not below 0; NaN with a single cluster.
+
+    Few clusters tell little of the ICC: planned with the estimate, half of the trials would have less power than told, many far
+    less. Browne (1995) plans with an upper 80 % limit of what a small sample measures.
+    """
+    from scipy import special
+
+    ratio, size, between, within = _analysis_of_variance(values, cluster)
+    if not np.isfinite(ratio):
+        return _icc_of(ratio, size)
+    return max(0.0, _icc_of(ratio / float(special.fdtri(between, within, 1.0 - level)), size))
+
+
+def _analysis_of_variance(values: FloatArray, cluster: IntArray) -> tuple[float, float, float, float]:
+    """F ratio of clusters, their size where it is unequal, and both degrees of freedom."""
     sizes = np.bincount(cluster).astype(np.float64)
     k, n = len(sizes), float(len(values))
     if k < 2 or n <= k:
-        return float("nan")
+        return float("nan"), float("nan"), 0.0, 0.0
     means = np.bincount(cluster, weights=values) / sizes
     between = float(sizes @ (means - values.mean()) ** 2) / (k - 1)
     within = float(np.sum((values - means[cluster]) ** 2)) / (n - k)
-    m0 = (n - float(sizes @ sizes) / n) / (k - 1)
-    total = between + (m0 - 1.0) * within
-    return max(0.0, (between - within) / total) if total > 0 else 0.0
+    size = (n - float(sizes @ sizes) / n) / (k - 1)
+    ratio = between / within if within > 0 else (np.inf if between > 0 else 1.0)
+    return ratio, size, float(k - 1), n - k
+
+
+def _icc_of(ratio: float, size: float) -> float:
+    return 1.0 if np.isposinf(ratio) else (ratio - 1.0) / (ratio - 1.0 + size)
 
 
 def _adjusted(sample: Sample, analysis: Analysis) -> tuple[FloatArray, float, int]:
@@ -160,12 +191,14 @@ def _stretch(sample: Sample, spec: ExperimentSpec, analysis: Analysis, kept: flo
     return sd, kept * change, serial
 
 
-def _clusters(cluster: IntArray | None, residual: FloatArray) -> tuple[float, float, float, int] | None:
+def _clusters(cluster: IntArray | None, residual: FloatArray) -> tuple[float, float, float, int, float | None] | None:
+    """ICC, size, variation of the sizes, number, and the ICC to plan with where few clusters measured it."""
     if cluster is None:
         return None
     sizes = np.bincount(cluster)
     icc = intraclass_correlation(residual, cluster)
-    return icc, float(sizes.mean()), float(sizes.std() / sizes.mean()), len(sizes)
+    upper = upper_intraclass_correlation(residual, cluster) if len(sizes) < _MANY_CLUSTERS else None
+    return icc, float(sizes.mean()), float(sizes.std() / sizes.mean()), len(sizes), upper
 
 
 def _pair_correlation(sample: Sample) -> float:

@@ -55,22 +55,52 @@ def t_power(shift: float, df: float, *, alpha: float) -> float:
     >>> round(t_power(0.5 * 64**0.5 / 2**0.5, 126, alpha=0.05), 4)
     0.8015
     """
+    return _beyond(abs(shift), df, alpha=alpha)
+
+
+def _beyond(shift: float, df: float, *, alpha: float, stretch: float = 1.0) -> float:
+    """Chance that a t with this non-centrality, 0 or more, passes the two-sided critical value times `stretch`."""
     from scipy import special
 
     if df <= 0:
         return 0.0
-    shift = abs(shift)
     if math.isinf(df):
-        cut = special.ndtri(1.0 - alpha / 2.0)
+        cut = special.ndtri(1.0 - alpha / 2.0) * stretch
         return float(special.ndtr(shift - cut) + special.ndtr(-shift - cut))
-    cut = special.stdtrit(df, 1.0 - alpha / 2.0)
+    cut = special.stdtrit(df, 1.0 - alpha / 2.0) * stretch
     if shift > 35.0:
         return float(special.ndtr(shift - cut))
     return float(1.0 - special.nctdtr(df, shift, cut) + special.nctdtr(df, shift, -cut))
 
 
+class _Difference:
+    """No effect is 0; a mean may move by any finite amount."""
+
+    @property
+    def null(self) -> float:
+        """The value of no effect."""
+        return 0.0
+
+    def is_possible(self, effect: float) -> bool:
+        """Whether the outcome can move by so much."""
+        return math.isfinite(effect)
+
+
+class _Ratio:
+    """No effect is 1; a ratio is above 0."""
+
+    @property
+    def null(self) -> float:
+        """The value of no effect."""
+        return 1.0
+
+    def is_possible(self, effect: float) -> bool:
+        """Whether the outcome can move by so much."""
+        return effect > 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
-class Means:
+class Means(_Difference):
     """Difference of two means; `kept` is the share of the variance that covariates and strata leave (ANCOVA: 1 - R²).
 
     Degrees of freedom: units less two and less one per covariate, or, with clusters, clusters less two (Donner & Klar 2000).
@@ -82,11 +112,6 @@ class Means:
     covariates: int = 0
     clusters: Clusters | None = None
 
-    @property
-    def null(self) -> float:
-        """The value of no effect."""
-        return 0.0
-
     def standard_error(self, n: float) -> float:
         """Of the difference, in units of the outcome."""
         effect = self.clusters.design_effect if self.clusters else 1.0
@@ -96,13 +121,9 @@ class Means:
         """Chance that the two-sided t test rejects."""
         return t_power(effect / self.standard_error(n), _df(n, self.clusters, self.covariates), alpha=alpha)
 
-    def is_possible(self, effect: float) -> bool:
-        """A mean may move by any finite amount."""
-        return math.isfinite(effect)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Proportions:
+class Proportions(_Difference):
     """Difference of two proportions: pooled variance under no effect, own variances under the effect (Fleiss, Levin & Paik 2003)."""
 
     base: float
@@ -110,11 +131,6 @@ class Proportions:
     kept: float = 1.0
     covariates: int = 0
     clusters: Clusters | None = None
-
-    @property
-    def null(self) -> float:
-        """The value of no effect."""
-        return 0.0
 
     def power(self, effect: float, n: float, *, alpha: float) -> float:
         """Chance that the two-sided test rejects; with clusters against a t with clusters - 2 degrees of freedom."""
@@ -126,7 +142,10 @@ class Proportions:
         factor = self.kept * (self.clusters.design_effect if self.clusters else 1.0) / n
         null = math.sqrt(pooled * (1.0 - pooled) / (pi * (1.0 - pi)) * factor)
         own = math.sqrt((other * (1.0 - other) / pi + self.base * (1.0 - self.base) / (1.0 - pi)) * factor)
-        return _het_power(effect, null, own, df=_df(n, self.clusters, self.covariates) if self.clusters else math.inf, alpha=alpha)
+        if own == 0.0:
+            return 1.0 if effect else alpha
+        df = _df(n, self.clusters, self.covariates) if self.clusters else math.inf
+        return _beyond(abs(effect) / own, df, alpha=alpha, stretch=null / own)
 
     def is_possible(self, effect: float) -> bool:
         """A proportion stays within 0 and 1."""
@@ -134,7 +153,7 @@ class Proportions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rates:
+class Rates(_Ratio):
     """Ratio of two rates of counts with variance mean + dispersion x mean² (Zhu & Lakkis 2014, variance under the alternative)."""
 
     base: float
@@ -143,11 +162,6 @@ class Rates:
     kept: float = 1.0
     covariates: int = 0
     clusters: Clusters | None = None
-
-    @property
-    def null(self) -> float:
-        """The value of no effect."""
-        return 1.0
 
     def power(self, effect: float, n: float, *, alpha: float) -> float:
         """Chance that the two-sided Wald test of the log ratio rejects."""
@@ -159,24 +173,15 @@ class Rates:
         df = _df(n, self.clusters, self.covariates) if self.clusters else math.inf
         return t_power(math.log(effect) / math.sqrt(variance * factor), df, alpha=alpha)
 
-    def is_possible(self, effect: float) -> bool:
-        """A ratio is above 0."""
-        return effect > 0.0
-
 
 @dataclass(frozen=True, kw_only=True)
-class Survival:
+class Survival(_Ratio):
     """Hazard ratio by log-rank or Cox: the number of events decides (Schoenfeld 1981, 1983)."""
 
     event_share: float
     treated: float = 0.5
     kept: float = 1.0
     clusters: Clusters | None = None
-
-    @property
-    def null(self) -> float:
-        """The value of no effect."""
-        return 1.0
 
     def power(self, effect: float, n: float, *, alpha: float) -> float:
         """Chance that the two-sided test rejects. `event_share` is over both arms; the far tail is left out, as by Schoenfeld."""
@@ -188,22 +193,13 @@ class Survival:
         shift = abs(math.log(effect)) * math.sqrt(n * self.event_share * self.treated * (1.0 - self.treated) / factor)
         return float(special.ndtr(shift - special.ndtri(1.0 - alpha / 2.0)))
 
-    def is_possible(self, effect: float) -> bool:
-        """A ratio is above 0."""
-        return effect > 0.0
-
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
+class Pairs(_Difference):
     """Matched pairs: t test of the differences within n / 2 pairs. `correlation` is that of the two members' outcomes."""
 
     sd: float
     correlation: float
-
-    @property
-    def null(self) -> float:
-        """The value of no effect."""
-        return 0.0
 
     def power(self, effect: float, n: float, *, alpha: float) -> float:
         """Chance that the two-sided paired t test rejects."""
@@ -211,33 +207,11 @@ class Pairs:
         spread = self.sd * math.sqrt(2.0 * (1.0 - self.correlation))
         return t_power(effect / (spread / math.sqrt(pairs)), pairs - 1.0, alpha=alpha)
 
-    def is_possible(self, effect: float) -> bool:
-        """A mean may move by any finite amount."""
-        return math.isfinite(effect)
-
 
 def require_spread(sd: float, *, outcome: str) -> None:
     """Raise ConfigError where the outcome does not vary: nothing can be planned on it."""
     if not (math.isfinite(sd) and sd > 0.0):
         raise ConfigError(f"outcome `{outcome}` does not vary (standard deviation {sd:g}).", where=WHERE, advice="Name another outcome.")
-
-
-def _het_power(effect: float, null: float, own: float, *, df: float, alpha: float) -> float:
-    """Power where the standard error differs under no effect and under the effect."""
-    from scipy import special
-
-    if own == 0.0:
-        return 1.0 if effect else alpha
-    if math.isinf(df):
-        cut = special.ndtri(1.0 - alpha / 2.0) * null
-        return float(special.ndtr((abs(effect) - cut) / own) + special.ndtr((-abs(effect) - cut) / own))
-    if df <= 0:
-        return 0.0
-    cut = special.stdtrit(df, 1.0 - alpha / 2.0) * null / own
-    shift = abs(effect) / own
-    if shift > 35.0:
-        return float(special.ndtr(shift - cut))
-    return float(1.0 - special.nctdtr(df, shift, cut) + special.nctdtr(df, shift, -cut))
 
 
 def _df(n: float, clusters: Clusters | None, covariates: int) -> float:

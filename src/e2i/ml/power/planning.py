@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from e2i.domain.trials import Analysis, BaselineSpec, ExperimentSpec, MarketSelection, PowerAnalysis, RedesignStep, TrialDesign
@@ -108,7 +108,8 @@ def comparison(spec: ExperimentSpec, facts: Facts, design: TrialDesign) -> Compa
     """The formula with this plan's numbers. Raises ConfigError for a number that nobody has given."""
     clusters = None
     if design == "cluster_rct":
-        clusters = Clusters(size=_need(facts.cluster_size, "cluster_size"), icc=_need(facts.icc, "icc"), cv=facts.cluster_cv)
+        icc = _need(facts.icc if facts.icc_upper is None else facts.icc_upper, "icc")
+        clusters = Clusters(size=_need(facts.cluster_size, "cluster_size"), icc=icc, cv=facts.cluster_cv)
     pi, kept, k = spec.treated_share, facts.kept, facts.adjusters
     if facts.outcome_type == "time_to_event":
         return Survival(event_share=_need(facts.event_share, "event_share"), treated=pi, clusters=clusters)
@@ -281,7 +282,7 @@ def _inputs(facts: Facts, design: TrialDesign) -> dict[str, float]:
         "variance_kept": facts.kept,
     }
     if design == "cluster_rct":
-        named |= {"icc": facts.icc, "cluster_size": facts.cluster_size, "cluster_cv": facts.cluster_cv}
+        named |= {"icc": facts.icc, "icc_upper": facts.icc_upper, "cluster_size": facts.cluster_size, "cluster_cv": facts.cluster_cv}
     if design == "matched_pairs":
         named["pair_correlation"] = facts.pair_correlation
     named["pre_post_correlation"] = facts.pre_post_correlation
@@ -306,7 +307,8 @@ _METHODS = {
 def trial_on(current: Draft, sample: Sample) -> tuple[Trial, float] | None:
     """What to simulate on the own table, and the formula's power for just that; None where it cannot be simulated.
 
-    Overruled baselines and windows longer than the panel are left out on purpose: the table cannot show them. A plan with more units
+    Overruled baselines, windows longer than the panel and an ICC above the measured one are left out on purpose: the table cannot
+    show them. A plan with more units
     than can be simulated in seconds is tried with fewer and an effect that these find as often.
     """
     power, alpha = current.power, current.spec.alpha
@@ -316,7 +318,7 @@ def trial_on(current: Draft, sample: Sample) -> tuple[Trial, float] | None:
         return None
     window = {} if sample.window is None else {"pre_periods": sample.window[0], "follow_up": sample.window[1]}
     spec = current.spec.model_copy(update={**window, "baseline": BaselineSpec(), "design": current.design})
-    facts = measure(sample, spec, analysis=current.analysis)
+    facts = replace(measure(sample, spec, analysis=current.analysis), icc_upper=None)
     formula, size = comparison(spec, facts, current.design), (facts.cluster_size or 1.0) if is_clustered else 1.0
     if not formula.is_possible(effect) or power.analysed_n < _FEWEST_SIMULATED * size:
         return None

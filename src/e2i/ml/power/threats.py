@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from e2i.domain.trials import Level, Recommendation, ValidityScore, ValidityThreat
 
 if TYPE_CHECKING:
+    from e2i.domain.trials import SimulatedPower
     from e2i.ml.power.planning import Draft
 
 _WORTH: dict[Level, int] = {"low": 0, "medium": 1, "high": 2}
 ATTRITION = 0.15
 CONTAMINATION = 0.05
 _FEW = 100
-_FEW_CLUSTERS = 12
+_FEW_CLUSTERS, _FEWEST_CLUSTERS = 12, 10
 
 
 def find_threats(draft: Draft) -> tuple[ValidityThreat, ...]:
@@ -25,7 +26,8 @@ def judge(draft: Draft, threats: tuple[ValidityThreat, ...]) -> tuple[ValiditySc
     """Score and recommendation.
 
     weak: an open threat that is likely and severe, or power below 0.5; strong: no open threat above medium likelihood and low
-    severity, power (where an effect is named) as asked, and a table to measure it in; moderate: what is between.
+    severity, power (where an effect is named) as asked and borne out on the own table, and ten clusters or more where whole clusters
+    are assigned; moderate: what is between.
     """
     open_ = [_WORTH[each.likelihood] + _WORTH[each.severity] for each in threats if not each.mitigated]
     worst = max(open_, default=0)
@@ -35,9 +37,19 @@ def judge(draft: Draft, threats: tuple[ValidityThreat, ...]) -> tuple[ValiditySc
         return "weak", "redesign_needed"
     if is_short:
         return "moderate", "redesign_needed"
-    if worst >= 3 or draft.design == "geo" or draft.power.mde is None or draft.facts.units is None:
+    power = draft.power
+    is_doubtful = power.mde is None or draft.facts.units is None or _promises_too_much(power.simulated)
+    is_small = power.planned_clusters is not None and power.planned_clusters < _FEWEST_CLUSTERS
+    if worst >= 3 or draft.design == "geo" or is_doubtful or is_small:
         return "moderate", "proceed_with_caution"
     return "strong", "proceed"
+
+
+def _promises_too_much(simulated: SimulatedPower | None) -> bool:
+    """More false alarms, or less power, on the own table than the formula tells."""
+    if simulated is None:
+        return False
+    return simulated.size_interval[0] > simulated.nominal_size or simulated.power_interval[1] < simulated.nominal_power
 
 
 def _selection(draft: Draft) -> ValidityThreat:
