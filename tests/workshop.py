@@ -36,6 +36,7 @@ from e2i.domain.study import PredictionSpec, SearchSpec, Study, SuccessSpec
 from e2i.engine.graph import Engine, RetryPolicy
 from e2i.engine.hooks import AuditHook, Hook, RecordHook, TraceHook
 from e2i.engine.spec import AgentSpec
+from e2i.ml.algorithms import LINEAR
 from e2i.ml.features import FeaturePlan
 from e2i.ml.splits import plan_splits
 from e2i.mlops.mlflow_connector import MLflowConnector
@@ -62,7 +63,7 @@ def study(prediction: PredictionSpec = PREDICTION, **changes: Any) -> Study:
         "unit": "hcp",
         "prediction": prediction,
         "success": goals,
-        "search": SearchSpec(trials=2, algorithms=("logistic_regression", "lightgbm")),
+        "search": SearchSpec(trials=2, algorithms=(LINEAR[prediction.problem_type or "binary_classification"], "lightgbm")),
         "seed": 5,
     }
     return Study.model_validate(values | changes)

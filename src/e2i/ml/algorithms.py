@@ -21,6 +21,8 @@ ParamValue = float | int | str | bool | None
 Imbalance = Literal["none", "moderate", "severe", "extreme"]
 EARLY_STOPPING_ROUNDS = 20
 BOTH: tuple[ProblemType, ...] = ("binary_classification", "regression")
+LINEAR: dict[ProblemType, str] = {"binary_classification": "logistic_regression", "regression": "ridge_regression"}
+"""the linear model of each kind of target"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +152,13 @@ def _fit_catboost(params: Mapping[str, ParamValue], data: Matrices, problem_type
 def _specs() -> dict[str, AlgorithmSpec]:
     specs = [
         AlgorithmSpec(
-            name="logistic_regression", framework="sklearn", problem_types=BOTH, needs_scaling=True,
+            name="logistic_regression", framework="sklearn", problem_types=("binary_classification",), needs_scaling=True,
             defaults={"C": 1.0, "max_iter": 1000},
+            interpretability=1.0, scalability=1.0, memory_gb=0.1, fit=_fit_linear,
+        ),
+        AlgorithmSpec(
+            name="ridge_regression", framework="sklearn", problem_types=("regression",), needs_scaling=True,
+            defaults={"C": 1.0},
             interpretability=1.0, scalability=1.0, memory_gb=0.1, fit=_fit_linear,
         ),
         AlgorithmSpec(

@@ -164,6 +164,16 @@ def apply_features(frame: pl.DataFrame, plan: FeaturePlan) -> pl.DataFrame:
     return frame.with_columns(_expression(step, plan).alias(step.name) for step in steps)
 
 
+def within_row(plan: FeaturePlan) -> tuple[FeatureStep, ...]:
+    """The steps that need one row alone, so that whoever has the row can repeat them; lags and means need the unit's history."""
+    return tuple(step for step in plan.steps if step.kind not in ("lag", "rolling_mean"))
+
+
+def add_columns(frame: pl.DataFrame, steps: Sequence[FeatureStep]) -> pl.DataFrame:
+    """`frame` with the columns of `steps`, which are those of `within_row`. Raises SchemaMismatch when an input is missing."""
+    return apply_features(frame, FeaturePlan(steps=tuple(steps), selected=(), dropped={}))
+
+
 def _require_one_row_per_time(frame: pl.DataFrame, unit: str, time: str) -> None:
     require_columns(frame, [unit, time], where="feature plan")
     repeated = frame.height - frame.select(pl.struct(unit, time).n_unique()).item()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from e2i.errors import TooFewRows
-from e2i.ml.algorithms import Matrices, ParamValue, algorithm_spec, class_weights, row_weights
+from e2i.ml.algorithms import LINEAR, Matrices, ParamValue, algorithm_spec, class_weights, row_weights
 from e2i.ml.association import rank_auc
 from e2i.ml.columns import infer_columns, level_codes, target_values
 from e2i.ml.preprocessing import apply_preprocessor, fit_preprocessor
@@ -152,5 +152,5 @@ def baseline_scores(scaled: Sequence[Fold], *, problem_type: ProblemType, seed: 
         constant = 0.5
     else:
         constant = float(np.mean([-np.sqrt(np.mean((part.y_out - part.y.mean()) ** 2)) for part in scaled]))
-    scorer = FoldScorer(folds=tuple(scaled), algorithm="logistic_regression", problem_type=problem_type, seed=seed)
+    scorer = FoldScorer(folds=tuple(scaled), algorithm=LINEAR[problem_type], problem_type=problem_type, seed=seed)
     return {"constant": constant, "linear": cross_validate(scorer).mean}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from e2i.ml.algorithms import (
 )
 from e2i.ml.calibration import Calibration
 from e2i.ml.columns import ColumnSpec, FloatArray, IntArray, infer_columns, require_columns, target_values
+from e2i.ml.features import FeatureStep, add_columns
 from e2i.ml.preprocessing import apply_preprocessor, fit_preprocessor, output_columns
 
 if TYPE_CHECKING:
@@ -61,6 +62,13 @@ class FittedModel:
     early_stopped: bool = False
     calibration: Calibration = field(default_factory=Calibration)
     threshold: float | None = None
+    steps: tuple[FeatureStep, ...] = ()
+    """columns that the model makes by itself where a frame lacks them"""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Columns that a frame must have: features that are given, and what the others are made from."""
+        return given_columns(self.features, self.steps)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -79,7 +87,7 @@ class FittedModel:
 
     def transform(self, frame: pl.DataFrame) -> FloatArray:
         """The matrix that the estimator sees, shape (n, k). Raises SchemaMismatch and DataError."""
-        return apply_preprocessor(self.preprocessor, frame, self.columns)
+        return apply_preprocessor(self.preprocessor, add_columns(frame, self.steps), self.columns)
 
     def score_matrix(self, matrix: FloatArray) -> FloatArray:
         """The estimator's own probability of class 1, or value, for rows of `transform`; shape (n,)."""
@@ -121,6 +129,7 @@ class FittedModel:
             "early_stopped": self.early_stopped,
             "calibration": self.calibration.to_dict(),
             "threshold": self.threshold,
+            "steps": [asdict(step) for step in self.steps],
         }
 
     @classmethod
@@ -134,9 +143,17 @@ class FittedModel:
             params=dict(record["params"]),
             class_weights=None if weights is None else (weights[0], weights[1]),
             calibration=Calibration.from_dict(record["calibration"]),
+            steps=tuple(FeatureStep(**{**step, "inputs": tuple(step["inputs"])}) for step in record["steps"]),
             preprocessor=preprocessor,
             estimator=estimator,
         )
+
+
+def given_columns(features: Sequence[str], steps: Sequence[FeatureStep]) -> tuple[str, ...]:
+    """Which columns a model of `features` has to be given when it makes those of `steps` by itself, each one once."""
+    made = {step.name for step in steps}
+    needed = [*(name for name in features if name not in made), *(name for step in steps for name in step.inputs if name not in made)]
+    return tuple(dict.fromkeys(needed))
 
 
 def fit(

@@ -41,9 +41,10 @@ def write_mlflow_model(model: FittedModel | StoredModel, folder: Path, *, exampl
     import mlflow.pyfunc
 
     digest = _place(model, folder / MODEL_FOLDER)
-    facts = read_manifest(folder / MODEL_FOLDER, expected_digest=digest)["model"]
+    manifest = read_manifest(folder / MODEL_FOLDER, expected_digest=digest)
+    facts = manifest["model"]
     framework: str = facts["framework"]
-    rows = to_pandas(example.select(name for name, _ in facts["columns"]).head(_EXAMPLE_ROWS))
+    rows = to_pandas(example.select(manifest["signature"]["inputs"]).head(_EXAMPLE_ROWS))
     mlflow.pyfunc.save_model(
         str(folder / "mlflow"),
         python_model=str(_SERVING_CODE),
@@ -100,13 +101,18 @@ def _signature(facts: Mapping[str, Any], rows: pd.DataFrame) -> ModelSignature:
     from mlflow.types import ColSpec, Schema
 
     output = "value" if facts["problem_type"] == "regression" else "probability"
-    columns = [ColSpec(_mlflow_type(rows[name].dtype, kind), name) for name, kind in facts["columns"]]
+    kinds = dict(facts["columns"])
+    columns = [ColSpec(_mlflow_type(rows[name].dtype, kinds.get(name)), name) for name in rows]
     return ModelSignature(inputs=Schema(columns), outputs=Schema([ColSpec("double", output)]))
 
 
-def _mlflow_type(dtype: Any, kind: str) -> str:
-    if kind in ("categorical", "boolean", "date"):
-        return {"categorical": "string", "boolean": "boolean", "date": "datetime"}[kind]
-    if dtype.kind in "iu":
-        return "long" if dtype.itemsize == 8 else "integer"
-    return "double" if dtype.itemsize == 8 else "float"
+def _mlflow_type(dtype: Any, kind: str | None) -> Any:
+    """Numbers and truths are `Any`, and checked by our own model, which takes missing values and refuses words among numbers.
+
+    MLflow's `long` refuses a missing value, its `double` whole numbers, and its `boolean` reads a missing value, and any word, as true.
+    """
+    from mlflow.types.schema import AnyType
+
+    if dtype.kind == "M":
+        return "datetime"
+    return "string" if kind == "categorical" else AnyType()

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from e2i.ml.training import FittedModel
 
 MANIFEST = "model.json"
-FORMAT = 1
+FORMAT = 2
+"""2: the columns that the model makes by itself"""
 _LIBRARIES = {
     "sklearn": ("scikit-learn",),
     "xgboost": ("scikit-learn", "xgboost"),
@@ -65,7 +66,7 @@ class NativeModelStore:
             "model": model.to_record(),
             "features": list(model.features),
             "signature": {
-                "inputs": [{"name": column.name, "kind": column.kind} for column in model.columns],
+                "inputs": list(model.inputs),
                 "output": "value" if model.problem_type == "regression" else "probability",
             },
             "libraries": {library: version(library) for library in libraries_of(model.framework)},

@@ -65,7 +65,7 @@ class Tracker(Protocol):
         ...
 
     def start_run(
-        self, *, experiment_name: str, run_name: str, key: str, tags: Mapping[str, str] | None = None, parent: TrackedRun | None = None
+        self, *, experiment_name: str, run_name: str, key: str, tags: Mapping[str, str] | None = None
     ) -> AbstractAsyncContextManager[TrackedRun]:
         """A run, idempotent by `key`: the same key continues the same run."""
         ...

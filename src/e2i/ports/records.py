@@ -119,7 +119,7 @@ class ExplanationRecords(Protocol):
     """ml_shap_analyses."""
 
     async def save(self, explanation: Explanation, *, registry_id: str, split: str) -> str:
-        """Insert; returns the row's uuid."""
+        """Insert, or replace the analysis of this model on this split; returns the row's uuid."""
         ...
 
 
@@ -169,7 +169,7 @@ class DeploymentRecords(Protocol):
     """ml_deployments."""
 
     async def save(self, *, registry_id: str, name: str, environment: str, status: str, deployed_by: str, config: Mapping[str, Any]) -> str:
-        """Insert; returns the row's uuid."""
+        """Insert, or update this model's current deployment under the name and environment; returns the row's uuid."""
         ...
 
 

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import fitted
 import numpy as np
+import polars as pl
 import pytest
 
-from e2i.errors import BackendRejected
+from e2i.errors import BackendRejected, SchemaMismatch
+from e2i.ml.features import FeatureStep, add_columns
+from e2i.ml.training import fit
 from e2i.mlops.mlflow_connector import MLflowConnector
 from e2i.mlops.mlflow_model import to_pandas
 from e2i.mlops.mlflow_operations import DIGEST, TARGET
@@ -68,12 +71,46 @@ async def test_what_mlflow_loads_predicts_what_ours_predicts(connector: MLflowCo
         assert list(predicted.columns) == ["value" if problem_type == "regression" else "probability"]
         np.testing.assert_array_equal(predicted.iloc[:, 0].to_numpy(), expected)
         assert [(column.name, str(column.type)) for column in served.metadata.signature.inputs.inputs] == [
-            ("decile", "DataType.long"),
-            ("calls", "DataType.double"),
+            ("decile", "Any"),
+            ("calls", "Any"),
             ("specialty", "DataType.string"),
-            ("is_target", "DataType.boolean"),
+            ("is_target", "Any"),
             ("last_call", "DataType.datetime"),
         ]
+
+
+async def test_a_served_model_takes_what_rows_really_hold_and_refuses_words_among_numbers(connector: MLflowConnector) -> None:
+    rows = (
+        fitted.frame()
+        .head(4)
+        .with_columns(decile=pl.Series([3, None, 5, 7]), calls=pl.Series([2, 4, 1, 3]), is_target=pl.Series([True, None, False, True]))
+    )
+    model = fitted.model()
+    uri, _ = await log(connector, model)
+    assert uri is not None
+    served = load(connector, uri)
+    given = to_pandas(rows.select(model.features))
+    np.testing.assert_array_equal(served.predict(given)["probability"].to_numpy(), model.predict(rows))
+    with pytest.raises(SchemaMismatch, match="decile"):
+        served.predict(given.assign(decile=["three", "four", "five", "six"]))
+
+
+async def test_a_served_model_makes_its_generated_columns_from_the_rows_it_is_given(connector: MLflowConnector) -> None:
+    steps = (
+        FeatureStep(name="n_missing", kind="missing_count", inputs=("calls", "specialty")),
+        FeatureStep(name="last_call_month", kind="month", inputs=("last_call",)),
+    )
+    rows = add_columns(fitted.frame(), steps)
+    plain = fit(
+        "logistic_regression", rows, "converted", {}, problem_type="binary_classification",
+        features=("decile", "n_missing", "last_call_month"), seed=3,
+    )  # fmt: skip
+    uri, _ = await log(connector, replace(plain, steps=steps))
+    assert uri is not None
+    served = load(connector, uri)
+    assert [column.name for column in served.metadata.signature.inputs.inputs] == ["decile", "calls", "specialty", "last_call"]
+    given = to_pandas(fitted.frame().select("decile", "calls", "specialty", "last_call"))
+    np.testing.assert_array_equal(served.predict(given)["probability"].to_numpy(), plain.predict(rows))
 
 
 async def test_digest_and_requirements_stand_beside_the_model_and_no_pickle_does(

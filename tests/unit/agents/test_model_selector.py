@@ -46,10 +46,20 @@ def test_of_those_within_a_standard_error_the_more_interpretable_one_leads(mean:
 
 
 def test_only_interpretable_algorithms_are_tried_when_the_study_asks_for_it() -> None:
-    assert eligible(SearchSpec(interpretable=True)) == ("logistic_regression",)
-    assert eligible(SearchSpec(algorithms=("lightgbm", "logistic_regression"))) == ("lightgbm", "logistic_regression")
+    assert eligible(SearchSpec(interpretable=True), "binary_classification") == ("logistic_regression",)
+    assert eligible(SearchSpec(algorithms=("lightgbm", "logistic_regression")), "binary_classification") == (
+        "lightgbm",
+        "logistic_regression",
+    )
     with pytest.raises(ConfigError, match=r"none of lightgbm, xgboost is interpretable enough.*logistic_regression"):
-        eligible(SearchSpec(algorithms=("lightgbm", "xgboost"), interpretable=True))
+        eligible(SearchSpec(algorithms=("lightgbm", "xgboost"), interpretable=True), "binary_classification")
+
+
+def test_a_number_is_not_predicted_by_an_algorithm_for_yes_and_no() -> None:
+    assert eligible(SearchSpec(), "regression") == ("ridge_regression", "random_forest", "xgboost", "lightgbm")
+    assert eligible(SearchSpec(), "binary_classification")[0] == "logistic_regression"
+    with pytest.raises(ConfigError, match=r"logistic_regression is not for regression.*ridge_regression"):
+        eligible(SearchSpec(algorithms=("logistic_regression",)), "regression")
 
 
 async def test_an_unknown_algorithm_is_named_with_its_nearest_neighbour(alone: Callable[[str], Workshop]) -> None:

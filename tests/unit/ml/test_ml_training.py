@@ -22,6 +22,7 @@ from e2i.ml.training import FittedModel, detect_framework, fit
 FEATURES = ["x", "z", "calls", "specialty", "opted_in", "since"]
 SMALL: dict[str, dict[str, object]] = {
     "logistic_regression": {},
+    "ridge_regression": {},
     "random_forest": {"n_estimators": 20},
     "xgboost": {"n_estimators": 30},
     "lightgbm": {"n_estimators": 30},

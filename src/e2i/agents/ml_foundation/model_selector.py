@@ -12,7 +12,7 @@ from e2i.domain.runs import Tier
 from e2i.domain.study import SearchSpec
 from e2i.engine.spec import AgentSpec
 from e2i.errors import ConfigError
-from e2i.ml.algorithms import ALGORITHMS, algorithm_spec
+from e2i.ml.algorithms import ALGORITHMS, LINEAR, algorithm_spec
 from e2i.ml.features import FeaturePlan, apply_features
 from e2i.ml.folds import FoldScorer, baseline_scores, cross_validate, prepare_folds
 from e2i.ports.compute import Executor, Progress
@@ -20,7 +20,8 @@ from e2i.ports.data import FrameStore
 from e2i.ports.models import SearchDefaults, Tracker
 from e2i.ports.records import ModelRecords, PastRun, TrainingRunRecords
 
-DEFAULT_ALGORITHMS = ("logistic_regression", "random_forest", "xgboost", "lightgbm")
+DEFAULT_ALGORITHMS = ("logistic_regression", "ridge_regression", "random_forest", "xgboost", "lightgbm")
+"""of which those that fit the kind of target are tried"""
 INTERPRETABLE = 0.7
 """what `search.interpretable` asks of an algorithm's interpretability"""
 
@@ -66,7 +67,7 @@ async def analyze_historical(state: State, deps: Deps) -> State:
 async def run_benchmarks(state: State, deps: Deps) -> State:
     """Every algorithm with its defaults on the same folds of train."""
     frame = apply_features(deps.frames.read_split("train", reader="model_selector", purpose="benchmark"), state.plan)
-    names = eligible(state.wish)
+    names = eligible(state.wish, state.scope.problem_type)
     shared = {
         "target": state.scope.prediction_target,
         "features": state.plan.selected,
@@ -128,13 +129,19 @@ async def register_selection(state: State, deps: Deps) -> State:
     return replace(state, selection=replace(selection, mlflow_run_id=run_id), candidate=candidate)
 
 
-def eligible(wish: SearchSpec) -> tuple[str, ...]:
-    """The algorithms to try. Raises ConfigError for an unknown one, or when none is interpretable enough."""
-    names = tuple(algorithm_spec(name).name for name in wish.algorithms or DEFAULT_ALGORITHMS)
+def eligible(wish: SearchSpec, problem_type: ProblemType) -> tuple[str, ...]:
+    """The algorithms to try. Raises ConfigError for one that is unknown or for another kind of target, or when none is interpretable."""
+    suited = tuple(name for name in DEFAULT_ALGORITHMS if problem_type in ALGORITHMS[name].problem_types)
+    names = tuple(algorithm_spec(name).name for name in wish.algorithms or suited)
+    for name in names:
+        if problem_type not in ALGORITHMS[name].problem_types:
+            raise ConfigError(
+                f"{name} is not for {problem_type}.", where="search.algorithms", advice=f"Take {LINEAR[problem_type]} in its place."
+            )
     kept = tuple(name for name in names if not wish.interpretable or ALGORITHMS[name].interpretability >= INTERPRETABLE)
     if not kept:
         raise ConfigError(
-            f"none of {', '.join(names)} is interpretable enough.", where="search.interpretable", advice="Add logistic_regression."
+            f"none of {', '.join(names)} is interpretable enough.", where="search.interpretable", advice=f"Add {LINEAR[problem_type]}."
         )
     return kept
 

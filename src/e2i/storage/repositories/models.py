@@ -174,7 +174,7 @@ async def _one(connection: AsyncConnection[Row], statement: LiteralString, **par
 async def _version(connection: AsyncConnection[Row], registry_id: str) -> ModelVersion:
     row = await _one(connection, _SQL["get"], registry_id=registry_id)
     if row is None:
-        raise NotFound(f"no model version {registry_id!r}.", where="ml_model_registry", advice="`e2i model ls` lists them.")
+        raise NotFound(f"no model version {registry_id!r}.", where="ml_model_registry", advice="The table lists them by `registry_id`.")
     return ModelVersion(**row)
 
 

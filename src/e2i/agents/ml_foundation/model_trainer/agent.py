@@ -113,7 +113,7 @@ async def train_model(state: State, deps: Deps) -> State:
         algorithm=state.selection.primary.algorithm,
         params=known(state.search).best_params,
         target=state.scope.prediction_target,
-        features=state.plan.selected,
+        plan=state.plan,
         problem_type=state.scope.problem_type,
         seed=state.seed,
         folder=str(deps.frames.folder("model")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +13,7 @@ from e2i.domain.experiments import ProblemType
 from e2i.ml.calibration import Calibration, fit_calibration
 from e2i.ml.columns import target_values
 from e2i.ml.evaluation import choose_threshold
+from e2i.ml.features import FeaturePlan, within_row
 from e2i.ml.training import fit
 from e2i.ports.models import ModelStore
 
@@ -24,7 +25,7 @@ class FitOrder:
     algorithm: str
     params: dict[str, float | int | str | bool | None]
     target: str
-    features: tuple[str, ...]
+    plan: FeaturePlan
     problem_type: ProblemType
     seed: int
     folder: str
@@ -39,7 +40,7 @@ def fit_and_save(train: pl.DataFrame, validation: pl.DataFrame, order: FitOrder,
         order.target,
         order.params,
         problem_type=order.problem_type,
-        features=order.features,
+        features=order.plan.selected,
         seed=order.seed,
         validation=validation,
     )
@@ -49,7 +50,7 @@ def fit_and_save(train: pl.DataFrame, validation: pl.DataFrame, order: FitOrder,
         score = model.raw_score(validation)
         calibration = fit_calibration(y, score, seed=order.seed)
         threshold = choose_threshold(y, calibration.apply(score))
-    model = model.with_calibration(calibration, threshold=threshold)
+    model = replace(model, calibration=calibration, threshold=threshold, steps=within_row(order.plan))
     digest = store.save(model, Path(order.folder))
     return FitResult(
         folder=order.folder,

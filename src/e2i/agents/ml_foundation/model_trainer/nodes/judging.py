@@ -11,13 +11,13 @@ import polars as pl
 
 from e2i.agents.ml_foundation.model_trainer.state import FitResult, Judgement
 from e2i.domain.experiments import ProblemType
+from e2i.ml.algorithms import LINEAR
 from e2i.ml.columns import FloatArray, level_codes, target_values
 from e2i.ml.evaluation import curves, evaluate, point_metrics
 from e2i.ml.fairness import fairness
 from e2i.ml.training import FittedModel, fit
 from e2i.ports.models import ModelStore
-
-LINEAR = "logistic_regression"
+from e2i.whole_files import replace_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def judge_model(
     groups = level_codes(test[order.group])[0] if order.group is not None else None
     is_class = order.problem_type == "binary_classification"
     if is_class:
-        Path(order.curves_path).write_text(json.dumps(curves(y, p).to_dict()), encoding="utf-8")
+        replace_text(Path(order.curves_path), json.dumps(curves(y, p).to_dict()))
     return Judgement(
         metrics=evaluate(y, p, problem_type=order.problem_type, seed=order.seed, threshold=model.threshold, groups=groups),
         train_metrics=_points(model, train, order),
@@ -57,9 +57,11 @@ def judge_model(
 
 def _baseline(model: FittedModel, train: pl.DataFrame, test: pl.DataFrame, order: JudgeOrder) -> FloatArray:
     """What the simple rule says of test: a linear model with its defaults; for a linear model, the mean of train for everybody."""
-    if model.algorithm == LINEAR:
+    if model.algorithm == LINEAR[order.problem_type]:
         return np.full(test.height, target_values(train[order.target], order.problem_type).mean())
-    rule = fit(LINEAR, train, order.target, {}, problem_type=order.problem_type, features=order.features, seed=order.seed)
+    rule = fit(
+        LINEAR[order.problem_type], train, order.target, {}, problem_type=order.problem_type, features=order.features, seed=order.seed
+    )
     return rule.predict(test)
 
 
