@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -91,3 +92,15 @@ async def _upgrade(url: str) -> None:
         await migrate.upgrade(db)
     finally:
         await db.close()
+
+
+async def until_one_waits_for_a_lock(connection: psycopg.AsyncConnection[Any]) -> list[int]:
+    """Process ids of the sessions of this database that wait for a lock; comes back when there is one."""
+    while True:
+        await connection.execute("select pg_stat_clear_snapshot()")  # a transaction sees the sessions of its first look only
+        cursor = await connection.execute(
+            "select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        )
+        if waiting := await cursor.fetchall():
+            return [row["pid"] for row in waiting]
+        await asyncio.sleep(0.02)

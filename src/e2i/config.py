@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError, field_validator
@@ -308,12 +308,36 @@ def _nearest(key: str, model: type[BaseModel]) -> str:
 
 
 def _explain(error: ValidationError, toml: Path) -> ConfigError:
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        variable = "E2I_" + key.upper().replace(".", "__")
-        lines.append(f"{key}: {item['msg']} (tried: {variable}, {toml}, the shipped settings)")
+    lines = dict.fromkeys(_told(item["loc"], item["type"], item["msg"], toml) for item in error.errors())
     return ConfigError("; ".join(lines), where="settings", advice="`e2i config show --origin` lists every key.")
+
+
+def _told(place: tuple[str | int, ...], kind: str, message: str, toml: Path) -> str:
+    """One mistake; a name that nothing reads gets the nearest one that something does."""
+    key = ".".join(str(part) for part in place)
+    variable = "E2I_" + key.upper().replace(".", "__")
+    tried = f"(tried: {variable}, {toml}, the shipped settings)"
+    agents = [path.stem for path in sorted((SETTINGS / "agents").glob("*.yaml"))]
+    if place[0] == "agents" and len(place) > 1 and place[1] not in agents:
+        return f"agents: there is no agent {place[1]!r}. {suggestion(str(place[1]), agents, otherwise='The agents are')}"
+    if kind == "extra_forbidden":
+        model = _section_at(place[:-1])
+        near = "" if model is None else f" {_nearest(str(place[-1]), model)}"
+        return f"{key}: no setting reads this key.{near} {tried}"
+    return f"{key}: {message} {tried}"
+
+
+def _section_at(place: tuple[str | int, ...]) -> type[BaseModel] | None:
+    """The section whose keys stand at a place, below lists and mappings too."""
+    kind: Any = Settings
+    for part in place:
+        inside = get_args(kind)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            field = kind.model_fields.get(str(part))
+            kind = field.annotation if field is not None else None
+        else:
+            kind = inside[0 if isinstance(part, int) else -1] if inside else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _put(target: dict[str, Any], key: str, value: Any) -> None:

@@ -332,3 +332,25 @@ def test_an_address_or_none_is_taken(address: str) -> None:
 def test_headers_are_read_as_opentelemetry_writes_them() -> None:
     assert parse_headers("Authorization=Bearer%20a%3Db, x-key = v=w ,,") == {"authorization": "Bearer a=b", "x-key": "v=w"}
     assert parse_headers("") == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[agents.causal_impakt]\nbudget_s = 5", "there is no agent 'causal_impakt'. Did you mean `causal_impact`?"),
+        ("[agents.causal_impact]\nbudgets = 5", "agents.causal_impact.budgets: no setting reads this key. Did you mean `budget_s`?"),
+        ('[[llm.chain]]\nprovider = "anthropic"\nmodell = "x"', "llm.chain.0.modell: no setting reads this key. Did you mean `model`?"),
+    ],
+)
+def test_a_name_that_nothing_reads_is_told_with_the_nearest_at_any_depth(content: str, told: str) -> None:
+    toml(content)
+    with pytest.raises(ConfigError) as raised:
+        config.load()
+    assert told in str(raised.value)
+    assert "mlflow_experiment" not in str(raised.value)
+
+
+def test_a_variable_of_a_section_that_nothing_reads_is_told_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("E2I_MLFLOW__TRACKING__URL", "x")
+    with pytest.raises(ConfigError, match=r"mlflow\.tracking\.url: no setting reads this key\. Did you mean `uri`"):
+        config.load()

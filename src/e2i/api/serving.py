@@ -17,8 +17,9 @@ async def serve(settings: Settings, *, host: str | None, port: int | None, on_li
     from e2i.api.app import create_app
     from e2i.api.app import serve as run
     from e2i.api.receiver import ReceiverPorts, refuse_open_door
-    from e2i.bootstrap.observing import Accounts, breaker, observing, redactor
+    from e2i.bootstrap.observing import observing, redactor
     from e2i.bootstrap.platform import Platform
+    from e2i.bootstrap.sinks import Accounts, breaker
     from e2i.ports.telemetry import SpanRecords
     from e2i.storage.repositories.span_shipments import SpanShipmentRepository
 

@@ -80,12 +80,17 @@ async def examine(ports: HealthPorts) -> list[Check]:
         Check(
             check="audit",
             ok=audit.ok,
-            detail=f"{audit.entries} entries" if audit.ok else f"broken at entry {audit.first_bad_sequence}: {audit.reason}",
+            detail=f"{audit.entries} entries" if audit.ok else _broken(audit),
             advice=None if audit.ok else "Somebody changed the audit trail: keep a copy of the database, and find out who.",
         ),
         *[_examine_sink(account) for account in await ports.sinks.accounts()],
         *await _examine_tracker(ports),
     ]
+
+
+def _broken(audit: AuditVerdict) -> str:
+    at = "" if audit.first_bad_sequence is None else f" at entry {audit.first_bad_sequence}"
+    return f"broken{at}: {audit.reason}"
 
 
 def _examine_sink(account: SinkAccount) -> Check:

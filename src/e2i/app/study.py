@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from e2i.observability import attributes as names
 from e2i.observability.spans import current_context, current_trace_id, new_trace_id, span, trace_of
 
 ACTOR = "e2i run"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +101,7 @@ async def run_study(study: Study, *, base: Path, ports: StudyPorts, effect_alone
     except (BackendUnavailable, BudgetExceeded):
         raise
     except E2IError as error:
-        await _fail_training(progress, ports, error)
-        await _finish(progress, ports, status="failed", error=error)
+        await _end_as_failed(progress, ports, error)
         raise
     return replace(await _finish(progress, ports, status=status_of(progress)), resumed=resumed)
 
@@ -269,11 +270,19 @@ async def _divide(progress: Progress, ports: StudyPorts) -> None:
     progress.divided = await run_agent(progress, ports, heterogeneous_optimizer.SPEC, state, fill=ports.causal_fill)
 
 
-async def _fail_training(progress: Progress, ports: StudyPorts, error: E2IError) -> None:
-    """A training that was begun and not completed fails with its run."""
-    if progress.trained is None:
-        with suppress(NotFound):
-            await ports.training_runs.fail(run_key(progress.run.run_id), str(error))
+async def _end_as_failed(progress: Progress, ports: StudyPorts, error: E2IError) -> None:
+    """A training that was begun and not completed fails with its run.
+
+    Where the end cannot be written, a disk or a database that went away may be why: people must see the first error, so the second
+    one is said in the log, and the run stays open.
+    """
+    try:
+        if progress.trained is None:
+            with suppress(NotFound):
+                await ports.training_runs.fail(run_key(progress.run.run_id), str(error))
+        await _finish(progress, ports, status="failed", error=error)
+    except E2IError as second:
+        _log.warning("the end of run %s could not be written: %s", progress.run.run_id, second)
 
 
 async def _finish(progress: Progress, ports: StudyPorts, *, status: Any, error: E2IError | None = None) -> StudyResult:

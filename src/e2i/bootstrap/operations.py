@@ -82,14 +82,22 @@ def health_ports(platform: Platform) -> HealthPorts:
 
 
 def up(settings: Settings) -> dict[str, Any]:
-    """Start the embedded server and leave it running for others."""
+    """Start the embedded server and leave it running for others; where it answers, and its process.
+
+    Raises
+    ------
+    ConfigError
+        Settings name another database.
+    StorageError
+        It does not start, or the disk is full.
+    """
     if settings.database.url.get_secret_value():
         raise ConfigError(
             "a database URL is set, so there is no embedded server to start.", where="database.url", advice="Unset DATABASE_URL."
         )
     check_disk(settings.home)
     server = embedded_server(settings)
-    server.start()
+    server.start(stays=True)
     found = server.status()
     return {"database": f"127.0.0.1:{found.port}", "pid": found.pid}
 

@@ -119,7 +119,7 @@ def check_disk(home: Path) -> None:
 
 def standing_records(settings: Settings, database: Database) -> dict[type[Any], Any]:
     """Port -> what stands behind it."""
-    from e2i.bootstrap.observing import Accounts
+    from e2i.bootstrap.sinks import Accounts
     from e2i.data.sources import LocalFrameSource
     from e2i.mlops.data_quality import DataQualityValidator
     from e2i.mlops.model_store import NativeModelStore

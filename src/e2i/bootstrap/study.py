@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from e2i.bootstrap.executors import EngineName, make_executors
 from e2i.bootstrap.large_files import large_tables
-from e2i.bootstrap.observing import breaker, observing, pipeline_settings
+from e2i.bootstrap.observing import observing, pipeline_settings
 from e2i.bootstrap.platform import Platform, check_disk
+from e2i.bootstrap.sinks import breaker
 
 if TYPE_CHECKING:
     from e2i.app.study import StudyResult

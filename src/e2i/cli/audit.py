@@ -28,6 +28,7 @@ def verify(home: Home = None, as_json: AsJson = False) -> None:
     elif result["ok"]:
         print_line(f"The audit trail verifies: {result['entries']} entries.")
     else:
-        print_line(f"The audit trail is broken at entry {result['first_bad_sequence']}: {result['reason']}.")
+        entry = result["first_bad_sequence"]
+        print_line(f"The audit trail is broken{'' if entry is None else f' at entry {entry}'}: {result['reason']}.")
     if not result["ok"]:
         raise typer.Exit(1)

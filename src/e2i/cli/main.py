@@ -14,6 +14,7 @@ from e2i.errors import E2IError
 
 INTERRUPTED = 130
 """exit code of a command that Ctrl-C ended; typer turns the interrupt into it"""
+_GOES_ON = " Finished steps are kept: run the same command again to go on."
 
 app = typer.Typer(
     name="e2i",
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print_note("Stopped. Finished steps are kept: run the same command again to go on.")
+            print_note(f"Stopped.{_GOES_ON if given[:1] in (['run'], ['effect']) else ''}")
         raise
     except BrokenPipeError:
         sys.exit(1)
@@ -86,8 +87,12 @@ def _tell(error: E2IError, *, as_json: bool) -> None:
 def _unexpected(error: BaseException) -> E2IError:
     import tempfile
     import traceback
-    from pathlib import Path
 
-    with tempfile.NamedTemporaryFile("w", prefix="e2i-crash-", suffix=".txt", delete=False, encoding="utf-8") as file:
-        file.write("".join(traceback.format_exception(error)))
-    return E2IError(f"{type(error).__name__}: {error}", advice=f"This is a fault of E2I. Please report it with the file {Path(file.name)}.")
+    told = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="e2i-crash-", suffix=".txt", delete=False, encoding="utf-8", errors="replace") as file:
+            file.write(told)
+        what = f"the file {file.name}"
+    except OSError:  # nowhere to write, which may be the very cause
+        what = f"these lines:\n{told}"
+    return E2IError(f"{type(error).__name__}: {error}", advice=f"This is a fault of E2I. Please report it with {what}")

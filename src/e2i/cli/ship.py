@@ -6,12 +6,13 @@ import asyncio
 import json
 import signal
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from e2i.cli.options import Home, settings
-from e2i.cli.output import print_note
+from e2i.cli.options import AsJson, Home, settings
+from e2i.cli.output import print_json, print_note
 
 if TYPE_CHECKING:
     from e2i.config import Settings
@@ -22,6 +23,7 @@ def ship(
     home: Home = None,
     once: Annotated[bool, typer.Option("--once", help="Deliver what can be delivered now, then stop.")] = False,
     settings_on_stdin: Annotated[bool, typer.Option("--settings-on-stdin", hidden=True)] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Deliver spans from the spool to PostgreSQL, Opik and OpenTelemetry collectors until stopped.
 
@@ -34,6 +36,8 @@ def ship(
         asyncio.run(_until_parent_ends(config.load(**json.loads(sys.stdin.readline()))))
         return
     found = asyncio.run(_until_stopped(settings(home), once=once))
+    if as_json:
+        print_json([asdict(account) for account in found])
     print_note(f"Delivered: {', '.join(f'{account.sink} {account.delivered}' for account in found)}.")
     for account in found:
         if account.in_spool:

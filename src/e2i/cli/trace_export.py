@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from e2i.app.trace_export import json_array, otlp_lines
 from e2i.app.trace_lookup import find_trace, pages
 from e2i.errors import ConfigError, Conflict, StorageError
+from e2i.whole_files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -25,7 +25,7 @@ def check_target(target: Path | None, *, form: str, force: bool) -> None:
     Raises
     ------
     ConfigError
-        Parquet without a file, or a folder that is not there.
+        Parquet without a file, something that is not a file (a folder, a device), or a folder that is not there.
     Conflict
         The file exists and is not to be replaced.
     """
@@ -33,7 +33,7 @@ def check_target(target: Path | None, *, form: str, force: bool) -> None:
         if form == "parquet":
             raise ConfigError("parquet goes to a file.", where="--output", advice="Add --output spans.parquet.")
         return
-    if target.is_dir() or not target.parent.is_dir():
+    if (target.exists() and not target.is_file()) or not target.parent.is_dir():
         raise ConfigError("no file can be written there.", where=str(target), advice="Name a file in a folder that exists.")
     if target.exists() and not force:
         raise Conflict("the file exists.", where=str(target), advice="Take another name, or --force to replace it.")
@@ -83,12 +83,5 @@ def _opened(target: Path | None) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(target) as (part,), part.open("wb") as file:
+        yield file

@@ -15,9 +15,9 @@ from typing import IO, TYPE_CHECKING
 import polars as pl
 
 from e2i.data.frames import pick_columns, reader_reason
-from e2i.data.whole_file import replacing
 from e2i.domain.experiments import SPLITS, FrameRef
 from e2i.errors import ConfigError, LeakageFound, NotFound, SchemaMismatch, StorageError
+from e2i.whole_files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -182,9 +182,8 @@ class RunFrames:
 
     def _replace(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
         try:
-            for leftover in path.parent.glob(f".{path.name}.????????"):  # of a process of this run that was killed
-                leftover.unlink(missing_ok=True)
-            with replacing(path) as file:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path, is_private=True) as (part,), part.open("w+b") as file:
                 write(file)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise _cannot_write(path, error) from error

@@ -10,37 +10,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e2i.data.files import FileTable
-from e2i.data.whole_file import replacing
+from e2i.data.role_guesses import Guess, guess_roles
 from e2i.errors import Conflict, StorageError
+from e2i.whole_files import replace_text
 
 if TYPE_CHECKING:
     import polars as pl
 
-TREATMENT_WORDS = ("treat", "program", "exposed", "intervention", "campaign", "qsmk", "speaker", "attended", "accepted")
-TARGET_WORDS = ("target", "label", "will_", "convert", "churn", "death", "died", "event", "initiated", "respon", "outcome")
-OUTCOME_WORDS = ("nrx", "trx", "nbrx", "outcome", "sales", "revenue", "change", "delta")
-PROTECTED_WORDS = ("age_group", "sex", "gender", "race", "ethnic")
 YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 """plain, these are not text"""
-EARLIER = re.compile(r"(^|_)(pre|before|baseline|prior)(_|$)")
+UNKNOWN = "FILL_IN"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guess:
-    """Which column may play which role, by name and type."""
+class WrittenStudy:
+    """The file, and what was guessed for it."""
 
-    unit: str | None
-    time: str | None
-    event_time: str | None
-    treatment: str | None
-    outcome: str | None
-    target: str | None
-    protected: tuple[str, ...]
-    confounders: tuple[str, ...]
+    path: Path
+    guess: Guess
 
 
-def write_study(data_path: Path, out_path: Path, *, force: bool = False) -> Path:
-    """Write a study file to start from; every role in it is a guess and says so.
+def write_study(data_path: Path, out_path: Path, *, force: bool = False) -> WrittenStudy:
+    """Write a study file to start from; every role in it is a guess and says so, or is left to fill in.
 
     Parameters
     ----------
@@ -64,54 +55,19 @@ def write_study(data_path: Path, out_path: Path, *, force: bool = False) -> Path
     guess = guess_roles(frame, kinds)
     source = os.path.relpath(data_path.resolve(), out_path.resolve().parent)
     _write(out_path, study_text(guess, frame, kinds, source=source, name=_study_name(out_path)))
-    return out_path
-
-
-def guess_roles(frame: pl.DataFrame, kinds: dict[str, str]) -> Guess:
-    """Guess by names and types; a role without a likely column stays empty."""
-    levels = {name: frame[name].drop_nulls().n_unique() if kinds[name] != "other" else 0 for name in kinds}
-    numeric = [name for name, kind in kinds.items() if kind in ("boolean", "integer", "number")]
-    binary = [name for name in numeric if levels[name] == 2]
-    dates = [name for name, kind in kinds.items() if kind in ("date", "datetime")]
-    unit = _unit(frame, kinds, levels)
-    treatment = _first(binary, TREATMENT_WORDS)
-    target = _first([name for name in binary if name != treatment], TARGET_WORDS)
-    amounts = [name for name in numeric if levels[name] > 2 and name != unit and not EARLIER.search(name)]
-    outcome = _first(amounts, OUTCOME_WORDS) if treatment else None
-    time = dates[0] if unit and dates and frame.select(unit).n_unique() < frame.height else None
-    taken = {unit, time, treatment, target, outcome, *dates}
-    protected = tuple(name for name in kinds if levels[name] > 1 and any(word in name.lower() for word in PROTECTED_WORDS))
-    usable = [name for name in kinds if name not in taken and name not in protected and levels[name] > 1]
-    confounders = tuple(name for name in usable if EARLIER.search(name) or (kinds[name] == "text" and levels[name] <= 20))
-    return Guess(
-        unit=unit, time=time, event_time=dates[0] if target and dates else None, treatment=treatment if outcome else None,
-        outcome=outcome, target=target, protected=protected if target else (), confounders=confounders if outcome else (),
-    )  # fmt: skip
-
-
-def _unit(frame: pl.DataFrame, kinds: dict[str, str], levels: dict[str, int]) -> str | None:
-    likely = [
-        name for name in kinds
-        if re.search(r"(^|_)(id|npi|seqn|key|code)$", name.lower()) and kinds[name] in ("text", "integer", "number") and levels[name] > 1
-    ]  # fmt: skip
-    complete = [name for name in likely if levels[name] == frame.height]
-    return next(iter(complete or likely), None)
-
-
-def _first(names: list[str], words: tuple[str, ...]) -> str | None:
-    return next((name for word in words for name in names if word in name.lower()), None)
+    return WrittenStudy(path=out_path, guess=guess)
 
 
 def study_text(guess: Guess, frame: pl.DataFrame, kinds: dict[str, str], *, source: str, name: str) -> str:
     """The YAML text."""
     lines = [
-        "# A study names data and questions by the roles of columns. Every role below is a GUESS from names and types:",
-        "# check each one, take out what is wrong, then run it:  e2i run THIS_FILE",
+        "# A study names data and questions by the roles of columns. Every role marked `guess` was guessed from names, types and levels:",
+        f"# check each one, fill in every {UNKNOWN}, take out what is wrong, then run it:  e2i run THIS_FILE",
         f"name: {name}",
         "data:",
         f"  source: {_quoted(source)}  # relative to this file",
-        *_role("unit", guess.unit, "one value per person, HCP or row"),
-        *_role("time", guess.time, "only for panels: when the row was measured"),
+        *_role("unit", guess.unit, "who or what a row is about: a person, an HCP, a territory"),
+        *_role("time", guess.time, "only for panels, several rows per unit: when the row was measured"),
         "",
         *_effect_lines(guess),
         "",
@@ -127,37 +83,58 @@ def study_text(guess: Guess, frame: pl.DataFrame, kinds: dict[str, str], *, sour
 
 
 def _effect_lines(guess: Guess) -> list[str]:
-    mark = "" if guess.treatment else "# "
-    head = [] if guess.treatment else ["# No column looks like a treatment with an outcome. To ask for an effect, fill in and uncomment:"]
-    return [
-        *head,
-        f"{mark}effect:  # what did the treatment cause?",
-        f"{mark}  treatment: {_quoted(guess.treatment or 'COLUMN')}  # guess: 0/1, or a dose",
-        f"{mark}  outcome: {_quoted(guess.outcome or 'COLUMN')}  # guess: a number measured after the treatment",
-        f"{mark}  confounders: {_flow(guess.confounders)}  # guess: known BEFORE the treatment, and moving both; add what is missing",
-        f"{mark}  modifiers: []  # for whom may the effect differ?",
-        f"{mark}  negative_controls: []  # outcomes that the treatment cannot move",
-        f"{mark}  estimand: ATE  # ATE: everybody; ATT: those who were treated",
+    """The question, as a comment while its treatment or its outcome is not known."""
+    missing = [role for role, column in (("treatment", guess.treatment), ("outcome", guess.outcome)) if column is None]
+    head = [f"# No column looks like the {' or the '.join(missing)}. To ask for an effect, fill in and uncomment:"] if missing else []
+    if guess.treatment is None and guess.two_levels:
+        head += [f"# two levels, so perhaps a treatment: {_flow(guess.two_levels)}"]
+    lines = [
+        "effect:  # what did the treatment cause?",
+        f"  treatment: {_guessed(guess.treatment, '0/1, or a dose')}",
+        *([f"  reference: {_quoted(guess.reference)}  # guess: the level that the others are compared with"] if guess.reference else []),
+        f"  outcome: {_guessed(guess.outcome, 'a number measured after the treatment')}",
+        f"  confounders: {_flow(guess.confounders)}  # {_confounder_note(guess)}",
+        "  modifiers: []  # for whom may the effect differ?",
+        f"  negative_controls: {_flow(guess.negative_controls)}  # {_mark(guess.negative_controls)}outcomes that the treatment cannot move",
+        *([] if guess.time else ["  estimand: ATE  # ATE: everybody; ATT: those who were treated"]),
     ]
+    return [*head, *_commented(lines, when=bool(missing))]
+
+
+def _mark(names: tuple[str, ...]) -> str:
+    return "guess: " if names else ""
+
+
+def _confounder_note(guess: Guess) -> str:
+    if guess.time:
+        return "a panel: only what was fixed before the treatment; the unit's own level and the period are taken out anyway"
+    return f"{'guess: ' if guess.confounders else f'{UNKNOWN}: '}known BEFORE the treatment, and moving both; add what is missing"
 
 
 def _prediction_lines(guess: Guess) -> list[str]:
-    mark = "" if guess.target else "# "
     head = [] if guess.target else ["# No column looks like a yes/no target. To ask for a prediction, fill in and uncomment:"]
-    after = tuple(name for name in (guess.treatment, guess.outcome) if name is not None)
-    return [
-        *head,
-        f"{mark}prediction:  # what will happen?",
-        f"{mark}  target: {_quoted(guess.target or 'COLUMN')}  # guess",
+    after = tuple(name for name in (guess.treatment, guess.outcome) if name is not None and name != guess.target)
+    lines = [
+        "prediction:  # what will happen?",
+        f"  target: {_guessed(guess.target, 'yes or no, known only afterwards')}",
         *([f"  event_time: {_quoted(guess.event_time)}  # guess: when it is predicted; orders the splits"] if guess.event_time else []),
-        f"{mark}  after_event: {_flow(after)}  # known only afterwards, never features: LIST THEM ALL",
-        f"{mark}  protected: {_flow(guess.protected)}  # fairness groups, never features",
-        f"{mark}  exclude: []  # leave out for other reasons",
+        f"  after_event: {_flow(after)}  # known only afterwards, never features: LIST THEM ALL",
+        f"  protected: {_flow(guess.protected)}  # {_mark(guess.protected)}fairness groups, never features",
+        "  exclude: []  # leave out for other reasons",
     ]
+    return [*head, *_commented(lines, when=guess.target is None)]
+
+
+def _commented(lines: list[str], *, when: bool) -> list[str]:
+    return [f"# {line}" for line in lines] if when else lines
+
+
+def _guessed(column: str | None, meaning: str) -> str:
+    return f"{_quoted(column)}  # guess: {meaning}" if column else f"{UNKNOWN}  # {meaning}"
 
 
 def _role(key: str, column: str | None, meaning: str) -> list[str]:
-    return [f"{key}: {_quoted(column)}  # guess: {meaning}"] if column else [f"# {key}: COLUMN  # {meaning}"]
+    return _commented([f"{key}: {_guessed(column, meaning)}"], when=column is None)
 
 
 def _column_note(frame: pl.DataFrame, column: str, kind: str) -> str:
@@ -183,8 +160,7 @@ def _study_name(path: Path) -> str:
 
 def _write(path: Path, text: str) -> None:
     try:
-        with replacing(path) as file:
-            file.write(text.encode())
-            os.fchmod(file.fileno(), 0o644)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, text)
     except OSError as error:
         raise StorageError(f"cannot write: {error.strerror}.", where=str(path), advice="Choose a folder that can be written.") from error

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2i.app.trace_export import compact
 from e2i.errors import StorageError
+from e2i.whole_files import beside, place
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from datetime import date
+    from pathlib import Path
 
     from e2i.domain.telemetry import StoredSpan
 
@@ -55,7 +54,6 @@ class ParquetSpanArchive:
         path = self.path(day)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            _sweep(path)
             known = await asyncio.to_thread(_keys, path) if await self.exists(day) else set()
             return await _write_new(path, batches, known=known)
         except OSError as error:
@@ -88,7 +86,7 @@ async def _write_new(path: Path, batches: AsyncIterator[list[StoredSpan]], *, kn
     """Write to a temporary file what is not known, then what the file held; check it; put it in place. Returns the spans seen."""
     old = path if known else None
     seen = 0
-    with _temporary(path) as part:
+    with beside(path) as part:
         added = 0
         writer = None if known else await asyncio.to_thread(_open, part)
         try:
@@ -109,42 +107,15 @@ async def _write_new(path: Path, batches: AsyncIterator[list[StoredSpan]], *, kn
     return seen
 
 
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _sweep(path: Path) -> None:
-    """Remove what a process that is gone began."""
-    for part in path.parent.glob(f".{path.name}.*.part"):
-        process = part.name.split(".")[-2]
-        if process.isdigit() and not Path(f"/proc/{process}").exists():
-            part.unlink(missing_ok=True)
-
-
 def _put(part: Path, path: Path, rows: int) -> None:
-    """Read back, force to the disk, rename, force the folder."""
+    """Read back and count, then put in place."""
     from pyarrow import parquet
 
     with parquet.ParquetFile(part) as file:
         found = sum(batch.num_rows for batch in file.iter_batches(batch_size=5000))
     if found != rows:
         raise StorageError(f"{rows} spans were written and {found} read back.", where=str(part), advice="Check the disk, then run again.")
-    _force(part)
-    part.replace(path)
-    _force(path.parent)
-
-
-def _force(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    place(part, path)
 
 
 def _open(part: Path) -> Any:

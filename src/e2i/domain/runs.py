@@ -40,7 +40,10 @@ class StudyRun:
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """One execution of one step of one agent, as it really happened."""
+    """One execution of one step of one agent, as it really happened.
+
+    Tokens are those of the language models that it asked; None when it asked none, or one that does not say.
+    """
 
     run_id: str
     agent: str

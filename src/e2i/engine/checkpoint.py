@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from e2i.errors import BackendRejected, BackendUnavailable, SpecError
+from e2i.errors import BackendRejected, BackendUnavailable, SpecError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 
 
 class JsonSerializer:
@@ -60,10 +61,9 @@ class StateCodec:
 async def postgres_checkpoints(url: str, *, schema: str = "langgraph") -> AsyncIterator[BaseCheckpointSaver[str]]:
     """LangGraph's PostgreSQL saver in its own schema, tables made on first use.
 
-    Raises BackendUnavailable when the server cannot be reached.
+    Raises BackendUnavailable when the server cannot be reached, now or later, StorageError when it refuses.
     """
     import psycopg
-    from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
     from psycopg.rows import dict_row
     from psycopg_pool import AsyncConnectionPool
 
@@ -71,7 +71,7 @@ async def postgres_checkpoints(url: str, *, schema: str = "langgraph") -> AsyncI
     pool: AsyncConnectionPool[Any] = AsyncConnectionPool(url, min_size=1, max_size=4, open=False, kwargs=options, name="checkpoints")
     try:
         await pool.open(wait=True, timeout=15)
-        saver = AsyncPostgresSaver(pool, serde=JsonSerializer())
+        saver = _saver(pool)
         await saver.setup()
     except (psycopg.Error, TimeoutError) as error:
         await pool.close()
@@ -80,3 +80,37 @@ async def postgres_checkpoints(url: str, *, schema: str = "langgraph") -> AsyncI
         yield saver
     finally:
         await pool.close()
+
+
+def _saver(pool: Any) -> AsyncPostgresSaver:
+    """LangGraph's saver, with errors of ours: a database that goes away in the middle leaves the run open to be resumed."""
+    from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+
+    class Saver(AsyncPostgresSaver):
+        async def aget_tuple(self, *given: Any, **named: Any) -> Any:
+            with _our_errors():
+                return await super().aget_tuple(*given, **named)
+
+        async def aput(self, *given: Any, **named: Any) -> Any:
+            with _our_errors():
+                return await super().aput(*given, **named)
+
+        async def aput_writes(self, *given: Any, **named: Any) -> None:
+            with _our_errors():
+                await super().aput_writes(*given, **named)
+
+    return Saver(pool, serde=JsonSerializer())
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    import psycopg
+
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise BackendUnavailable(
+            f"a checkpoint cannot be kept or read: {error}", where="database", advice="Run again to go on; see `e2i doctor`."
+        ) from error
+    except psycopg.Error as error:
+        raise StorageError(f"a checkpoint is refused: {error}", where="database", advice="See `e2i doctor`.") from error

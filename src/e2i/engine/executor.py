@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import multiprocessing
+import pickle
 import signal
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from threading import Event
 from typing import Any, Literal, TypeVar
 
+from e2i.engine.faults import failure
 from e2i.errors import BackendUnavailable, ConfigError, E2IError, StepFailed
 from e2i.observability import attributes as names
 from e2i.observability.propagation import attached, carrier
@@ -66,10 +70,13 @@ class LocalExecutor:
     async def run(self, function: Callable[..., T], /, *args: object, **kwargs: object) -> T:
         """Run `function` in the worker; see ports.compute.Executor."""
         async with self._lock:
-            loop = asyncio.get_running_loop()
+            loop, is_wanted = asyncio.get_running_loop(), Event()
+            is_wanted.set()
+            call = partial(self._call, is_wanted, carrier(), function, args, kwargs)
             try:
-                return await loop.run_in_executor(self._thread, self._call, function, args, kwargs, carrier())
+                return await loop.run_in_executor(self._thread, call)
             except asyncio.CancelledError:
+                is_wanted.clear()  # before `stop`: a worker that is only being started is stopped by `_call`
                 self.stop()
                 raise
 
@@ -96,8 +103,12 @@ class LocalExecutor:
             self._process.join(timeout=_GOODBYE_S)
         self.stop()
 
-    def _call(self, function: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object], trace: dict[str, str]) -> T:
+    def _call(
+        self, is_wanted: Event, trace: dict[str, str], function: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> T:
         self.start()
+        if not is_wanted.is_set():
+            self.stop()
         pipe, process = self._pipe, self._process
         if pipe is None or process is None:
             raise BackendUnavailable("the worker process was stopped.", where="executor")
@@ -152,10 +163,19 @@ def _serve(pipe: Connection[Any, Any], preload: tuple[str, ...], initialize: Cal
         try:
             function, args, kwargs, trace = pipe.recv()
             held = function = held if function is None else function
-            pipe.send(answer(function, args, kwargs, trace))
+            _reply(pipe, answer(function, args, kwargs, trace), name_of(function))
         except (EOFError, OSError):  # whoever asks is gone, maybe in the middle of a call
             gc.freeze()  # or the interpreter would go through everything that was imported once more before it ends
             return
+
+
+def _reply(pipe: Connection[Any, Any], done: tuple[bool, object], name: str) -> None:
+    """Send the answer, or why it cannot be sent; nothing of it was sent then."""
+    try:
+        pipe.send(done)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        what = f"its result cannot pass between processes: {error}"
+        pipe.send((False, StepFailed(what, where=name, advice="This is a fault of E2I: please report it.")))
 
 
 def answer(
@@ -163,18 +183,16 @@ def answer(
 ) -> tuple[Literal[True], T] | tuple[Literal[False], E2IError]:
     """Whether the call succeeded, and its value or the error; every executor answers so, wherever it runs.
 
-    Errors of ours come back as they are; any other is a fault of ours and becomes StepFailed with its traceback as a note.
+    Errors of ours come back as they are; any other becomes one (see `faults.failure`) with its traceback as a note.
     """
     try:
         return True, _traced(function, args, kwargs, trace)
     except E2IError as error:
         return False, error
     except Exception as error:  # noqa: BLE001
-        failure = StepFailed(
-            f"{type(error).__name__}: {error}", where=name_of(function), advice="This is a fault of E2I: please report it."
-        )
-        failure.__notes__ = [_traceback(error)]
-        return False, failure
+        failed = failure(error, where=name_of(function))
+        failed.__notes__ = [_traceback(error)]
+        return False, failed
 
 
 def _traced(function: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object], trace: dict[str, str]) -> T:

@@ -12,6 +12,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
 from e2i.engine.checkpoint import StateCodec
+from e2i.engine.faults import failure
 from e2i.engine.hooks import AgentCall, AgentHook, Hook, StepAttempt
 from e2i.engine.spec import FINISH, AgentSpec, Step
 from e2i.errors import BackendUnavailable, BudgetExceeded, CircuitOpen, E2IError, StepFailed
@@ -85,7 +86,7 @@ class Engine:
         BudgetExceeded
             The steps took longer than the agent's budget; the work is stopped, not left running.
         E2IError
-            What a step raised. Anything else that a step raises becomes StepFailed.
+            What a step raised. Anything else that a step raises becomes one of ours, see `faults.failure`.
         """
         graph, codec = self._graph(spec)
         config = {
@@ -173,11 +174,7 @@ class Engine:
             except (E2IError, TimeoutError):
                 raise
             except Exception as error:  # every foreign error leaves the engine as one of ours, with its cause
-                raise StepFailed(
-                    f"{type(error).__name__}: {error}",
-                    where=f"agent {spec.name}, step {name}",
-                    advice="This is a fault of E2I: please report it.",
-                ) from error
+                raise failure(error, where=f"agent {spec.name}, step {name}") from error
             context.state = text.encode()
         return text
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from e2i.domain.runs import AuditEntry, StepRecord, Tier
+from e2i.engine.usage import counting
 from e2i.errors import BudgetExceeded, E2IError
 from e2i.observability import attributes as names
 from e2i.observability import spans
@@ -120,29 +121,32 @@ class RecordHook:
 
     @asynccontextmanager
     async def around(self, attempt: StepAttempt) -> AsyncIterator[None]:
-        """Time the step and write the row, also when it fails."""
+        """Time the step, count the tokens of its language models, and write the row, also when it fails."""
         started_at, started = datetime.now(UTC), time.perf_counter()
         error: BaseException | None = None
-        try:
-            yield
-        except BaseException as caught:
-            error = caught
-            raise
-        finally:
-            record = StepRecord(
-                run_id=attempt.run_id,
-                agent=attempt.agent,
-                tier=attempt.tier,
-                step=attempt.step,
-                attempt=attempt.attempt,
-                status=status_of(error),
-                started_at=started_at,
-                duration_ms=(time.perf_counter() - started) * 1e3,
-                trace_id=attempt.trace_id,
-                span_id=attempt.span_id,
-                error=_error_as_data(error),
-            )
-            await self._write(record, step_failed=error is not None)
+        with counting() as used:
+            try:
+                yield
+            except BaseException as caught:
+                error = caught
+                raise
+            finally:
+                record = StepRecord(
+                    run_id=attempt.run_id,
+                    agent=attempt.agent,
+                    tier=attempt.tier,
+                    step=attempt.step,
+                    attempt=attempt.attempt,
+                    status=status_of(error),
+                    started_at=started_at,
+                    duration_ms=(time.perf_counter() - started) * 1e3,
+                    trace_id=attempt.trace_id,
+                    span_id=attempt.span_id,
+                    error=_error_as_data(error),
+                    input_tokens=used.input_tokens,
+                    output_tokens=used.output_tokens,
+                )
+                await self._write(record, step_failed=error is not None)
 
     async def _write(self, record: StepRecord, *, step_failed: bool) -> None:
         try:

@@ -6,16 +6,16 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from e2i.errors import NotFound, SchemaMismatch
+from e2i.whole_files import replacing
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def keep(path: Path, content: bytes) -> str:
-    """Write atomically; the sha256 of the content, 64 hexadecimal digits."""
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    """Write `path`, whole or not at all; the sha256 of the content, 64 hexadecimal digits."""
+    with replacing(path) as (part,):
+        part.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from e2i.llm import parameters, structured
-from e2i.llm.client import SdkClient
+from e2i.llm.client import SdkModel
 from e2i.llm.faults import Endpoint, status_of
 from e2i.llm.parameters import ParameterNotTaken
 from e2i.llm.provider import NO_KEY, Answer, Piece
@@ -21,37 +21,17 @@ if TYPE_CHECKING:
     from e2i.llm.provider import Request
 
 
-class AnthropicModel:
+class AnthropicModel(SdkModel):
     """One model of Anthropic's Messages API, there or at `base_url`."""
 
     name = "anthropic"
 
     def __init__(self, model: str, *, api_key: str = "", base_url: str = "") -> None:
-        self._model = model
+        # API version 2026-10-21, which the SDK speaks, has no temperature: a request with one is refused.
+        super().__init__(model, sdk="anthropic", left_out=frozenset({parameters.TEMPERATURE}))
         self._key = api_key
         self._base_url = base_url
-        self._client = SdkClient("anthropic", self._make)
-        # API version 2026-10-21, which the SDK speaks, has no temperature: a request with one is refused.
-        self._parameters = parameters.Parameters(left_out=frozenset({parameters.TEMPERATURE}))
         self._endpoint = Endpoint(where=f"anthropic {model}", key=api_key, variable="ANTHROPIC_API_KEY")
-
-    @property
-    def model(self) -> str:
-        """See Provider."""
-        return self._model
-
-    @property
-    def left_out(self) -> frozenset[str]:
-        """See Provider."""
-        return self._parameters.left_out
-
-    async def open(self) -> None:
-        """See Provider."""
-        await self._client.open()
-
-    async def close(self) -> None:
-        """See Provider."""
-        await self._client.close()
 
     def _make(self, sdk: Any) -> AsyncAnthropic:
         client: AsyncAnthropic = sdk.AsyncAnthropic(
@@ -95,7 +75,7 @@ class AnthropicModel:
             body = self._body(request) | ({"stream": True} if stream else {})
             try:
                 with self._translated(body):
-                    return await self._client.opened.post("/v1/messages", body=body, cast_to=Message, stream=stream, stream_cls=events)
+                    return await self._opened.post("/v1/messages", body=body, cast_to=Message, stream=stream, stream_cls=events)
             except ParameterNotTaken:
                 continue
 

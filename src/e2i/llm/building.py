@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from e2i.llm.provider import Provider
-    from e2i.ports.language import LanguageModel
     from e2i.ports.telemetry import Breaker
     from e2i.settings.sections import ChainEntry, LlmSection
 
@@ -47,17 +46,6 @@ def build_gateway(settings: LlmSection, *, breaker: Callable[[str], Breaker], pa
         return None
     limits = Limits(timeout_s=settings.timeout_seconds, max_retries=settings.max_retries, temperature=settings.temperature)
     return LanguageModelGateway(links, prices=PriceTable(settings.prices), limits=limits, pacing=pacing)
-
-
-def required(model: LanguageModel | None, *, what_for: str) -> LanguageModel:
-    """The model, where there is no doing without one. Raises ConfigError when none is configured."""
-    if model is None:
-        raise ConfigError(
-            f"{what_for} needs a language model and none is configured.",
-            where="llm.chain",
-            advice='Add one to e2i.toml: [[llm.chain]] with provider = "anthropic", "openai_compatible" or "local", and model.',
-        )
-    return model
 
 
 def _provider(entry: ChainEntry, settings: LlmSection, *, where: str) -> Provider:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 
+from e2i.engine.usage import Tokens, count
 from e2i.errors import E2IError
 from e2i.observability import attributes as names
 from e2i.ports.language import Completion
@@ -21,19 +22,6 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Tally:
-    """Tokens of one model's answers; None once an answer's are unknown."""
-
-    input_tokens: int | None = 0
-    output_tokens: int | None = 0
-
-    def add(self, answer: Answer | Piece) -> None:
-        """Count one answer more."""
-        self.input_tokens = _sum(self.input_tokens, answer.input_tokens)
-        self.output_tokens = _sum(self.output_tokens, answer.output_tokens)
-
-
-@dataclass
 class Call:
     """Filled while the chain is walked; written to the span when the call ends, however it ends."""
 
@@ -43,7 +31,7 @@ class Call:
     provider: Provider | None = None
     tried: list[str] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
-    tally: Tally | None = None
+    tally: Tokens | None = None
     """None until a model said something"""
     response_model: str | None = None
     finish_reason: str | None = None
@@ -75,14 +63,14 @@ class Call:
 
     def answered(self, answer: Answer) -> None:
         """A model gave a whole answer; what it cost counts also when it is not good enough."""
-        self.tally = self.tally or Tally()
-        self.tally.add(answer)
+        self.tally = self.tally or Tokens()
+        self.tally.add(answer.input_tokens, answer.output_tokens)
         self.pieces = [answer.text]
         self.response_model, self.finish_reason = answer.model, answer.finish_reason
 
     def heard(self, piece: Piece) -> None:
         """A piece of a streamed answer. Vendors repeat running totals: the latest counts."""
-        self.tally = self.tally or Tally(None, None)
+        self.tally = self.tally or Tokens()
         self.tally.input_tokens = self.tally.input_tokens if piece.input_tokens is None else piece.input_tokens
         self.tally.output_tokens = self.tally.output_tokens if piece.output_tokens is None else piece.output_tokens
         self.response_model = piece.model or self.response_model
@@ -101,7 +89,7 @@ class Call:
 
     def completion(self, provider: Provider, text: str) -> Completion:
         """The result."""
-        tally = self.tally or Tally(None, None)
+        tally = self.tally or Tokens()
         return Completion(
             text=text,
             model=self.response_model or provider.model,
@@ -125,12 +113,14 @@ class Call:
         }
 
     def close(self) -> None:
-        """Write to the span what is known now; must run inside it."""
+        """Write to the span what is known now, and tell the step that asks; must run inside the span."""
+        if self.tally is not None:
+            count(input_tokens=self.tally.input_tokens, output_tokens=self.tally.output_tokens)
         span = trace.get_current_span()
         if not span.is_recording() or self.provider is None:
             return
         left_out = self.provider.left_out
-        tally = self.tally or Tally(None, None)
+        tally = self.tally or Tokens()
         found: dict[str, Any] = {
             names.INPUT: _readable(self.request),
             names.OUTPUT: "".join(self.pieces) or None,
@@ -158,10 +148,6 @@ def _readable(request: Request) -> str:
     if len(request.messages) == 1 and request.messages[0].role == "user":
         return request.messages[0].content
     return json.dumps([{"role": turn.role, "content": turn.content} for turn in request.messages], ensure_ascii=False)
-
-
-def _sum(total: int | None, more: int | None) -> int | None:
-    return None if total is None or more is None else total + more
 
 
 def told(failures: Iterable[tuple[Provider, E2IError]]) -> str:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from e2i.llm import parameters, structured
-from e2i.llm.client import SdkClient
+from e2i.llm.client import SdkModel
 from e2i.llm.faults import Endpoint, status_of
 from e2i.llm.parameters import ParameterNotTaken
 from e2i.llm.provider import NO_KEY, Answer, Piece
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from e2i.llm.provider import Request
 
 
-class OpenAICompatibleModel:
+class OpenAICompatibleModel(SdkModel):
     """One model behind `{base_url}/chat/completions`; OpenAI itself without a `base_url`.
 
     Parameters
@@ -31,33 +31,13 @@ class OpenAICompatibleModel:
     """
 
     def __init__(self, model: str, *, api_key: str = "", base_url: str = "", is_local: bool = False) -> None:
-        self._model = model
+        super().__init__(model, sdk="openai")
         self._key = api_key
         self._base_url = base_url
         self._is_local = is_local
-        self._client = SdkClient("openai", self._make)
-        self._parameters = parameters.Parameters()
         self.name = "local" if is_local else "openai_compatible" if base_url else "openai"
         path = "; `base_url` usually ends in /v1" if base_url else ""
         self._endpoint = Endpoint(where=f"{self.name} {model}", key=api_key, variable="OPENAI_API_KEY", path=path)
-
-    @property
-    def model(self) -> str:
-        """See Provider."""
-        return self._model
-
-    @property
-    def left_out(self) -> frozenset[str]:
-        """See Provider."""
-        return self._parameters.left_out
-
-    async def open(self) -> None:
-        """See Provider."""
-        await self._client.open()
-
-    async def close(self) -> None:
-        """See Provider."""
-        await self._client.close()
 
     def _make(self, sdk: Any) -> AsyncOpenAI:
         direct = {"http_client": sdk.DefaultAsyncHttpxClient(trust_env=False, timeout=None)} if self._is_local else {}
@@ -99,7 +79,7 @@ class OpenAICompatibleModel:
             body = self._body(request, stream=stream)
             try:
                 with self._translated(body):
-                    return await self._client.opened.chat.completions.create(**body)
+                    return await self._opened.chat.completions.create(**body)
             except ParameterNotTaken:
                 continue
 

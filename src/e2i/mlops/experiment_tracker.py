@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2i.domain.nearest import suggestion
 from e2i.domain.runs import Tier
-from e2i.errors import ConfigError, DataError, NotFound
+from e2i.errors import ConfigError, DataError
 from e2i.mlops.span_values import text_of
 
 if TYPE_CHECKING:
@@ -242,13 +242,6 @@ class ExperimentTracker:
             ranked=tuple(sorted(with_it, key=lambda run: run.metrics[metric], reverse=maximise)),
             without=tuple(run for run in found if run not in with_it),
         )
-
-    async def best_run(self, experiment: str, metric: str, *, maximise: bool = True, where: Mapping[str, str] | None = None) -> RunSummary:
-        """The best finished run. Raises NotFound when none has the metric, BackendUnavailable, BackendRejected."""
-        best = (await self.compare([experiment], metric, maximise=maximise, where=where, limit=1000)).best
-        if best is None:
-            raise NotFound(f"no finished run has the metric {metric!r}.", where=experiment, advice="Log it with `log_metrics`.")
-        return best
 
     def _section(self, agent: str) -> AgentSection:
         if agent not in self._agents:

@@ -144,7 +144,6 @@ class MLflowConnector:
         run_name: str,
         key: str | None = None,
         tags: Mapping[str, str] | None = None,
-        parent: TrackedRun | None = None,
     ) -> RunContext:
         """A run, idempotent by `key` (a fresh one by default): the same key continues the same run.
 
@@ -160,7 +159,6 @@ class MLflowConnector:
             "run_name": run_name,
             "tags": {**self.settings.default_tags, **(tags or {})},
             "started_ms": self.now_ms(),
-            "parent_key": None if parent is None else parent.key,
         }
         return RunContext(MLflowRun(self, checked_key(key or uuid.uuid4().hex)), start)
 
@@ -213,15 +211,9 @@ class MLflowConnector:
 
     async def deliver(self, message: OutboxMessage, results: Mapping[str, Any]) -> Mapping[str, Any]:
         """One attempt at one message; see outbox_relay.Deliverer."""
-        payload = dict(message.payload)
-        if payload.get("parent_key"):
-            parent = await self.outbox.results(TARGET, payload["parent_key"])
-            if "run_id" not in parent:
-                raise BackendUnavailable("its parent run is not in MLflow yet.", where=message.key)
-            payload["parent_run_id"] = parent["run_id"]
         return await self._call(
             f"{message.operation} of {message.key}",
-            lambda operations: operations.perform(message.operation, message.key, payload, results),
+            lambda operations: operations.perform(message.operation, message.key, message.payload, results),
         )
 
     async def repeat(self, doing: str, function: Callable[[MLflowOperations], T]) -> T:

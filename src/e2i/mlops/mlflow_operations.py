@@ -161,8 +161,6 @@ class MLflowOperations:
 
     def _create_run(self, experiment: str, key: str, payload: Mapping[str, Any]) -> Run:
         tags = {**payload["tags"], KEY: key}
-        if payload.get("parent_key"):
-            tags |= {"mlflow.parentRunId": payload["parent_run_id"], PARENT_KEY: payload["parent_key"]}
         return self.client.create_run(experiment, start_time=payload["started_ms"], tags=tags, run_name=payload["run_name"])
 
     def _log_batch(self, _key: str, payload: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,10 +247,9 @@ class MLflowOperations:
         from mlflow.entities import Metric, Param
 
         if run is None:
+            parent = {"mlflow.parentRunId": results["run_id"], PARENT_KEY: key}
             start = {
-                "tags": {**payload["tags"], "e2i.trial_state": trial["state"]},
-                "parent_key": key,
-                "parent_run_id": results["run_id"],
+                "tags": {**payload["tags"], **parent, "e2i.trial_state": trial["state"]},
                 "started_ms": trial["started_ms"],
                 "run_name": f"trial {trial['number']}",
             }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
-from e2i.errors import BackendRejected, DataError
+from e2i.errors import BackendRejected, DataError, E2IError, StorageError
 from e2i.mlops.mlflow_operations import checked_metrics, checked_params, content_digest
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from e2i.ml.training import FittedModel
     from e2i.ports.models import StoredModel
+
+_log = logging.getLogger(__name__)
 
 
 class Sender(Protocol):
@@ -63,7 +66,7 @@ class MLflowRun:
         )
 
     async def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Log a file or a folder, as it is now. Raises DataError when there is none."""
+        """Log a file or a folder, as it is now. Raises DataError when there is none, StorageError when it cannot be copied."""
         staged = self._new_folder()
         digest = await asyncio.to_thread(_copy, path, staged / path.name)
         await self.send("log_artifact", {"staged": str(staged), "name": path.name, "sha256": digest, "folder": folder})
@@ -118,17 +121,26 @@ class RunContext:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is None:
             await self._run.close("FINISHED")
-        else:
+            return
+        try:
             await self._run.close("FAILED" if issubclass(kind, Exception) else "KILLED")
+        except E2IError as second:  # people must see why the block failed
+            _log.warning("the end of run %s could not be logged: %s", self._run.key, second)
 
 
 def _copy(source: Path, target: Path) -> str:
-    """Copy, so that the message does not depend on what its sender does next; sha256 of the copy. Raises DataError."""
+    """Copy, so that the message does not depend on what its sender does next; sha256 of the copy."""
     if not source.exists():
         raise DataError("there is no such file or folder.", where=str(source), advice="Write it before it is logged.")
-    target.parent.mkdir(parents=True)
-    if source.is_dir():
-        shutil.copytree(source, target)
-    else:
-        shutil.copy2(source, target)
+    try:
+        target.parent.mkdir(parents=True)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copy2(source, target)
+    except OSError as error:
+        shutil.rmtree(target.parent, ignore_errors=True)
+        raise StorageError(
+            f"it cannot be copied to {target.parent}: {error.strerror or error}.", where=str(source), advice="Free space, then run again."
+        ) from error
     return content_digest(target)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import logging
-import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
@@ -95,6 +95,6 @@ class DataQualityAlerter:
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:  # noqa: S310 - scheme checked above
                 answer.read(1)
-        except (urllib.error.URLError, TimeoutError, OSError) as error:
+        except (OSError, http.client.HTTPException) as error:
             host = urlsplit(url).hostname
             _log.warning("the alert for report %s did not reach the webhook at %s: %s", payload["report_id"], host, error)

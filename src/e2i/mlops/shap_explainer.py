@@ -12,6 +12,7 @@ import numpy.typing as npt
 from e2i.domain.experiments import Explanation, FeatureImportance
 from e2i.errors import DataError
 from e2i.mlops.shap_values import Contributions, affordable_rows, contributions, xgboost_interactions
+from e2i.whole_files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -215,6 +216,6 @@ def _freed_of(cause: FloatArray, values: FloatArray) -> FloatArray:
 def _save(folder: Path, *, values: FloatArray, data: FloatArray, features: Sequence[str], ordered: npt.NDArray[np.bool_]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "shap_values.npz"
-    part = folder / "shap_values.part.npz"
-    np.savez_compressed(part, values=values.astype(np.float32), data=data, features=np.array(features, dtype=np.str_), ordered=ordered)
-    return part.replace(path)
+    with replacing(path) as (part,), part.open("wb") as file:
+        np.savez_compressed(file, values=values.astype(np.float32), data=data, features=np.array(features, dtype=np.str_), ordered=ordered)
+    return path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ from e2i.reporting.numbers import (
     plain_name,
     readable,
 )
+from e2i.whole_files import replace_text, replacing
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -76,30 +76,19 @@ class HtmlReportWriter:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if report.experiment is not None:
-                (folder / "preregistration.md").write_text(report.experiment.preregistration_doc, encoding="utf-8")
-                (folder / "analysis_study.yaml").write_text(report.experiment.analysis_study, encoding="utf-8")
-            return _write_both(folder / "report.html", page, folder / "report.json", data + "\n")
+                replace_text(folder / "preregistration.md", report.experiment.preregistration_doc)
+                replace_text(folder / "analysis_study.yaml", report.experiment.analysis_study)
+            targets = (folder / "report.html", folder / "report.json")
+            with replacing(*targets) as (html, figures_as_json):
+                html.write_text(page, encoding="utf-8")
+                figures_as_json.write_text(data + "\n", encoding="utf-8")
         except OSError as error:
             raise StorageError(
                 f"the report cannot be written: {error.strerror or error}",
                 where=str(folder),
                 advice="Free space or give write permission, then run again: the run resumes and only the report is written.",
             ) from error
-
-
-def _write_both(page: Path, html: str, data: Path, content: str) -> tuple[Path, Path]:
-    """Both files are complete on the disk before either takes its place."""
-    parts = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in (page, data)]
-    try:
-        for part, text in zip(parts, (html, content), strict=True):
-            with part.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        return parts[0].replace(page), parts[1].replace(data)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+        return targets
 
 
 def render(content: dict[str, Any], evidence: ReportEvidence) -> str:

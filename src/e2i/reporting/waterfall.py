@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import zlib
 from dataclasses import dataclass
 from itertools import chain
@@ -21,6 +20,7 @@ from e2i.errors import StorageError
 from e2i.observability.attributes import INPUTS, OUTPUTS
 from e2i.reporting.numbers import format_cost, format_duration
 from e2i.reporting.texts import harmless
+from e2i.whole_files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -49,18 +49,15 @@ def write_waterfall(trace: Trace, path: Path) -> Path:
     """
     page = render_waterfall(trace)
     target = path.absolute()
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(target) as (part,):
             part.write_text(page, encoding="utf-8", errors="replace")
-            return part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(
             f"the page cannot be written: {error.strerror or error}.", where=str(target), advice="Name another file with --html."
         ) from error
+    return target
 
 
 def render_waterfall(trace: Trace) -> str:

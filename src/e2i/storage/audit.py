@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from e2i.errors import StorageError
 from e2i.storage.address import address
-from e2i.storage.whole_files import flush, replace_whole
+from e2i.whole_files import replace_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,7 +176,7 @@ class AuditFiles:
                     return
                 content = {"sequence": head.sequence, "entry_hash": head.entry_hash, "count": head.count, "mac": _mac(key, head)}
                 # The folder is not flushed: after a power cut an older head may be back, and a head may be behind.
-                replace_whole(path, json.dumps(content) + "\n")
+                replace_text(path, json.dumps(content) + "\n", is_private=True, is_named_at_once=False)
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise _unusable(path, exc) from exc
 
@@ -187,8 +187,7 @@ class AuditFiles:
         with (self.folder / "audit.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
-                replace_whole(path, secrets.token_hex(32) + "\n")
-                flush(self.folder)
+                replace_text(path, secrets.token_hex(32) + "\n", is_private=True)
 
 
 _RESTORE = "Bring the folder back from a backup; without it the entries cannot be verified, and a new database is needed."

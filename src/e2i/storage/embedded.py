@@ -33,7 +33,7 @@ from e2i.storage.server_process import (
     refusal,
 )
 from e2i.storage.sql import load
-from e2i.storage.whole_files import flush, replace_whole
+from e2i.whole_files import flush, replace_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,8 +83,12 @@ class EmbeddedServer:
         self._users: int | None = None
         self._users_pid = 0
 
-    def start(self) -> str:
+    def start(self, *, stays: bool = False) -> str:
         """Start the server, or join it when it runs already; its URL.
+
+        Parameters
+        ----------
+        stays : it goes on when its last user has left, until `stop`
 
         Raises
         ------
@@ -94,10 +98,13 @@ class EmbeddedServer:
         with self._guarded(), self._exclusively():
             self._join()
             try:
-                return self._url(self._running_port() or self._start())
+                url = self._url(self._running_port() or self._start())
+                if stays:
+                    self._mark_as_staying()
             except BaseException:
                 self._leave()
                 raise
+            return url
 
     def stop(self) -> None:
         """Stop the server for everybody; nothing happens when it does not run."""
@@ -109,7 +116,7 @@ class EmbeddedServer:
                 self._leave()
 
     def release(self) -> None:
-        """Leave; the last user to leave stops the server."""
+        """Leave; the last user to leave stops the server, unless it was started to stay."""
         if self._users is None:
             return
         if self._users_pid != os.getpid():  # a forked child shares its parent's lock and must not give it away
@@ -117,7 +124,7 @@ class EmbeddedServer:
             return
         with self._guarded(), self._exclusively():
             try:
-                if self._is_last():
+                if self._is_last() and not self._stays():
                     self._stop()
             finally:
                 self._leave()  # or the next process to start would wait for our lock, and everybody else for that process
@@ -159,6 +166,16 @@ class EmbeddedServer:
     def _is_last(self) -> bool:
         """Nobody else holds the shared lock; nobody can take it now, for they need the exclusive one first."""
         return self._users is not None and _try_lock(self._users, fcntl.LOCK_EX)
+
+    def _mark_as_staying(self) -> None:
+        """By its pid: a server that died, and was started anew by a run, does not stay."""
+        found = find_postmaster(self._data, cluster=self._cluster)
+        if found is not None:
+            replace_text(self._folder / "stays", f"{found.pid}\n")
+
+    def _stays(self) -> bool:
+        mark, found = self._folder / "stays", find_postmaster(self._data, cluster=self._cluster)
+        return found is not None and mark.exists() and mark.read_text(encoding="ascii").strip() == str(found.pid)
 
     def _leave(self) -> None:
         if self._users is not None:
@@ -215,7 +232,7 @@ class EmbeddedServer:
                 raise StorageError(
                     f"the database files are of PostgreSQL {found}, this release runs PostgreSQL {MAJOR_VERSION}",
                     where=str(self._data),
-                    advice="Move the folder away, or restore a backup made with `e2i backup` into a new home.",
+                    advice=f"Dump it with a server of PostgreSQL {found} and load it into a new home, or move the folder away.",
                 )
             return
         for leftover in self._folder.glob("init-*"):  # of a process killed in the middle
@@ -269,14 +286,12 @@ class EmbeddedServer:
             return int(probe.getsockname()[1])
 
     def _remember(self, port: int) -> None:
-        fresh = self._folder / "port.new"
-        fresh.write_text(f"{port}\n", encoding="ascii")
-        fresh.replace(self._folder / "port")
+        replace_text(self._folder / "port", f"{port}\n")
 
     def _password(self, *, create: bool = False) -> str:
         path = self._folder / "password"
         if create and not path.exists():
-            replace_whole(path, secrets.token_urlsafe(32))
+            replace_text(path, secrets.token_urlsafe(32), is_private=True)
         if not path.exists():
             raise StorageError(
                 "the password of the embedded PostgreSQL is gone",

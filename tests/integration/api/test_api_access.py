@@ -6,6 +6,10 @@ import asyncio
 
 import httpx
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from receiving import application, body, calling, example, serving, told
 from spans_in_memory import SpansInMemory
 
@@ -78,3 +82,34 @@ async def test_a_request_in_work_is_finished_before_the_end(spans: SpansInMemory
         asyncio.get_running_loop().call_later(0.3, spans.hold.set)
     assert (await sending).status_code == 200
     assert len(spans.rows) == 1
+
+
+@pytest.mark.parametrize(("headers", "is_welcome"), [({"Authorization": f"Bearer {KEY}"}, True), ({"x-api-key": KEY}, True), ({}, False)])
+async def test_the_stock_exporter_comes_in_with_the_key_alone(spans: SpansInMemory, headers: dict[str, str], is_welcome: bool) -> None:
+    async with serving(spans, api_key=KEY) as client:
+        sent = await asyncio.to_thread(export_one, f"{client.base_url}/v1/traces", headers)
+    assert (sent, len(spans.rows)) == ((SpanExportResult.SUCCESS, 1) if is_welcome else (SpanExportResult.FAILURE, 0))
+
+
+async def test_the_stock_exporter_that_is_told_to_wait_comes_again_and_loses_nothing(spans: SpansInMemory) -> None:
+    spans.hold = asyncio.Event()
+    async with serving(spans, max_in_flight=1) as client:
+        first = asyncio.create_task(asyncio.to_thread(export_one, f"{client.base_url}/v1/traces", {}))
+        await asyncio.sleep(0.3)
+        second = asyncio.create_task(asyncio.to_thread(export_one, f"{client.base_url}/v1/traces", {}))
+        await asyncio.sleep(0.3)
+        spans.hold.set()
+        assert [await first, await second] == [SpanExportResult.SUCCESS] * 2
+    assert len(spans.rows) == 2
+
+
+def export_one(endpoint: str, headers: dict[str, str]) -> SpanExportResult:
+    """One span through OpenTelemetry's own exporter."""
+    exporter, seen = OTLPSpanExporter(endpoint=endpoint, headers=headers), InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(seen))
+    provider.get_tracer("their.library").start_span("one").end()
+    try:
+        return exporter.export(seen.get_finished_spans())
+    finally:
+        exporter.shutdown()

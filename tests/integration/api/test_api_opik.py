@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from receiving import application, calling, serving
+from receiving import application, body, calling, example, serving
 from spans_in_memory import SpansInMemory
 
 from e2i.domain.telemetry import SpanRecord
@@ -96,6 +96,23 @@ async def test_the_real_sdk_sends_its_key(spans: SpansInMemory, tmp_path: Path) 
     async with serving(spans, api_key="the key") as client:
         await run_their_program(str(client.base_url).rstrip("/"), tmp_path, OPIK_API_KEY="the key")
     assert len(spans.rows) == 10
+
+
+async def test_the_real_sdk_that_is_told_to_wait_comes_again_and_loses_nothing(spans: SpansInMemory, tmp_path: Path) -> None:
+    spans.hold = asyncio.Event()
+    refused: list[int] = []
+    async with serving(spans, max_in_flight=1) as client:
+        blocking = asyncio.create_task(client.post("/v1/traces", json=body(example())))
+        theirs = asyncio.create_task(run_their_program(str(client.base_url).rstrip("/"), tmp_path))
+        while not theirs.done() and 429 not in refused:
+            await asyncio.sleep(0.2)
+            text = (await client.get("/metrics")).text
+            refused += [429 for line in text.splitlines() if 'status="429"' in line and not line.endswith(" 0")]
+        spans.hold.set()
+        assert (await blocking).status_code == 200
+        ids = await theirs
+    assert refused, "the receiver was full while they sent"
+    check_their_spans([row for row in spans.rows.values() if row.origin == "opik"], ids)
 
 
 def span(**more: Any) -> dict[str, Any]:

@@ -127,6 +127,17 @@ async def test_a_run_that_fails_before_training_leaves_no_training_row(
     assert select(fresh_database, TRAINING) == []
 
 
+async def test_an_end_that_cannot_be_written_hides_the_first_error_from_nobody(
+    opened: Callable[..., Any], tmp_path: Path, fresh_database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "taken").write_text("a file where the folder of the reports would be")
+    with pytest.raises(TooFewRows):
+        await run(opened, tmp_path, table().head(0), study(), reports_folder=tmp_path / "taken")
+    (row,) = select(fresh_database, "select * from study_runs")
+    assert row["status"] == "running"
+    assert f"the end of run {row['run_id']} could not be written" in caplog.text
+
+
 async def test_a_fault_that_may_pass_leaves_the_run_open_and_the_next_one_goes_on(
     opened: Callable[..., Any], tmp_path: Path, fresh_database: str
 ) -> None:

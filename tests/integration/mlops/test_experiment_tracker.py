@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from e2i import config
-from e2i.errors import BackendRejected, ConfigError, DataError, NotFound
+from e2i.errors import BackendRejected, ConfigError, DataError
 from e2i.mlops.experiment_tracker import ExperimentTracker
 from e2i.mlops.mlflow_connector import MLflowConnector
 from e2i.mlops.mlflow_operations import TARGET
@@ -168,12 +168,14 @@ async def test_runs_are_compared_by_a_metric_and_the_best_is_found(tracker: Expe
     compared = await tracker.compare([*names, names[0], "e2i_causal_impact_none_such"], "causal_confidence")
     assert [run.metrics["causal_confidence"] for run in compared.ranked] == [0.95, 0.9, 0.8, 0.7]
     assert len(compared.without) == 1
-    best = await tracker.best_run(names[0], "causal_confidence")
+    best = (await tracker.compare(names[:1], "causal_confidence")).best
+    assert best is not None
     assert (best.name, best.params, best.tags["brand"], best.experiment) == ("Fabhalta 0.9", {"temperature": "0.45"}, "Fabhalta", names[0])
-    assert (await tracker.best_run(names[0], "causal_confidence", maximise=False)).name == "Kisqali 0.7"
-    assert (await tracker.best_run(names[0], "causal_confidence", where={"brand": "Kisqali"})).name == "Kisqali 0.8"
-    with pytest.raises(NotFound, match="'drift_magnitude'"):
-        await tracker.best_run(names[0], "drift_magnitude")
+    lowest_first = await tracker.compare(names[:1], "causal_confidence", maximise=False)
+    assert lowest_first.ranked[0].name == "Kisqali 0.7"
+    of_one_brand = await tracker.compare(names[:1], "causal_confidence", where={"brand": "Kisqali"})
+    assert of_one_brand.ranked[0].name == "Kisqali 0.8"
+    assert (await tracker.compare(names[:1], "drift_magnitude")).best is None
 
 
 async def test_while_mlflow_is_away_everything_waits_and_then_arrives(

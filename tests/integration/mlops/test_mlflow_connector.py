@@ -194,17 +194,6 @@ async def test_a_trial_with_an_infinite_value_is_refused(connector: MLflowConnec
             await connector.log_trials(run, [replace(trials(1)[0], value=math.inf)])
 
 
-async def test_a_child_run_stands_below_its_parent(connector: MLflowConnector) -> None:
-    experiment = fresh()
-    async with (
-        connector.start_run(experiment_name=experiment, run_name="parent") as parent,
-        connector.start_run(experiment_name=experiment, run_name="child", parent=parent) as child,
-    ):
-        pass
-    (found,) = [run for run in await connector.search_runs(experiment) if run["run_id"] == child.run_id]
-    assert found["tags"]["mlflow.parentRunId"] == parent.run_id
-
-
 async def test_runs_of_an_unknown_experiment_are_none(connector: MLflowConnector) -> None:
     assert await connector.search_runs("e2i_nobody_nothing") == []
     assert await connector.get_latest_model_version("e2i_nobody") is None

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -17,6 +18,7 @@ from e2i.engine.executor import LocalExecutor
 from e2i.engine.graph import Engine, RetryPolicy
 from e2i.engine.hooks import AuditHook, RecordHook, Signal, SignalHook, TraceHook
 from e2i.engine.spec import AgentSpec
+from e2i.engine.usage import count
 from e2i.errors import BackendRejected, BackendUnavailable, BudgetExceeded, CircuitOpen, SpecError, StepFailed, StorageError
 
 
@@ -159,6 +161,50 @@ async def test_an_error_in_the_worker_comes_back_with_its_traceback() -> None:
     compute.close()
 
 
+def what_no_process_can_be_sent() -> object:
+    return lambda: 1
+
+
+def fill_the_disk() -> None:
+    Path("/dev/full").write_text("x" * 100_000)
+
+
+async def test_a_disk_that_is_full_is_the_users_to_mend_and_no_fault_of_ours_in_a_worker_and_here() -> None:
+    async def write(state: State, deps: Deps) -> State:
+        fill_the_disk()
+        return state
+
+    compute = LocalExecutor()
+    with pytest.raises(StorageError, match="No space left"):
+        await compute.run(fill_the_disk)
+    compute.close()
+    with pytest.raises(StorageError, match="agent tried, step write"):
+        await Engine().run(spec(write), State(), Deps(), run_id="r")
+
+
+async def test_a_result_that_cannot_be_sent_is_told_and_leaves_the_worker_at_work() -> None:
+    compute = LocalExecutor()
+    with pytest.raises(StepFailed, match="cannot pass between processes"):
+        await compute.run(what_no_process_can_be_sent)
+    process = await compute.run(os.getpid)
+    assert process == await compute.run(os.getpid)
+    compute.close()
+
+
+async def test_a_call_that_is_cancelled_while_its_worker_starts_is_stopped_too() -> None:
+    compute = LocalExecutor()
+    for milliseconds in (0, 1, 2, 4, 8, 16, 32):
+        compute.stop()
+        task = asyncio.create_task(compute.run(time.sleep, 60))
+        await asyncio.sleep(milliseconds / 1e3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(40):
+            assert await compute.run(abs, -7) == 7
+    compute.close()
+
+
 @dataclass
 class KeptRecords:
     steps: list[StepRecord] = field(default_factory=list)
@@ -189,6 +235,23 @@ async def test_every_attempt_is_recorded_with_its_outcome_and_every_finished_ste
     assert [e.subject for e in kept.entries] == ["r/tried/first", "r/tried/second"]
     assert kept.entries[0].details["state_sha256"] != kept.entries[1].details["state_sha256"]
     assert [(s.step, s.phase) for s in heard][-2:] == [("second", "started"), ("second", "finished")]
+
+
+async def test_a_step_is_recorded_with_the_tokens_of_its_language_models_and_a_step_that_asked_none_without() -> None:
+    async def asks(state: State, deps: Deps) -> State:
+        count(input_tokens=40, output_tokens=2)
+        count(input_tokens=60, output_tokens=3)
+        if deps.failures:
+            raise deps.failures.pop(0)
+        return state
+
+    kept = KeptRecords()
+    await Engine([RecordHook(kept)], retry=FAST).run(spec(asks, third), State(), Deps(failures=[BackendUnavailable("down")]), run_id="r")  # type: ignore[arg-type]
+    assert [(s.step, s.status, s.input_tokens, s.output_tokens) for s in kept.steps] == [
+        ("asks", "error", 100, 5),
+        ("asks", "success", 100, 5),
+        ("third", "success", None, None),
+    ]
 
 
 async def test_a_step_whose_audit_cannot_be_written_fails() -> None:

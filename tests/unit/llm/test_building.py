@@ -12,7 +12,7 @@ import pytest
 
 from e2i import config
 from e2i.errors import ConfigError
-from e2i.llm.building import build_gateway, required
+from e2i.llm.building import build_gateway
 from e2i.llm.gateway import LanguageModelGateway
 from language_doubles import Breakers, settings
 
@@ -21,16 +21,8 @@ def build(*chain: dict[str, Any], **changes: Any) -> LanguageModelGateway | None
     return build_gateway(settings(*chain, **changes), breaker=Breakers())
 
 
-def test_no_chain_is_no_model_and_asking_for_one_says_how_to_get_one() -> None:
+def test_no_chain_is_no_model() -> None:
     assert build_gateway(config.load().llm, breaker=Breakers()) is None
-    with pytest.raises(ConfigError, match="explainer needs a language model") as raised:
-        required(None, what_for="explainer")
-    assert "llm.chain" in str(raised.value)
-
-
-def test_what_is_there_is_given_back() -> None:
-    gateway = build({"provider": "anthropic", "model": "claude-x"}, anthropic_api_key="sk-anthropic")
-    assert required(gateway, what_for="explainer") is gateway
 
 
 def test_the_chain_keeps_its_order_and_every_entry_gets_a_breaker_of_its_own_name() -> None:

@@ -10,6 +10,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from e2i.engine.usage import counting
 from e2i.errors import BackendRejected, BackendUnavailable, CircuitOpen, ConfigError
 from e2i.llm.gateway import LanguageModelGateway, Limits, Link, Pacing
 from e2i.llm.prices import PriceTable
@@ -454,3 +455,23 @@ async def test_fifty_calls_at_once_keep_their_answers_and_spans_apart(seen: InMe
     assert await asyncio.gather(*(one(number) for number in range(50))) == [f"n{number}" for number in range(50)]
     assert all((span.attributes or {})[names.INPUT] == (span.attributes or {})[names.OUTPUT] for span in seen.get_finished_spans())
     assert len(seen.get_finished_spans()) == 50
+
+
+async def test_what_the_models_of_a_step_used_is_told_to_the_step_that_asked_also_when_it_fails_afterwards() -> None:
+    model = make(ScriptedProvider("large", [answer(tokens=10), busy(), answer(tokens=7), answer(tokens=None)]))
+    with counting() as asked:
+        assert (asked.input_tokens, asked.output_tokens) == (None, None)
+        await model.complete("Why?", max_tokens=5)
+        with counting() as inner:
+            await asyncio.create_task(model.complete("Why?", max_tokens=5))
+        assert (inner.input_tokens, inner.output_tokens) == (7, 7)
+        assert (asked.input_tokens, asked.output_tokens) == (10, 10)
+        await model.complete("Why?", max_tokens=5)
+    assert (asked.input_tokens, asked.output_tokens) == (None, None)
+
+
+async def test_a_stream_is_counted_once_though_its_pieces_repeat_the_total() -> None:
+    pieces = ["Be", Piece(input_tokens=3), Piece(output_tokens=1), "cause", Piece(output_tokens=2, finish_reason="stop")]
+    with counting() as asked:
+        assert [text async for text in make(ScriptedProvider("large", [pieces])).stream("Why?", max_tokens=5)] == ["Be", "cause"]
+    assert (asked.input_tokens, asked.output_tokens) == (3, 2)
