@@ -55,6 +55,15 @@ class Gate:
         finally:
             self.in_flight -= 1
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside `work`, around waiting for what another request brings: who waits must not hold the place that the other needs."""
+        self.in_flight -= 1
+        try:
+            yield
+        finally:
+            self.in_flight += 1
+
     @property
     def parsing(self) -> asyncio.Semaphore:
         """Around opening a body's structure: one at a time, as a hostile body can take thirty times its size in memory."""

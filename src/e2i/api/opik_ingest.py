@@ -181,7 +181,8 @@ class OpikIngest:
             return {trace: trace for trace in change.ids}
         if change.update.trace_id is not None:
             return dict.fromkeys(change.ids, change.update.trace_id)
-        found = await self._whereabouts.traces_of(change.ids)
+        with self._receiver.gate.aside():
+            found = await self._whereabouts.traces_of(change.ids)
         lost = [span for span in change.ids if span not in found]
         if lost:
             raise Refused(f"the span {lost[0]} is not known.", status=404, where="id", advice="Name its trace_id, or send it first.")
@@ -211,7 +212,8 @@ class OpikIngest:
         """A score whose span never came is kept under a trace of its own, named by the span's id."""
         async with self._receiver.intake(request, read) as scores:
             now = time.time_ns()
-            traces = await self._whereabouts.traces_of(span for _, span in scores)
+            with self._receiver.gate.aside():
+                traces = await self._whereabouts.traces_of(span for _, span in scores)
             await self._keep(
                 [score_record(score, span, traces.get(span, span.hex), self._redactor, at_ns=now) for score, span in scores],
             )

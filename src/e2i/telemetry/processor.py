@@ -107,10 +107,18 @@ class SpoolProcessor(SpanProcessor):
         context = span.context
         if context is None or not context.trace_flags & 1:  # recorded only: a sampler in front said that it is not to be exported
             return
-        try:
-            self._keep(span, context)
-        except Exception:  # noqa: BLE001 - whatever a foreign value did, the caller must not feel it
-            self._keep_or_count(span, context)
+        keep, is_last = self._keep, False
+        while True:
+            try:
+                keep(span, context)
+            except Exception as error:  # noqa: BLE001 - whatever a foreign value did, the caller must not feel it
+                if is_last:
+                    self._writer.count_drop("not_serialisable")
+                    self._complain(error)
+                    return
+                keep, is_last = self._keep_plainly, True
+            else:
+                return
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Force the spool to the disk. Sinks have their own pace."""
@@ -169,13 +177,6 @@ class SpoolProcessor(SpanProcessor):
         if is_noted:
             self._note_kept(trace_id)
         self._write(payload, kind)
-
-    def _keep_or_count(self, span: ReadableSpan, context: SpanContext) -> None:
-        try:
-            self._keep_plainly(span, context)
-        except Exception as error:  # noqa: BLE001 - as in `on_end`
-            self._writer.count_drop("not_serialisable")
-            self._complain(error)
 
     def _keep_plainly(self, span: ReadableSpan, context: SpanContext) -> None:
         """The way of a span with foreign values or too much of them."""

@@ -98,6 +98,19 @@ async def test_the_real_sdk_sends_its_key(spans: SpansInMemory, tmp_path: Path) 
     assert len(spans.rows) == 10
 
 
+async def test_a_score_that_waits_for_its_span_does_not_keep_it_out(spans: SpansInMemory) -> None:
+    async with serving(spans, max_in_flight=1) as client:
+        whole = span(project_name="p")
+        score = {"name": "accuracy", "value": 1.0, "source": "sdk"}
+        waiting = asyncio.create_task(client.put(f"{PRIVATE}/spans/{whole['id']}/feedback-scores", json=score))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        assert (await client.post(f"{PRIVATE}/spans/batch", json={"spans": [whole]})).status_code == 204
+        assert (await waiting).status_code == 204
+    assert {row.trace_id for row in spans.rows.values()} == {UUID(whole["trace_id"]).hex}
+    assert len(spans.rows) == 2
+
+
 async def test_the_real_sdk_that_is_told_to_wait_comes_again_and_loses_nothing(spans: SpansInMemory, tmp_path: Path) -> None:
     spans.hold = asyncio.Event()
     refused: list[int] = []
