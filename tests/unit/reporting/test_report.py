@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -362,11 +361,9 @@ def test_writing_again_replaces_the_report_and_is_the_same_to_the_byte(tmp_path)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "report.json"]
 
 
-def test_a_full_report_is_written_within_three_seconds_and_fits_into_a_mail(tmp_path):
+def test_a_full_report_fits_into_a_mail(tmp_path):
     report, evidence = report_samples.complete(tmp_path)
-    started = time.process_time()
     html, _ = write_report(report, evidence, tmp_path)
-    assert time.process_time() - started < 3
     assert html.stat().st_size < 1_000_000
 
 
