@@ -104,15 +104,17 @@ class Cleaner:
         whole = _sound(whole)
         beyond = 0 if whole is text or _fits(text, limit) else len(text) - len(text[: limit + _AHEAD])
         hit = self._finder.may_hold(whole)
-        if hit and not beyond and whole.lstrip()[:1] in ("{", "["):
-            whole = self._json(whole, limit, cut)
         result = whole
         for _ in range(_MAX_ROUNDS):
+            before = result
+            if hit and not beyond and result.lstrip()[:1] in ("{", "["):
+                result = self._json(result, limit, cut)
             spans = self._finder.spans(result) if hit else []
-            if not spans and not beyond and _fits(result, limit):
+            if spans or beyond or not _fits(result, limit):
+                result, was_cut = _replace(result, spans, limit, beyond, unit="bytes" if text.isascii() else "characters")
+                cut.happened |= was_cut
+            if result is before:
                 break
-            result, was_cut = _replace(result, spans, limit, beyond, unit="bytes" if text.isascii() else "characters")
-            cut.happened |= was_cut
             beyond, hit = 0, self._finder.may_hold(result)
         return result
 

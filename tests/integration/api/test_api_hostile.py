@@ -125,7 +125,7 @@ async def check(method: str, path: str, content: bytes, headers: dict[str, str])
     return answer.status_code
 
 
-BOUNDED = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+BOUNDED = settings(max_examples=300, suppress_health_check=list(HealthCheck))
 
 
 @BOUNDED

@@ -108,7 +108,7 @@ def test_what_is_read_back_is_what_was_written(fresh_database: str, runner: asyn
                 assert row.columns.operation_type
 
     @given(st.lists(spans if kind == "clean" else dirty_spans, min_size=1, max_size=8, unique_by=lambda span: span.key))
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20, suppress_health_check=list(HealthCheck))
     def every(written: list[SpanRecord]) -> None:
         runner.run(round_trip(written))
 

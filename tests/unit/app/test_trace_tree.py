@@ -134,7 +134,7 @@ spans_strategy = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(spans_strategy)
 def test_every_span_has_one_place_and_times_add_up(drawn):
     spans = [

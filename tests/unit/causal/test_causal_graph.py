@@ -302,7 +302,7 @@ def subsets(names: set[str]) -> list[set[str]]:
     return [set(chosen) for chosen in chain.from_iterable(combinations(sorted(names), size) for size in range(len(names) + 1))]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(graphs())
 def test_every_set_is_judged_as_the_definition_judges_it(graph: CausalGraph) -> None:
     network = graph.network()
@@ -323,7 +323,7 @@ def test_every_set_is_judged_as_the_definition_judges_it(graph: CausalGraph) -> 
         assert not any(smaller < set(found.adjustment) for smaller in valid)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(graphs(), st.sets(st.sampled_from(NODES[2:])))
 def test_an_open_path_exists_exactly_where_networkx_finds_no_d_separation(graph: CausalGraph, held: set[str]) -> None:
     network = graph.network()
@@ -349,7 +349,7 @@ def meets_front_door(network: nx.DiGraph, mediators: set[str]) -> bool:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(graphs())
 def test_a_front_door_is_found_exactly_where_a_set_meets_its_definition(graph: CausalGraph) -> None:
     network = graph.network()
@@ -369,7 +369,7 @@ def test_a_confounded_mediator_passes_with_its_cause_beside_it() -> None:
     assert identified("calls -> reach -> nrx", "calls <-> nrx", "need -> reach", "need -> nrx", "need <-> nrx").kind == "not_identified"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(graphs())
 def test_every_instrument_found_is_associated_with_treatment_and_silent_past_it(graph: CausalGraph) -> None:
     network = graph.network()

@@ -189,7 +189,7 @@ def stops(found: tuple[Hazard, ...]) -> list[Hazard]:
 VALUES = st.one_of(st.none(), st.floats(), st.integers(-3, 3).map(float))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(VALUES, VALUES, VALUES, VALUES), min_size=0, max_size=80))
 def test_whatever_the_numbers_are_nothing_is_raised(rows: list[tuple[float | None, ...]]) -> None:
     schema = dict.fromkeys(("t", "y", "a", "other"), pl.Float64)

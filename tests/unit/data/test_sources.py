@@ -243,7 +243,7 @@ def test_no_source_serves_the_truth(tmp_path: Path) -> None:
 CELL = st.text(alphabet='ab1 ,;"\n\t|é.-', max_size=6)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(rows=st.lists(st.lists(CELL, min_size=1, max_size=4), min_size=1, max_size=12), header=st.integers(2, 4))
 def test_rows_are_refused_exactly_when_the_csv_module_counts_other_values(tmp_path: Path, rows: list[list[str]], header: int) -> None:
     path = tmp_path / "any.csv"

@@ -169,7 +169,7 @@ def test_the_shadow_price_of_the_budget_is_what_a_little_more_of_it_brings() -> 
     assert values[60.0].multipliers["budget"] == pytest.approx(slope, rel=1e-2)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     n=st.integers(2, 12), seed=st.integers(0, 99), curve=st.sampled_from(sorted(CURVES)), budget=st.floats(0, 80), whole=st.booleans(),
     cardinality=st.none() | st.integers(0, 5), share=st.none() | st.floats(0.1, 1.0), minimum=st.sampled_from([0.0, 0.5, 1.0]),

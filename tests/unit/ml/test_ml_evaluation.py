@@ -24,7 +24,7 @@ def sample(n: int = 800, seed: int = 0, digits: int = 2) -> tuple[np.ndarray, np
     return (rng.random(n) < expit(z)).astype(float), np.round(expit(z + rng.normal(size=n) * 0.5), digits)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), n=st.integers(20, 400), digits=st.integers(1, 6))
 def test_metrics_equal_scikit_learns_also_with_ties(seed: int, n: int, digits: int) -> None:
     y, p = sample(n, seed, digits)
@@ -45,7 +45,7 @@ def test_metrics_equal_scikit_learns_also_with_ties(seed: int, n: int, digits: i
     assert rank_auc(p, y > 0.5) == pytest.approx(expected["roc_auc"], abs=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000), n=st.integers(30, 300))
 def test_a_resample_by_counts_equals_the_resample_itself(seed: int, n: int) -> None:
     y, p = sample(n, seed)
@@ -144,7 +144,7 @@ def test_an_interval_is_not_told_when_resamples_often_lack_the_metric() -> None:
     assert found["roc_auc"].low is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), method=st.sampled_from(["f1", "youden"]))
 def test_no_other_threshold_is_better(seed: int, method: str) -> None:
     y, p = sample(120, seed)
@@ -208,7 +208,7 @@ def test_an_unknown_criterion_is_refused() -> None:
         judge({"minimum_aucc": 0.7}, {})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), n=st.sampled_from([300, 1500]))
 def test_calibration_never_turns_the_order_round_and_survives_json(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)

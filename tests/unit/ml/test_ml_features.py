@@ -47,7 +47,7 @@ def test_a_panel_gets_ratios_lags_and_means_of_what_changes() -> None:
     assert not any(name.startswith("decile") for name in names)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), cut=st.integers(2, 10))
 def test_changing_the_future_never_changes_a_past_row(seed: int, cut: int) -> None:
     data = panel(seed=seed)
@@ -62,7 +62,7 @@ def test_changing_the_future_never_changes_a_past_row(seed: int, cut: int) -> No
     assert_frame_equal(apply_features(data, plan).filter(past), without_future)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 1000))
 def test_lags_and_means_know_neither_their_own_row_nor_other_units(seed: int) -> None:
     data = panel(seed=seed)

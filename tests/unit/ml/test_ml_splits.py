@@ -48,7 +48,7 @@ def assert_groups_undivided(frame: pl.DataFrame, labels: np.ndarray) -> None:
     assert pairs["group"].is_unique().all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(n=st.integers(700, 3000), days=st.integers(200, 900), seed=st.integers(0, 10_000), gap=st.integers(0, 14))
 def test_splits_by_time_keep_shares_order_and_gap(n: int, days: int, seed: int, gap: int) -> None:
     frame = patients(n, days=days, seed=seed)
@@ -60,7 +60,7 @@ def test_splits_by_time_keep_shares_order_and_gap(n: int, days: int, seed: int, 
     assert plan.gap_rows == int((labels == "").sum())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(n=st.integers(2000, 6000), groups=st.integers(300, 1500), seed=st.integers(0, 10_000))
 def test_groups_that_reach_over_time_stay_in_one_split_and_in_order(n: int, groups: int, seed: int) -> None:
     frame = patients(n, groups=groups, rate=0.4, seed=seed)
@@ -70,7 +70,7 @@ def test_groups_that_reach_over_time_stay_in_one_split_and_in_order(n: int, grou
     assert_in_order(frame["day"].to_numpy().astype("datetime64[D]").astype(object), labels, 7)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(n=st.integers(800, 3000), groups=st.integers(100, 700), seed=st.integers(0, 10_000))
 def test_groups_without_time_stay_in_one_split(n: int, groups: int, seed: int) -> None:
     frame = patients(n, groups=groups, seed=seed)
@@ -81,7 +81,7 @@ def test_groups_without_time_stay_in_one_split(n: int, groups: int, seed: int) -
     assert_groups_undivided(frame, labels)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(n=st.integers(400, 3000), rate=st.floats(0.15, 0.85), seed=st.integers(0, 10_000))
 def test_random_splits_carry_the_same_share_of_events(n: int, rate: float, seed: int) -> None:
     frame = patients(n, rate=rate, seed=seed)

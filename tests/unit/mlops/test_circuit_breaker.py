@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -386,7 +386,5 @@ class BreakerModel(RuleBasedStateMachine):
         self.breaker.acquire()
 
 
-BreakerModel.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+BreakerModel.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 test_no_history_breaks_the_breaker = BreakerModel.TestCase

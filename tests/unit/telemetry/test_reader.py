@@ -61,7 +61,7 @@ def test_a_segment_truncated_anywhere_gives_what_is_whole_and_counts_the_rest(tm
 
 
 @given(st.data())
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_everything_around_any_damage_is_salvaged(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = small_spool(tmp_path_factory.mktemp("spool"))
     whole = path.read_bytes()
