@@ -27,7 +27,7 @@ def json_bytes(value: dict[str, Any] | list[Any]) -> bytes:
     """
     values = value.values() if isinstance(value, dict) else value
     data = orjson.dumps(value if _is_plain(values) else _exact(value))
-    if b"\\u0000" in data and _NUL.search(data):
+    if b"\\" in data and b"\\u0000" in data and _NUL.search(data):  # one byte is found much faster than six
         raise ValueError("jsonb has no NUL")
     return data
 

@@ -84,10 +84,14 @@ def row_of(span: SpanRecord) -> SpanRow:
 def day_of(span: SpanRecord) -> date:
     """UTC day of the start, as `row_of` writes it. Raises BackendRejected when the start is no number."""
     try:
-        days = min(max(span.started_ns, 0), LATEST_NS) // _DAY_NS
-        return (_EPOCH + timedelta(days=days)).date()
+        return _date(min(max(span.started_ns, 0), LATEST_NS) // _DAY_NS)
     except TypeError as exc:
         raise _refused(span, exc) from exc
+
+
+@lru_cache
+def _date(days: int) -> date:
+    return (_EPOCH + timedelta(days=days)).date()
 
 
 def bounded(columns: SpanColumns) -> SpanColumns:

@@ -23,24 +23,23 @@ if TYPE_CHECKING:
     from e2i.domain.telemetry import SpanRecord
     from e2i.storage.latency import Measure
     from e2i.storage.postgres import Database, Row
-    from e2i.storage.span_rows import SpanRow
 
 _SQL = load("spans")
 _ATTEMPTS = 4
-_BREATH = 200
-"""rows that are made and sent before other tasks of the loop get their turn"""
+_BREATH = 50
+"""rows that are made and sent at once: while the server takes them, the next ones are made"""
 
 
 class Arrivals:
     """Spans in the order in which they are written: by day, trace and span, so that writers never wait in a circle.
 
-    Of several with the same key the first counts. They are encoded when they are asked for: while the server reads some, the
-    next ones are made.
+    Of several with the same key the first counts. They are encoded when they are asked for, and not kept: memory that is used
+    again at once is fast.
 
     Raises
     ------
     BackendRejected
-        A span is no span; `rows` may raise it, too.
+        A span is no span; `data` may raise it, too.
     """
 
     def __init__(self, spans: Iterable[SpanRecord]) -> None:
@@ -50,28 +49,24 @@ class Arrivals:
         order = sorted((day_of(span), *key) for key, span in first.items())
         self._spans = [first[trace_id, span_id] for _, trace_id, span_id in order]
         self._days = [day for day, _, _ in order]
-        self._rows: list[SpanRow] = []
+        self._measures: list[Measure | None] = []
         self.days = frozenset(self._days)
 
     def __len__(self) -> int:
         return len(self._spans)
 
-    def rows(self, start: int = 0, stop: int | None = None) -> list[SpanRow]:
-        """Some rows, by default all."""
-        self._rows += [row_of(span) for span in self._spans[len(self._rows) : stop]]
-        return self._rows[start:stop]
-
     def data(self, start: int, stop: int, strays: frozenset[date]) -> bytes:
-        """The tuples of some rows."""
-        rows = self.rows(start, stop)
+        """The tuples of some rows; whoever asks begins with the first and goes on where it stopped."""
+        rows = [row_of(span) for span in self._spans[start:stop]]
+        self._measures[start:stop] = [row.measure for row in rows]
         if not strays:
             return b"".join([row.data for row in rows])
         return b"".join([row.as_stray() if day in strays else row.data for row, day in zip(rows, self._days[start:stop], strict=True)])
 
     def measures(self, among: frozenset[tuple[str, str]] | None = None) -> list[Measure]:
-        """What they, or only those with one of these keys, add to the rollups."""
-        rows = zip(self.rows(), self._spans, strict=True)
-        return [row.measure for row, span in rows if row.measure and (among is None or span.key in among)]
+        """What they, or only those with one of these keys, add to the rollups; known once `data` gave all of them."""
+        both = zip(self._measures, self._spans, strict=True)
+        return [measure for measure, span in both if measure and (among is None or span.key in among)]
 
 
 _Write = Callable[["AsyncConnection[Row]", Arrivals, "frozenset[date]"], Awaitable[frozenset[tuple[str, str]]]]

@@ -48,7 +48,7 @@ class ShipperSettings:
     quarantine_after: int = 3
     decision_wait_s: float = 150.0
     max_wait_s: float = 0.5
-    """the least time between two batches that are not full"""
+    """the longest time between two batches that are not full while more spans come; when none come, nothing waits"""
     retry_delay_s: float = 1.0
     max_delay_s: float = 30.0
     poll_s: float = 0.05
@@ -112,7 +112,7 @@ class Delivery:
         self._clock = clock
         self._chance = chance
         self._quarantine = Quarantine(folder, self.name)
-        self._gatherer = Gatherer(reader, Patience(settings.decision_wait_s, clock), clock)
+        self._gatherer = Gatherer(reader, Patience(settings.decision_wait_s, clock), clock, max_bytes=self.sink.batch_bytes)
         self.state: SinkState | None = None
         """durable; None until the sink told it"""
         self.last_error: str | None = None
@@ -120,7 +120,8 @@ class Delivery:
         self._is_unsaved = False
         """the losses of a restored database are counted here and not yet there"""
         self._not_before = float("-inf")
-        self._last_sent = float("-inf")
+        self._last_small = float("-inf")
+        """when a batch was sent that was not full"""
         self._failures = 0
         self._faults = 0
         self._suspects = 0
@@ -183,14 +184,15 @@ class Delivery:
         state = await self._current(look)
         view = look()
         limit = max(1, self._suspects // 2) if self._suspects else self.sink.batch_size
+        waited = self._clock.monotonic() - self._last_small
+        is_due = is_hurried or self._suspects > 0 or waited >= self._settings.max_wait_s
+        if not (is_due or self._gatherer.is_worth_while(state, view.streams, limit=limit)):
+            return Round(wait_s=min(self._settings.max_wait_s - waited, self._settings.poll_s))
         parcel = self._gatherer.next_parcel(state, view.streams, view.floors, limit=limit, in_turn=not self._suspects)
         if parcel.state.passed == state.passed and not self._is_unsaved:
             self._gatherer.commit(parcel)
             self.last_error = self._gatherer.trouble
             return Round(wait_s=self._settings.poll_s)
-        waited = self._clock.monotonic() - self._last_sent
-        if not (is_hurried or parcel.is_full or self._suspects or waited >= self._settings.max_wait_s):
-            return Round(wait_s=min(self._settings.max_wait_s - waited, self._settings.poll_s))
         self._keep_broken(parcel)
         try:
             await self._hand_over(parcel)
@@ -265,7 +267,8 @@ class Delivery:
     def _taken(self, parcel: Parcel) -> None:
         self._gatherer.commit(parcel)
         self._is_unsaved = False
-        self._last_sent = self._clock.monotonic()
+        if not parcel.is_full:
+            self._last_small = self._clock.monotonic()
         self._failures = self._faults = 0
         self._set_aside.clear()
         self.last_error = self._gatherer.trouble

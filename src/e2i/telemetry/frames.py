@@ -8,7 +8,7 @@ The magic begins with 0xFF, which UTF-8 never contains, so that the next frame c
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import orjson
 from xxhash import xxh3_64_intdigest
@@ -26,7 +26,6 @@ MAX_PAYLOAD = 4 * 1024 * 1024
 _FIELDS = 15
 _STATUSES: tuple[SpanStatus, ...] = get_args(SpanStatus)
 _ORIGINS: tuple[Origin, ...] = get_args(Origin)
-_Word = TypeVar("_Word", bound=str)
 
 
 def pack(sequence: int, payload: bytes) -> bytes:
@@ -93,48 +92,47 @@ def decode(payload: bytes) -> SpanRecord:
     values = orjson.loads(payload)
     if not isinstance(values, list) or len(values) != _FIELDS:
         raise ValueError("not a span")
-    try:
-        return SpanRecord(
-            trace_id=_text(values[0]),
-            span_id=_text(values[1]),
-            parent_span_id=None if values[2] is False else _text(values[2]),
-            name=_text(values[3]),
-            started_ns=_whole(values[4]),
-            ended_ns=None if values[5] is False else _whole(values[5]),
-            status=_one_of(_STATUSES, values[6]),
-            status_message=None if values[7] is False else _text(values[7]),
-            kind=_text(values[8]),
-            service=_text(values[9]),
-            scope=_text(values[10]),
-            origin=_one_of(_ORIGINS, values[11]),
-            attributes=_mapping(values[12]),
-            events=tuple(SpanEvent(name=_text(name), at_ns=_whole(at), attributes=_mapping(found)) for name, at, found in values[13]),
-            links=tuple(SpanLink(trace_id=_text(one), span_id=_text(two), attributes=_mapping(found)) for one, two, found in values[14]),
-        )
-    except TypeError as error:
-        raise ValueError(f"not a span: {error}") from error
+    trace_id, span_id, parent, name, started, ended, status, message, kind, service, scope, origin, attributes, events, links = values
+    if not (  # one chain of comparisons: a call per field would cost more than parsing the JSON
+        type(trace_id) is type(span_id) is type(name) is type(kind) is type(service) is type(scope) is str
+        and type(started) is int
+        and (parent is False or type(parent) is str)
+        and (ended is False or type(ended) is int)
+        and (message is False or type(message) is str)
+        and status in _STATUSES
+        and origin in _ORIGINS
+        and type(attributes) is dict
+        and type(events) is type(links) is list
+    ):
+        raise ValueError("not a span: a field is of another kind")
+    return SpanRecord(
+        trace_id=trace_id,
+        span_id=span_id,
+        parent_span_id=None if parent is False else parent,
+        name=name,
+        started_ns=started,
+        ended_ns=None if ended is False else ended,
+        status=status,
+        status_message=None if message is False else message,
+        kind=kind,
+        service=service,
+        scope=scope,
+        origin=origin,
+        attributes=attributes,
+        events=tuple([_event(event) for event in events]) if events else (),
+        links=tuple([_link(link) for link in links]) if links else (),
+    )
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"not a span: {value!r} where text stands")  # noqa: TRY004 - one error for every payload that is not a span
-    return value
+def _event(value: Any) -> SpanEvent:
+    match value:
+        case [str(name), int(at_ns), dict(attributes)] if not isinstance(at_ns, bool):
+            return SpanEvent(name=name, at_ns=at_ns, attributes=attributes)
+    raise ValueError("not a span: an event is of another kind")
 
 
-def _one_of(words: tuple[_Word, ...], value: Any) -> _Word:
-    for word in words:
-        if word == value:
-            return word
-    raise ValueError(f"not a span: {value!r} where one of {words} stands")
-
-
-def _whole(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"not a span: {value!r} where a whole number stands")  # noqa: TRY004 - as above
-    return value
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"not a span: {value!r} where attributes stand")  # noqa: TRY004 - as above
-    return value
+def _link(value: Any) -> SpanLink:
+    match value:
+        case [str(trace_id), str(span_id), dict(attributes)]:
+            return SpanLink(trace_id=trace_id, span_id=span_id, attributes=attributes)
+    raise ValueError("not a span: a link is of another kind")

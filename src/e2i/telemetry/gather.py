@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from e2i.domain.telemetry import SpanRecord
     from e2i.telemetry.reader import Chunk, SpoolReader, Stream
 
-MAX_BYTES = 1024 * 1024
-"""payload held in memory per sink"""
 _LEAST_SHARE = 64
 _LOOK_ANYWAY_S = 1.0
 _JUMP_S = 2.0
@@ -59,13 +57,13 @@ class _Choice:
 @dataclass(kw_only=True)
 class _Draft:
     streams: dict[str, Reached]
+    bytes_left: int
     spans: list[SpanRecord] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
     left_out: list[SpanRecord] = field(default_factory=list)
     lost: dict[str, int] = field(default_factory=dict)
     broken: dict[tuple[str, int], bytes] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
-    bytes_left: int = MAX_BYTES
     has_more: bool = False
 
 
@@ -103,8 +101,12 @@ class Patience:
 class Gatherer:
     """Reads for one sink. Streams take turns, so that a long backlog of one process does not keep the others waiting."""
 
-    def __init__(self, reader: SpoolReader, patience: Patience, clock: Clock) -> None:
+    def __init__(self, reader: SpoolReader, patience: Patience, clock: Clock, *, max_bytes: int) -> None:
         self._reader = reader
+        self._max_bytes = max_bytes
+        self._span_bytes = float(max_bytes)
+        """of a span, on average, in the last parcel"""
+        self._waiting = 0
         self._patience = patience
         self._clock = clock
         self._turn = 0
@@ -116,9 +118,9 @@ class Gatherer:
     def next_parcel(
         self, state: SinkState, streams: Sequence[Stream], floors: Mapping[str, Position], *, limit: int, in_turn: bool = True
     ) -> Parcel:
-        """At most `limit` spans and 1 MiB; the same again as long as `state` is the same and `in_turn` is false."""
+        """At most `limit` spans and `max_bytes`; the same again as long as `state` is the same and `in_turn` is false."""
         self._patience.look()
-        draft = _Draft(streams=dict(state.streams))
+        draft = _Draft(streams=dict(state.streams), bytes_left=self._max_bytes)
         waiting = self._with_work(draft.streams, streams, floors)
         if in_turn:
             self._turn += 1
@@ -130,8 +132,17 @@ class Gatherer:
                 draft.has_more = True
                 break
             share = max(min(room, _LEAST_SHARE), room // (len(order) - done))
-            self._take(draft, stream, share)
+            self._take(draft, stream, max_frames=share, max_bytes=max(1, draft.bytes_left * share // room))
+        if frames := len(draft.spans) + len(draft.left_out) + len(draft.broken):
+            self._span_bytes = (self._max_bytes - draft.bytes_left) / frames
         return self._sealed(state, draft)
+
+    def is_worth_while(self, state: SinkState, streams: Sequence[Stream], *, limit: int) -> bool:
+        """Whether the next parcel may be a full one, or no others come to join it: by what the writers say, without reading a span."""
+        passed = {name: place.position.sequence for name, place in state.streams.items()}
+        waiting = sum([max(0, stream.acknowledged - passed.get(stream.name, 0)) for stream in streams])
+        is_quiet, self._waiting = waiting == self._waiting, waiting
+        return is_quiet or waiting >= limit or waiting * self._span_bytes >= self._max_bytes
 
     @property
     def trouble(self) -> str | None:
@@ -174,15 +185,15 @@ class Gatherer:
                 found.append(stream)
         return found
 
-    def _take(self, draft: _Draft, stream: Stream, share: int) -> None:
+    def _take(self, draft: _Draft, stream: Stream, *, max_frames: int, max_bytes: int) -> None:
         place = draft.streams[stream.name]
         try:
-            chunk = self._reader.read(stream.name, place.position, max_frames=share, max_bytes=draft.bytes_left)
+            chunk = self._reader.read(stream.name, place.position, max_frames=max_frames, max_bytes=max_bytes)
             found, taken = self._chosen(stream, chunk)
             if taken < len(chunk.frames):
                 if not taken:
                     return
-                chunk = self._reader.read(stream.name, place.position, max_frames=taken, max_bytes=MAX_BYTES)
+                chunk = self._reader.read(stream.name, place.position, max_frames=taken, max_bytes=max_bytes)
         except OSError as error:
             self._resting[stream.name] = self._clock.monotonic() + _LOOK_ANYWAY_S
             self._unreadable[stream.name] = f"a part of the spool cannot be read: {error}"
@@ -194,7 +205,7 @@ class Gatherer:
         draft.left_out += found.left_out
         draft.broken |= found.broken
         draft.lost = added(draft.lost, chunk.lost)
-        draft.bytes_left -= sum(len(payload) for _, payload in chunk.frames)
+        draft.bytes_left -= sum([len(payload) for _, payload in chunk.frames])
         if not chunk.at_end:
             draft.has_more = True
         elif not stream.is_alive:

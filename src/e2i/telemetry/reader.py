@@ -134,7 +134,9 @@ class SpoolReader:
             passed = piece.frames[-1][0] if piece.frames else at.sequence
             lost = self._lost(stream, at.sequence, [sequence for sequence, _ in piece.frames])
             at = Position(number, piece.end, passed)
-            if piece.frames and not (is_last and piece.is_finished):
+            # behind a living writer's last frame stand zeros, which it has asked the disk for ahead
+            is_end = is_last and (piece.is_finished or (is_alive and acknowledged is not None and acknowledged <= passed))
+            if piece.frames and not is_end:
                 return Chunk(piece.frames, at, lost, at_end=False)
             if piece.frames:
                 return self._last(stream, Chunk(piece.frames, at, lost, at_end=True), is_alive=is_alive)

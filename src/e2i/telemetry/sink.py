@@ -30,6 +30,8 @@ class Sink(Protocol):
     name: str
     batch_size: int
     """spans at a time"""
+    batch_bytes: int
+    """of their payload at a time, at most; one span is given whatever its size"""
     keeps_state_here: bool
     """whether the state is in the spool's folder, so that `load` asks nobody"""
     wants_left_out: bool
@@ -79,6 +81,7 @@ class Exporter(Protocol):
 class ForeignSink:
     """A Sink out of an exporter and a cursor file: at least once, in order."""
 
+    batch_bytes = 1024 * 1024
     keeps_state_here = True
     wants_left_out = False
 

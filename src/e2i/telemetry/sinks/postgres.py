@@ -25,6 +25,8 @@ class PostgresSink:
     """A Sink on `SpanShipments`. The database's state is the truth; the cursor file is a copy for those who ask while it is away."""
 
     name = NAME
+    batch_bytes = 3 * 1024 * 1024
+    """a thousand spans of a language model: what a transaction costs besides its rows is then a tenth of them"""
     keeps_state_here = False
     wants_left_out = True
 
