@@ -11,6 +11,9 @@ from e2i.telemetry.sensitive_keys import Label, hides, words_of
 
 _STOPS = re.compile(rb"[\s\"'<>&;]")
 _LINE_END = re.compile(rb"[\r\n\"'<>\x1e]")
+_PARAMETERS_END = re.compile(rb"[\r\n<>\x1e]")
+_DIGEST = re.compile(rb"(?i)digest\s")
+"""the one scheme whose parameters stand in quotes"""
 _NO_VALUE = words(
     "none null nil true false undefined str int float bool bytes string optional any secretstr required missing empty unset yes no"
 )
@@ -68,7 +71,8 @@ def _value(data: bytes, at: int, *, opened: bytes, is_line: bool) -> Part | None
     elif data[at : at + 1] in (b"[", b"{", b"("):
         start, end = at, _balanced(data, at)
     else:
-        found = (_LINE_END if is_line else _STOPS).search(data, at)
+        stops = _STOPS if not is_line else _PARAMETERS_END if _DIGEST.match(data, at) else _LINE_END
+        found = stops.search(data, at)
         start, end = at, found.start() if found else len(data)
         end = start + len(data[start:end].rstrip(b",.;)}]\\ "))
     text = data[start:end]

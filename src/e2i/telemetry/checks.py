@@ -12,6 +12,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+from e2i.telemetry.labelled import is_person
 from e2i.telemetry.sensitive_keys import words_of
 
 Part = tuple[int, int]
@@ -35,6 +36,8 @@ MEDICARE = r"[1-9][AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9][0-9]-[AC-HJKMNP-RT-Y][AC-H
 SCHEME = r"(?i)(bearer|basic)\s{1,3}([A-Za-z0-9+/_~.=-]+)"
 PRIVATE_KEY = r"(?s)-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?(?:-----.*?-----END [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----|.*)"
 ADDRESS = r"""://([^\s/?#@:"'<>]*):([^\s"'<>]+)@"""
+ADDRESS_ORACLE = r"""thin:([^\s/@]*)/([^\s@"'<>]+)@"""
+CURL = r"""(?:curl\b[^\r\n]{0,400}?\s-u|--(?:proxy-)?user)[\s="',]{0,4}([^\s:"',]+):([^\s"'<>]+)"""
 ASSIGNED = r"""[:=]["'\\ ]{0,5}([A-Za-z0-9+/_=-]{32}[A-Za-z0-9+/_=-]*)"""
 
 MARKER = re.compile(rb"\[(?:email|phone|ssn|npi|mrn|dob|card|secret|not logged)\]|.{0,3}\[truncated ")
@@ -48,6 +51,8 @@ _UNIT = re.compile(
 _NEXT = re.compile(
     rb"(?i)(?:\s{0,2}[,;/|&]\s{0,2}(?:and\s|or\s)?|\s(?:and|or)\s)([a-z]{0,3}[-#]?\+?\(?[0-9](?:[-. ()]{0,2}[0-9]){0,15})(?![\w])"
 )
+_NEXT_QUOTED = re.compile(rb"""\\{0,8}["']\s{0,4},\s{0,4}b?\\{0,8}["']([^"'\\\s]{1,64})(?=\\{0,8}["']\s{0,2}(?:[,)\]}]|$))""")
+_DIGITS, _LETTERS = re.compile(rb"[0-9]+"), re.compile(rb"[A-Za-z]+")
 _DAY = re.compile(rb"(?:19|20)[0-9]{2}-?[0-9]{2}-?[0-9]{2}$")
 _PEOPLE = re.compile(rb"(?i)\s(?:hcps?|patients|people|doctors|physicians|prescribers|calls|members|weeks|targets)\b")
 
@@ -62,6 +67,8 @@ _MEASURES = words(
     "nbrx ns us ms seconds started ended start end created updated finished observed offset port pid usd cost budget"
 )
 _DATA_TYPES = re.compile(rb"(?i)^(?:u?int|float|decimal|utf|varchar|str|string|bool)[0-9]{0,3}$")
+_RECENT = re.compile(rb"1[678][0-9]{8}")
+"""seconds since 1970, from 2020 to 2030: programs put them into names"""
 _FILES = (b".png", b".jpg", b".jpeg", b".gif", b".svg", b".webp", b".json", b".yaml", b".csv", b".parquet")
 
 
@@ -210,7 +217,19 @@ def _with_alike(data: bytes, start: int, end: int) -> Part:
         if digits < 5 or abs(digits - size) > 1 or _DAY.match(more.group(1)) or _is_counted(data, more.start(1), more.end(1)):
             break
         end = more.end(1)
-    return start, end
+    return start, _last_quoted(data, start, end)
+
+
+def _last_quoted(data: bytes, start: int, end: int) -> int:
+    """`in ('P-0017', 'P-0018')`: the end of the last one in quotes that is spelled like the first."""
+    shape = _shape(data[start:end])
+    while (more := _NEXT_QUOTED.match(data, end)) is not None and _shape(more.group(1)) == shape:
+        end = more.end(1)
+    return end
+
+
+def _shape(value: bytes) -> bytes:
+    return _DIGITS.sub(b"9", _LETTERS.sub(b"a", value))
 
 
 def _in_list(data: bytes, match: Any) -> Part | None:
@@ -259,9 +278,11 @@ def phone_told(data: bytes, match: Any) -> Part | None:
 
 
 def person_number(data: bytes, match: Any) -> Part | None:
-    """`patient 48291399`, not `patient 1200345 TRx`."""
+    """`patient 48291399` and `patient: P-0017`, not `patient 1200345 TRx` and `patient FY2026`."""
     start, end = match.span(3)
     if not _follows_label(data, match) or not _stands_alone(data, start, end):
+        return None
+    if not match.group(3).isdigit() and not is_person(match.group(3).decode()):
         return None
     return None if _is_counted(data, start, end) or _PEOPLE.match(data, end) else (start, end)
 
@@ -282,9 +303,11 @@ def ssn(data: bytes, match: Any) -> Part | None:
 def solid_npi(data: bytes, match: Any) -> Part | None:
     """Ten digits with the right check digit that nothing calls an amount or a time."""
     start, end = match.span()
-    if end - start != 10 or not is_npi(match.group()) or not _stands_alone(data, start, end):
+    if end - start != 10 or not is_npi(match.group()) or not _stands_alone(data, start, end, is_grouped=True):
         return None
     before = _left(data, start)
+    if b"_" in (before, data[end : end + 1]) and _RECENT.match(match.group()):
+        return None
     # a number has its sign in front of it; behind a letter, as in `visit-1679576722.pdf`, it is a hyphen
     is_signed = before in _SIGNS and not _left(data, start - 1).isalpha()
     return None if is_signed or before in (b"$", b"@") or _is_counted(data, start, end) else (start, end)
@@ -293,7 +316,8 @@ def solid_npi(data: bytes, match: Any) -> Part | None:
 def card(data: bytes, match: Any) -> Part | None:
     """A known issuer's prefix and length, and the check digit."""
     start, end = match.span()
-    if not _stands_alone(data, start, end) or not _is_card(_digits(match.group())):
+    digits = _digits(match.group())
+    if not _stands_alone(data, start, end, is_grouped=len(digits) >= 15) or not _is_card(digits):
         return None
     return None if _is_counted(data, start, end) and match.group().isdigit() else (start, end)
 
@@ -344,6 +368,11 @@ def scheme(data: bytes, match: Any) -> Part | None:
 def address(_data: bytes, match: Any) -> Part | None:
     """The password in `scheme://user:password@host`; `host:8080/…@…` has none."""
     return None if re.match(rb"[0-9]{1,5}(?:[/?]|$)", match.group(2)) and b"/" in match.group(2) else match.span(2)
+
+
+def login(_data: bytes, match: Any) -> Part | None:
+    """`curl -u name:password`, not `docker run --user 1000:1000`."""
+    return None if match.group(2).isdigit() else match.span(2)
 
 
 def assigned(_data: bytes, match: Any) -> Part | None:

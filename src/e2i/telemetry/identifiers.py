@@ -19,9 +19,11 @@ import re2  # type: ignore[import-untyped]
 from e2i.telemetry import checks
 from e2i.telemetry.assignments import assignment
 from e2i.telemetry.folding import Folded, fold
+from e2i.telemetry.records import RECORDS
 from e2i.telemetry.sensitive_keys import SHORT, KeyWords
+from e2i.telemetry.tables import cells_to_hide
 
-_MEMORY = 16 << 20
+_MEMORY = 32 << 20
 """bytes that RE2 may use for the states of one scan; when they are used up it begins anew and finds the same"""
 _USUAL = (
     "Effect of the program on NRx: 0.42 (95 % CI 0.31 to 0.53), p = 0.0004; 1,204 HCPs in the Northeast, week ending "
@@ -40,23 +42,33 @@ _SPACE = r"[\s\p{Zs}]"
 _LEFT = r"(?:^|[^0-9A-Za-z_.]|[^0-9]\.|\\[nrtbf]|\\u[0-9a-fA-F]{4}|%[0-9A-Fa-f]{2})"
 _RIGHT = r"(?:[^0-9A-Za-z_.]|\.[^0-9]|\.?$)"
 
-_WORDS_BETWEEN = r"is|was|are|numbers?|num|no|nr|ids?|code|of|on|the|at"
+_WORDS_BETWEEN = r"is|was|are|numbers?|num|no|nr|ids?|code|of|on|the|at|(?:string|int)?value|like|between"
+_IN = r"(?:in|array|series|index|frozenset|set|list|tuple)"
 _IS = (
-    r"""(?:["'\\]{1,4}\s?,\s?b?["'\\]{1,4}|["'\\\s:=#().>{<_\]|/-]{0,10}"""
-    rf"""(?:(?:(?:{_WORDS_BETWEEN})\b|in\s?\()["'\\\s:=#().>-]{{0,6}}){{0,2}})"""
+    r"""(?:["'\\]{1,4}\s?,\s?b?["'\\]{1,4}|["'\\\s:=#().>{<_\]|/!-]{0,40})"""
+    rf"""(?:(?:(?:{_WORDS_BETWEEN})\b|{_IN}\s?\()["'\\\s:=#().>-]{{0,6}}){{0,2}}"""
 )
-_ANY_MARK = r"""(?:["'\\\s:=#().>\[\]{<_|/,-]|[^\x00-\x7f]|%[2-5][0-9A-Fa-f]|\\u[0-9a-fA-F]{4})"""
-_IS_SCAN = rf"{_ANY_MARK}*(?:(?:{_WORDS_BETWEEN}|in|b){_ANY_MARK}*)*"
+_ANY_MARK = r"""(?:["'\\\s:=#().>\[\]{<_|/,!-]|\\[nrt]|[^\x00-\x7f]|%[2-5][0-9A-Fa-f]|\\u[0-9a-fA-F]{4})"""
+_IS_SCAN = rf"{_ANY_MARK}*(?:(?:{_WORDS_BETWEEN}|{_IN}|b){_ANY_MARK}*)*"
 """wider than `_IS`, without counting: a scan that counts has many more states"""
 _SSN_LABELS = r"ssns?|social[\s_-]*security|soc\.?[\s_-]*sec|itin|tin|tax(?:payer)?[\s_-]?id"
 _NPI_LABELS = r"npis?|national[\s_-]provider[\s_-]identifiers?|(?:hcp|prescriber|provider|physician|doctor)[\s_-]*(?:ids?|numbers?|no)?"
+_OF_PEOPLE = "patient|member|subscriber|beneficiary|enrollee|subject|chart|policy|medicare|medicaid|insurance"
+_BELOW = r"""s?["'\\]{0,4}\s?[:=][\[{(\s"'\\-]{1,12}"""
+"""between `patient` and `id` in `"patient": {"id": …`"""
+_BELOW_SCAN = r"""s?["'\\]*\s?[:=](?:[\[{(\s"'\\-]|\\[nrt])+"""
 _MRN_LABELS = (
-    r"mrns?|mbi|medical[\s_-]*record|"
-    r"(?:patient|member|subscriber|beneficiary|enrollee|subject|chart|policy|medicare|medicaid|insurance)"
-    r"[\s._-]*(?:identifiers?|ids?|numbers?|num|nr|no|account|#)"
+    r"mrns?|mbi|hicn|medical[\s_-]*record|passport[\s_-]*(?:number|no)|health[\s_-]*plan[\s_-]*(?:ids?|number|no)|"
+    rf"(?:{_OF_PEOPLE})(?:[\s._-]*|{_BELOW})(?:identifiers?|ids?|numbers?|num|nr|no|account|#)|person[\s._-]?(?:identifiers?|ids?)|"
+    r"(?:case|claim|encounter|admission)[\s._-]?(?:identifiers?|ids?|number|no|nr|#)|(?:account|acct)[\s._-]*(?:number|num|nr|no|#)|"
+    r"rx(?:[_.-](?:numbers?|no|ids?)|number|\s?#)|driver'?s?[\s_-]*licen[cs]e|licen[cs]e[\s_-]*(?:number|no|#)"
 )
 _DOB_LABELS = r"dob|d\.o\.b|date[\s_-]*of[\s_-]*birth|birth[\s_-]?da(?:te|y)|born"
 _PHONE_LABELS = r"(?:tele|cell|i)?phones?|tel|msisdn|mobile|mob|fax|whatsapp|sms|cell|ph|call[\s_-]?back"
+_NPI_SCAN = rf"{_LEFT}[12][0-9]{{9}}{_RIGHT}|(?:{_LEFT}|_)(?:1[0-59]|2[0-9])[0-9]{{8}}(?:{_RIGHT}|_)"
+"""beside an underscore not the seconds since 1970 that programs put into names"""
+_PT_SCAN = r"(?:^|[^a-z]|\\[nrt]|\\u[0-9a-f]{4})pt[ _-]?(?:ids?|no)[^a-z0-9]+[a-z]*[_-]?[0-9]{3}"
+_CURL_SCAN = r"""(?:curl\b[^\r\n]*\s-u|--(?:proxy-)?user)[\s="',]*[^\s:]+:[^\s]"""
 _MONTHS = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
 _DATE = (
     r"[0-9]{1,4}[-/. ][0-9]{1,2}[-/. ][0-9]{1,4}|[0-9]{8}|[0-9]{1,2}(?:st|nd|rd|th)?[ -]" + _MONTHS + r"\.?[ ,-]{1,2}[0-9]{2,4}|"
@@ -68,7 +80,7 @@ _VENDOR_KEYS = (
     r"xox[abeoprs]-[A-Za-z0-9-]{8}[A-Za-z0-9-]*|xapp-[A-Za-z0-9-]{8}[A-Za-z0-9-]*|AIza[A-Za-z0-9_-]{30}[A-Za-z0-9_-]*|"
     r"ya29\.[A-Za-z0-9_-]{16}[A-Za-z0-9_-]*|hf_[A-Za-z0-9]{20}[A-Za-z0-9]*|npm_[A-Za-z0-9]{30}[A-Za-z0-9]*|"
     r"pypi-[A-Za-z0-9_-]{16}[A-Za-z0-9_-]*|dapi[0-9a-f]{30}[0-9a-f]*|GOCSPX-[A-Za-z0-9_-]{16}[A-Za-z0-9_-]*|"
-    r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16}[A-Za-z0-9_-]*|eyJ[A-Za-z0-9_-]{8}[A-Za-z0-9_.-]*"
+    r"hooks\.slack\.com/[a-z]+/[A-Za-z0-9/]{16}[A-Za-z0-9/]*|SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16}[A-Za-z0-9_-]*|eyJ[A-Za-z0-9_-]{8}[A-Za-z0-9_.-]*"
 )
 _ODD = (
     r"\p{Cf}|\x00|[^\P{Nd}0-9]|[0-9]\p{M}|[\x{ff01}-\x{ff5e}\x{1d400}-\x{1d7ff}\x{2460}-\x{249b}]|[\x{b2}\x{b3}\x{b9}\x{2070}-\x{2089}]{2}"
@@ -159,34 +171,42 @@ def _fixed_rules() -> Iterator[_Rule]:
         checks.ssn,
     )
     yield _labelled("ssn", _SSN_LABELS, r"[0-9](?:[ .-]?[0-9]){8}", checks.digits_labelled)
-    yield _Rule("npi", rf"{_LEFT}[12][0-9]{{9}}{_RIGHT}", _bytes(r"[0-9]+"), checks.solid_npi, overlaps=False)
+    yield _Rule("npi", _NPI_SCAN, _bytes(r"[0-9]+"), checks.solid_npi, overlaps=False)
     yield _labelled("npi", _NPI_LABELS, r"[0-9]{10}|[0-9]{5}[-. ][0-9]{5}|[0-9]{4}[-. ][0-9]{3}[-. ][0-9]{3}", checks.digits_labelled)
     yield _Rule(
         "card",
-        rf"{_LEFT}(?:[3-6][0-9]{{12,18}}|2[0-9]{{15}}){_RIGHT}|[2-6][0-9]{{3}}{_SEP}[0-9]{{4}}{_SEP}[0-9]{{4}}{_SEP}[0-9]"
+        rf"(?:{_LEFT}|_)(?:[3-6][0-9]{{12,18}}|2[0-9]{{15}})(?:{_RIGHT}|_)|[2-6][0-9]{{3}}{_SEP}[0-9]{{4}}{_SEP}[0-9]{{4}}{_SEP}[0-9]"
         rf"|3[0-9]{{3}}{_SEP}[0-9]{{6}}{_SEP}[0-9]{{4}}",
         _bytes(r"[0-9]{13,19}|[0-9]{4}[- .][0-9]{4}[- .][0-9]{4}[- .][0-9]{1,7}|3[0-9]{3}[- .][0-9]{6}[- .][0-9]{4,5}"),
         checks.card,
     )
     yield _Rule(
         "mrn",
-        rf"(?i:(?:{_MRN_LABELS}){_IS_SCAN}[a-z0-9/-]*[0-9])",
+        rf"(?i:(?:{_MRN_LABELS.replace(_BELOW, _BELOW_SCAN)}){_IS_SCAN}[a-z0-9/-]*[0-9])",
         _bytes(rf"(?i)({_MRN_LABELS})({_IS})([a-z0-9][a-z0-9/-]{{0,31}}|\[)"),
         checks.record_number,
     )
     yield _Rule(
         "mrn",
-        r"(?i:(?:patient|member|subscriber|beneficiary|enrollee)[ #]+[0-9]{6}"
-        r"|(?:^|[^a-z]|\\[nrt]|\\u[0-9a-f]{4})pt[ _-]?(?:id|no)[^a-z0-9]+[0-9]{4})",
-        _bytes(r"(?i)(patient|member|subscriber|beneficiary|enrollee|pt[ _-]?(?:id|no))([^a-z0-9.,;]{1,4})([0-9]{4,12})"),
+        r"(?i:(?:patient|member|subscriber|beneficiary|enrollee)[^a-z0-9.,;]+(?:[0-9]{6}|[a-z]{1,6}[_-]?[0-9]{3})"
+        rf"|{_PT_SCAN})|[a-z]Pt(?:Id|No)[^a-zA-Z0-9]+[a-zA-Z]*[_-]?[0-9]{{3}}",
+        _bytes(
+            r"(?i)(patient|member|subscriber|beneficiary|enrollee|pt[ _-]?(?:ids?|no))"
+            r"([^a-z0-9.,;]{1,6})([0-9]{4,12}|[a-z]{1,6}[_-]?[0-9]{3,16})"
+        ),
         checks.person_number,
     )
+    yield _labelled("mrn", r"dea[\s_-]*(?:registration)?", r"[a-z][a-z9][0-9]{7}", checks.record_number)
     yield _Rule("mrn", rf"{_LEFT}[1-9][A-Z][A-Z0-9][0-9]-", _bytes(checks.MEDICARE), checks.alone)
+    for scan, pattern, check in RECORDS:
+        yield _Rule("mrn", scan, _bytes(pattern), check, overlaps=False)
     yield _labelled("dob", _DOB_LABELS, _DATE, checks.date_labelled)
     yield _Rule("secret", rf"(?:{_VENDOR_KEYS})", _bytes(rf"(?:{_VENDOR_KEYS})"), checks.vendor_key, overlaps=False)
     yield _Rule("secret", rf"(?i:bearer|basic){_SPACE}+[A-Za-z0-9+/_~.-]{{6}}", _bytes(checks.SCHEME), checks.scheme, overlaps=False)
     yield _Rule("secret", r"-----BEGIN [A-Z ]*PRIVATE KEY", _bytes(checks.PRIVATE_KEY), checks.whole, overlaps=False)
     yield _Rule("secret", r"""://[^\s/?#@:"'<>]*:[^\s"'<>]+@""", _bytes(checks.ADDRESS), checks.address, overlaps=False)
+    yield _Rule("secret", r"thin:[^\s/@]*/[^\s@]+@", _bytes(checks.ADDRESS_ORACLE), checks.address, overlaps=False)
+    yield _Rule("secret", _CURL_SCAN, _bytes(checks.CURL), checks.login, overlaps=False)
     yield _Rule("secret", r"""[:=]["'\\ ]*[A-Za-z0-9+/_-]{32}""", _bytes(checks.ASSIGNED), checks.assigned, overlaps=False)
 
 
@@ -199,7 +219,7 @@ def _key_rules(keys: KeyWords) -> Iterator[_Rule]:
 
     own = "|".join(alternatives(words) for words in keys.patterns if words != ("token",) and not (len(words) == 1 and words[0] in SHORT))
     short = "|".join(SHORT)
-    scans = [rf"(?i:{own})[\w.-]*", rf"(?:^|[^A-Za-z]|\\[nrt])(?i:{short})|[a-z](?:Pass|Pin|Sig|Signature)"]
+    scans = [rf"(?i:{own})[\w.-]*", rf"(?:^|[^A-Za-z]|\\[nrt]|\\u[0-9a-fA-F]{{4}})(?i:{short})|[a-z](?:Pass|Pin|Sig|Signature)"]
     if ("token",) in keys.patterns:
         # `tokens` are what a model counts: a frequent word, so it is not even a candidate.
         scans.append(r"(?i:token)(?:[_.0-9A-Z-][\w.-]*)?")
@@ -226,6 +246,40 @@ def _exact(secrets: Iterable[str]) -> str | None:
     return "|".join(re2.escape(form) for form in sorted(spellings, key=lambda form: (-len(form), form))) or None
 
 
+def _columns(keys: KeyWords) -> str:
+    """Names of columns and keys whose values are looked at."""
+    words = ("[_ .-]?".join(map(re2.escape, pattern)) for pattern in keys.patterns if pattern != ("token",))
+    numbers = r"(?:ids?|identifiers?|numbers?|num|nr|no)"
+    of_people = rf"(?:{_OF_PEOPLE}|pt|person|case|claim|encounter|admission|account|acct|hcp|prescriber|provider|physician|doctor)"
+    return (
+        r"ssns?|social[_ .-]?security|itin|tax[_ .-]?id|npis?|mrns?|mbi|hicn|medical[_ .-]?record|dob|birth[_ .-]?da(?:te|y)|of[_ .-]birth|"
+        r"phones?|mobile|fax|tel|msisdn|ccn|card[_ .-]?(?:number|no)|patient|member|subscriber|beneficiary|enrollee|"
+        rf"{of_people}s?[_ .-]?{numbers}|{'|'.join(words)}"
+    )
+
+
+def _heads_scan(columns: str) -> str:
+    """Where a table may begin: a name between delimiters and a line below, a list or a series of that name, a tuple of names.
+
+    Each part by itself: in one pattern they would have so many states in common that the scan's memory does not hold them.
+    """
+    mark = r"""["'`*\\]*"""
+    edge = r"[\r\n,;|\t\x1e\x{2502}\x{2506}]|\\[rnt]|\\u250[26]|  "
+    line = rf"(?:^ ?|[^A-Za-z0-9 ] ?|\\[nrt]|u250[26] |  )(?:{columns})[\w.-]*(?: [\w.-]+)? ?{mark}(?:(?:{edge})[^\r\n]*)?(?:[\r\n]|\\[rn])"
+    listed = r"\s*[:=]\s*(?:\w+\()?[\[{(]|\s+<\w+>\s|\s\[\w+\](?:\s|\\n)|, (?:Length: [0-9]+, )?dtype: |\s*</t[hd]>"
+    row = r"""(?:,[^()\[\]]*)?[\])]\s*(?:values|=|,)\s*(?:["'\\]+(?:data|rows|values)["'\\]+:\s*)?[\[(\\]"""
+    return rf"(?i:{line}|(?:{columns})[\w.-]*{mark}(?:{listed})|(?:{columns})[\w.-]*{mark}{row})"
+
+
+def _tree_scan(columns: str) -> str:
+    """JSON whose meaning only its tree tells: `{"name": "mrn", …, "value": …}`, a record of FHIR."""
+    names = r"name|key|field|column|attribute|label|system|type|code"
+    return (
+        rf"(?i:\"(?:{names})\\*\"\s*:\s*\\*\"[\w./: -]*(?:{columns})|\"(?:{_OF_PEOPLE}|person|case|claim)s?\\*\"\s*:\s*[\[{{])"
+        r"|resourceType\\*\"\s*:\s*\\*\"(?:Patient|Person|RelatedPerson)"
+    )
+
+
 class Finder:
     """Finds identifiers and secrets.
 
@@ -240,7 +294,11 @@ class Finder:
         self._rules = (*_FIXED, *_key_rules(keys))
         self._exact = re2.compile(exact) if exact else None
         self._which = _scanner(rule.scan for rule in self._rules)
-        joined = "|".join(f"(?:{scan})" for scan in (_ODD, *(rule.scan for rule in self._rules), exact) if scan)
+        columns, self._label_of = _columns(keys), keys.label_of
+        heads = _heads_scan(columns)
+        self._may_be_table = _scanner([heads])
+        self._names_column = re2.compile(f"(?i:{columns})").search
+        joined = "|".join(f"(?:{scan})" for scan in (_ODD, *(rule.scan for rule in self._rules), heads, _tree_scan(columns), exact) if scan)
         self.may_hold = _scanner([joined])
         self.may_hold(_USUAL)
         """None when the text certainly holds nothing; takes str or its UTF-8; a str with lone surrogates raises UnicodeEncodeError"""
@@ -256,6 +314,8 @@ class Finder:
                 found.append(Span(start, end, rule.kind))
         if self._exact is not None:
             found += self._exact_spans(text, folded)
+        if self._may_be_table(text):
+            found += (Span(start, end, kind) for start, end, kind in cells_to_hide(text, self._names_column, self._label_of))
         return _apart(found, text) if found else []
 
     def _exact_spans(self, text: str, folded: Folded) -> Iterator[Span]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Literal
 
 from e2i.observability import attributes as names
 
-Label = Literal["secret", "degree", "pass", "pin", "sig", "ssn", "npi", "mrn", "phone", "dob", "card"]
+Label = Literal["secret", "degree", "pass", "pin", "sig", "ssn", "npi", "mrn", "phone", "dob", "card", "person", "people", "holder"]
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _MARKED = re.compile(r"\[(?:email|phone|ssn|npi|mrn|dob|card|secret|not logged)\]")
 """what redaction left in a key says nothing about the value"""
 _ALWAYS = (
     *("passwd", "pwd", "passphrase", "passcode", "passwort", "pin_code", "private_key", "access_key", "account_key", "secret_key"),
-    *("auth_token", "credential", "cookie"),
+    *("auth_token", "credential", "cookie", "jsessionid", "phpsessid"),
 )
 SHORT: dict[str, Label] = {"pass": "pass", "pin": "pin", "sig": "sig", "signature": "sig"}
 """words with other meanings too: only the last word of a key, and only with a value that looks like it"""
@@ -47,7 +47,13 @@ _MODEL_TOKENS = _set(
 """`time_to_first_token` counts a model's tokens"""
 _PAYERS_WORDS = frozenset(("prior", "pre", "re"))
 """a payer's prior authorization, pre-authorization and re-authorization are access, not credentials"""
-_HOLDERS = _set("patient pt member subscriber beneficiary enrollee subject chart policy medicare medicaid insurance")
+_PERSONS = _set("patient pt member subscriber beneficiary enrollee")
+_HOLDERS = _PERSONS | _set("person subject chart policy medicare medicaid insurance case claim encounter admission")
+_ABOUT_PEOPLE: tuple[Label, ...] = ("person", "people", "holder")
+"""bare words such as `patient`, `patients` and `case`: values are looked at closely, `id` below them is the person's"""
+_ACCOUNTS = _set("account acct")
+_NUMBERS = _set("number no nr num")
+"""`account_number` is one of a person; `account_id` is the clinic or the practice that a representative calls on"""
 _PRESCRIBERS = _set("hcp prescriber provider physician doctor")
 _IDENTIFIERS = _set("id ids identifier identifiers number numbers no nr num")
 _ID_OF: tuple[tuple[Label, frozenset[str]], ...] = (("npi", _PRESCRIBERS), ("mrn", _HOLDERS))
@@ -57,7 +63,11 @@ _QUANTITIES = _set(
 _LABELS: tuple[tuple[Label, set[str], set[tuple[str, str]]], ...] = (
     ("npi", {"npi", "npis"}, set()),
     ("ssn", {"ssn", "ssns", "itin"}, {("social", "security"), ("tax", "id")}),
-    ("mrn", {"mrn", "mrns", "mbi"}, {("medical", "record")}),
+    (
+        "mrn",
+        {"mrn", "mrns", "mbi", "hicn", "dea"},
+        {("medical", "record"), ("health", "plan"), *product(("passport", "license", "licence", "rx", "prescription"), ("number", "no"))},
+    ),
     ("phone", {"phone", "phones", "telephone", "tel", "mobile", "fax", "cellphone", "msisdn"}, set()),
     ("dob", {"dob", "birthdate", "birthday"}, {("birth", "date"), ("of", "birth")}),
     ("card", {"ccn"}, {("card", "number"), ("card", "no"), ("credit", "card")}),
@@ -147,6 +157,13 @@ class KeyWords:
             return None
         return _identifier_of(words)
 
+    def label_below(self, label: Label | None, key: str) -> Label | None:
+        """Of a key in a mapping whose own key has `label`: what is `id` below `patient` is the patient's."""
+        own = self.label_of(key)
+        if label not in _ABOUT_PEOPLE or own not in (None, *_ABOUT_PEOPLE):
+            return own or label
+        return self.label_of(f"patient_{key}") or own
+
     @staticmethod
     def _has(words: list[str], pattern: tuple[str, ...]) -> bool:
         size, joined = len(pattern), "".join(pattern)
@@ -190,4 +207,11 @@ def _identifier_of(words: list[str]) -> Label | None:
     for label, holders in _ID_OF:
         if any(first in holders and second in _IDENTIFIERS for first, second in pairs):
             return label
-    return None
+    if any(first in _ACCOUNTS and second in _NUMBERS for first, second in pairs):
+        return "mrn"
+    if words[-1] in _PERSONS:
+        return "person"
+    last = words[-1].removesuffix("s")
+    if last in _PERSONS:
+        return "people"
+    return "holder" if len(words) == 1 and last in _HOLDERS else None

@@ -16,9 +16,9 @@ from typing import Any
 
 import orjson
 
-from e2i.telemetry.folding import fold
 from e2i.telemetry.identifiers import Finder, Span
-from e2i.telemetry.sensitive_keys import KeyWords, Label, hides
+from e2i.telemetry.labelled import marker
+from e2i.telemetry.sensitive_keys import KeyWords, Label
 
 _AHEAD = 512
 """characters read beyond a limit, so that an identifier across the cut is seen as a whole"""
@@ -37,6 +37,14 @@ _TOLD = (
 _NAME = 256
 _NAMES = ("name", "key", "field", "column", "attribute", "label", "system", "type", "code")
 _VALUES = frozenset(("value", "values", "val", "stringvalue", "valuestring"))
+_PEOPLE = frozenset(("Patient", "Person", "RelatedPerson"))
+"""resources of FHIR that are one person: `id` and `identifier` are the person's"""
+_COLUMNS = ("columns", "header", "headers", "fields", "names")
+_ROWS = frozenset(("data", "rows", "values", "records"))
+_MANY = 500
+"""columns of a table"""
+_TYPES = frozenset(("string", "integer", "number", "array", "object", "boolean", "null"))
+_OF_PEOPLE = frozenset(("npi", "ssn", "mrn", "phone", "dob", "card", "person", "people", "holder"))
 _FEW = 8
 """entries of a record that says what it holds"""
 
@@ -87,10 +95,10 @@ class Cleaner:
         """
         if isinstance(value, str):
             text = str.__str__(value)
-            if (marker := self._labelled(label, text)) is not None:
-                return marker
-            text = self.text(text, limit, cut)
-            return self._labelled(label, text) or text
+            if (told := marker(label, text)) is not None:
+                return told
+            text = self.text(text, limit, cut, label)
+            return marker(label, text) or text
         plain = self._plain(value, label, "", _Room(limit, cut), 0)
         if isinstance(plain, list):
             plain = _one_type(plain)
@@ -98,8 +106,8 @@ class Cleaner:
             return self.value(json_text(plain), label, limit, cut)  # what the name says of the text holds too: it is what is kept
         return self.text(plain, limit, cut) if isinstance(plain, str) else plain
 
-    def text(self, text: str, limit: int, cut: Cut) -> str:
-        """`text` without identifiers, at most `limit` bytes of UTF-8."""
+    def text(self, text: str, limit: int, cut: Cut, label: Label | None = None) -> str:
+        """`text` without identifiers, at most `limit` bytes of UTF-8; `label` is what its key says."""
         whole = text if _fits(text, limit) else text[: limit + _AHEAD]
         whole = _sound(whole)
         beyond = 0 if whole is text or _fits(text, limit) else len(text) - len(text[: limit + _AHEAD])
@@ -107,8 +115,8 @@ class Cleaner:
         result = whole
         for _ in range(_MAX_ROUNDS):
             before = result
-            if hit and not beyond and result.lstrip()[:1] in ("{", "["):
-                result = self._json(result, limit, cut)
+            if (hit or label) and not beyond and result.lstrip()[:1] in ("{", "["):
+                result = self._json(result, limit, cut, label)
             spans = self._finder.spans(result) if hit else []
             if spans or beyond or not _fits(result, limit):
                 result, was_cut = _replace(result, spans, limit, beyond, unit="bytes" if text.isascii() else "characters")
@@ -118,12 +126,12 @@ class Cleaner:
             beyond, hit = 0, self._finder.may_hold(result)
         return result
 
-    def _json(self, text: str, limit: int, cut: Cut) -> str:
+    def _json(self, text: str, limit: int, cut: Cut, label: Label | None) -> str:
         try:
             tree = orjson.loads(text)
         except orjson.JSONDecodeError:
             return text
-        clean = self._plain(tree, None, "-", _Room(4 * limit, cut, items=len(text)), 0)
+        clean = self._plain(tree, label, "-", _Room(4 * limit, cut, items=len(text)), 0)
         return text if clean == tree else json_text(clean)
 
     def _plain(self, value: Any, label: Label | None, key: str, room: _Room, depth: int) -> Any:  # noqa: PLR0911
@@ -157,12 +165,12 @@ class Cleaner:
             return self._string(str(value) if type(value) is complex else _told(value), label, room)
         if isinstance(number, float) and not math.isfinite(number):
             told = "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
-            return self._labelled(label, told) or told
+            return marker(label, told) or told
         if isinstance(number, int) and number.bit_length() > 63:
             return self._string(str(number) if number.bit_length() <= 1024 else "[a number of more than 300 digits]", label, room)
         as_text = str(int(number)) if number == int(number) else str(number)
-        if label is not None and (marker := self._labelled(label, as_text)):
-            return marker
+        if hidden := marker(label, as_text):
+            return hidden
         if room.items < 0 or len(as_text) < 9 or isinstance(number, float):
             return number
         return number if not key else self._number_in_text(number, key)
@@ -175,11 +183,11 @@ class Cleaner:
         if not isinstance(value, str):
             value = bytes(value[: max(0, room.size) + _AHEAD]).decode(errors="replace")
         value = str.__str__(value)
-        if label is not None and (marker := self._labelled(label, value)):
-            room.size -= len(marker)
-            return marker
-        result = self.text(value, max(room.size, 64), room.cut)
-        result = self._labelled(label, result) or result
+        if told := marker(label, value):
+            room.size -= len(told)
+            return told
+        result = self.text(value, max(room.size, 64), room.cut, label)
+        result = marker(label, result) or result
         room.size -= len(result.encode())
         return result
 
@@ -189,7 +197,12 @@ class Cleaner:
         except (TypeError, ValueError, LookupError, AttributeError, RuntimeError):
             return _told(value)
         result: dict[str, Any] = {}
-        named = label or self._named(items)
+        if label in _OF_PEOPLE and _is_schema(items):
+            label = None
+        if label is None and any(key == "resourceType" and isinstance(item, str) and item in _PEOPLE for key, item in items):
+            label = "holder"
+        named = self._named(items) or label
+        rows = self._rows({key: item for key, item in items if isinstance(key, str)})
         for given, item in items:
             if room.size <= 0 or room.items <= 0:
                 room.cut.happened = True
@@ -197,19 +210,41 @@ class Cleaner:
             name = self.text(given if type(given) is str else str(_told(given)), 256, Cut())
             room.size -= len(name)
             of_name = named if name.lower() in _VALUES else label
-            result[name] = self._plain(item, self._words.label_of(name) or of_name, name, room, depth + 1)
+            if rows and name.lower() in _ROWS and isinstance(item, list | tuple):
+                result[name] = self._list([rows, *item], None, name, room, depth + 1)[1:]
+                continue
+            result[name] = self._plain(item, self._words.label_below(of_name, name), name, room, depth + 1)
         return result
 
     def _list(self, value: Any, label: Label | None, key: str, room: _Room, depth: int) -> list[Any]:
         items = list(islice(value, max(0, room.items) + 1))
         result: list[Any] = []
+        heads = self._heads(items) if label is None else ()
         for item in items:
             if room.size <= 0 or room.items <= 0:
                 room.cut.happened = True
                 break
             is_pair = label is None and isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str | bytes)
+            if heads and result and isinstance(item, list | tuple) and len(item) == len(heads):
+                result.append([self._plain(cell, head, key, room, depth + 2) for cell, head in zip(item, heads, strict=True)])
+                continue
             result.append(self._pair(item, room, depth + 1) if is_pair else self._plain(item, label, key, room, depth + 1))
         return result
+
+    def _rows(self, told: dict[str, Any]) -> list[str]:
+        """`{"columns": ["patient_id", "week"], "data": [["P-0017", 3], …]}`: the names of the columns."""
+        names = next((told[key] for key in _COLUMNS if isinstance(told.get(key), list | tuple)), ()) if len(told) <= _FEW else ()
+        return list(names) if names and all(isinstance(name, str) for name in names) else []
+
+    def _heads(self, items: list[Any]) -> tuple[Label | None, ...]:
+        """`[["patient_id", "week"], ["P-0017", 3], …]`: the first row names the columns; empty when it says nothing."""
+        first = items[0] if len(items) > 1 else None
+        if not isinstance(first, list | tuple) or not 0 < len(first) <= _MANY or not all(isinstance(name, str) for name in first):
+            return ()
+        if len(first) == 2 and all(isinstance(row, list | tuple) and row and _is_name(row[0]) for row in items):
+            return ()  # pairs of a name and a value
+        heads = tuple(self._words.label_of(name[:_NAME]) for name in first)
+        return heads if any(heads) else ()
 
     def _pair(self, pair: list[Any] | tuple[Any, ...], room: _Room, depth: int) -> list[Any]:
         """`[("patient_id", "P-0017"), …]`, as headers and rows often come: the first says what the second is."""
@@ -222,26 +257,15 @@ class Cleaner:
         names = (told[key] for key in _NAMES if key in told) if len(items) <= _FEW else ()
         return next((label for name in names if (label := self._words.label_of(name[:_NAME]))), None)
 
-    def _labelled(self, label: Label | None, value: str) -> str | None:
-        """The marker for a value that looks like what its key says."""
-        if label is None or not value:
-            return None
-        if label in ("secret", "degree", "pass", "pin", "sig"):
-            return "[secret]" if hides(label, value) else None
-        if value.lstrip()[:1] in ("[", "{"):
-            return None
-        plain = fold(value[:80]).data.decode().strip()
-        digits = "".join(char for char in plain if char.isdigit())
-        is_spelled = not plain.strip("0123456789+-.() /x")
-        looks = {
-            "npi": plain == digits and len(digits) == 10,
-            "ssn": is_spelled and len(digits) == 9,
-            "phone": is_spelled and 7 <= len(digits) <= 15,
-            "card": is_spelled and 13 <= len(digits) <= 19,
-            "dob": len(digits) >= 4,
-            "mrn": bool(digits) and " " not in plain,
-        }
-        return f"[{label}]" if looks[label] else None
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str | bytes) and not any(char.isdigit() for char in str(value))
+
+
+def _is_schema(items: list[tuple[Any, Any]]) -> bool:
+    """`{"type": "string", "maxLength": 12}` describes a value and is none."""
+    is_typed = any(key == "type" and isinstance(item, str) and item in _TYPES for key, item in items)
+    return is_typed and not any(isinstance(key, str) and key.lower() in _VALUES for key, _ in items)
 
 
 def _told(value: Any) -> str:

@@ -48,12 +48,24 @@ LABELLED = [
     "phones: 6175550123, 6175550124", "patient 48291399 was admitted", "Member #48291399", "pt_id=4829130", "pt id 4829130",
     "NPI:12453-19599", "617 5550 199 is her mobile", "617-5550-199 was his phone", "please call 5558675309", "text me 5558675309",
     "Dial 5558675309 now",
+    "ptId=P-0017", "srcPtId: P-0017", "patient.identifier.value=P-0017", "person_id=4829130", "personId: P-0017", "caseId=AX-77120",
+    "case_number: 8837-22", "claim_id: W123456789", "encounter_id=PT0042", "accountNumber=48291301", "account_no: 48291301",
+    "acct # 48291301", "Account number: 48291301", "patient=P-0017", "patient P-0017 was seen", "member: W123456789",
+    '"patient_id", "value": "P-0017"', '<attribute name="mrn" value="00123456"/>', '<birthDate value="1980-01-31"/>',
+    "{'patient': {'id': 'P-0017', 'n': 3}}", "patients:\n  - id: P-0017", "Patient/48291301", "https://h/v1/patients/P-0017/notes",
+    "GET /fhir/Patient?identifier=http://h/mrn|48291301", "<identifier><use value='official'/><value value='PT0042'/></identifier>",
+    "PID|1||00123456^^^HOSP^MR||Doe^Jane||19800131|F", "NM1*IL*1*DOE*JANE****MI*W123456789~", "REF*SY*123456789~", "DMG*D8*19800131*F~",
+    "patient_id LIKE 'P-0017%'", "mrn between 48291301 and 48291302", "patient_id in ('P-0017', 'P-0018', 'P-0019')", "p.mrn != '00123456'",
+    "patient_ids = {'P-0017', 'P-0018'}", "Failing row contains (P-0017, 2026-01-05).", "hcp_1245319599.json", "visit_1245319599_x",
+    "card_4111111111111111.pdf", "DEA BS1234563", "dea_number: BS1234563", "passport no: W99887766", "license_number: PT0042",
+    "rx_number: 48291301", "health_plan_id: ZGP882211", "dob                  1980-01-31",
 ]  # fmt: skip
 LABELLED_VALUES = {
     "00123456", "A1234567", "8837-22", "12345", "P-0017", "104233", "PT0042", "W123456789", "W99887766", "ZGP882211", "1EG4TE5MK73",
     "AX-77120", "123456789", "123 45 6789", "123-45-6789", "1000000000", "1112223334", "01/31/1980", "1980-01-31", "Jan 31, 1980",
     "48291301", "48291302", "48291303", "223456789", "223-45-6789", "1112223335", "1112223336", "6175550124", "48291399",
     "4829130", "12453-19599", "617 5550 199", "617-5550-199", "5558675309",
+    "P-0018", "P-0019", "1245319599", "4111111111111111", "BS1234563", "DOE", "Doe^Jane",
     "31 January 1980", "31.01.1980", "19800131", "1/31/80", "6175550123", "555-0123",
 }  # fmt: skip
 SECRETS = [
@@ -72,6 +84,9 @@ SECRETS = [
     CONFIGURED_SECRET, "Cookie: session=hunter2abc", '{"user":"a","pass":"hunter2QJ"}', "db_pass=hunter2QJ", "smtpPass: hunter2QJ",
     "password%3Dhunter2QK", "PASSWORD hunter2QD", "API_KEY abcd1234QQ", "X-Auth-Token abcQQ1234567", "passcode 99183377 / PIN 8842",
     "PIN: 8842", "pin=99183377", "pin code: 8842", "Passwort: hunter2QM", "client_secret is QZabc1",
+    "curl -s -u jane:hunter2QX https://h/x", "curl --user jane:hunter2QX https://h/x", "jdbc:oracle:thin:scott/hunter2QX@h:1521:x",
+    "https://hooks.slack.com/services/T00000000/B00000000/XXXXabcdefghij12345678", "JSESSIONID=abcd-1234", "PHPSESSID=abcd-1234",
+    "Authorization: Digest username=x, response=9f8e7d6c5b4a",
     "https://x?sig=Zq7Zq7wXwX1212KkKk3434LlLl5656MmMm7878Nn%3D", "signature=Zq7Zq7wXwX1212KkKk3434", "auth token: abcd-1234",
 ]  # fmt: skip
 SECRET_VALUES = {
@@ -169,6 +184,25 @@ FIELD = [
     "patient 1200345 TRx", "patient 12 of 40", "patient 20 weeks", "attempt no 12345", "attempt_id=12345", "prompt_id: 44444",
     "receipt no 4829130", "opt_id=4829130", "617 of 5550 is the number", "NPI match 0.98", "member 3", "compass: north", "bypass=true",
     "telemetry 2.0", "ph 7.4", "tel quel", "itinerary 123456789", "rating 123456789",
+    "hcp_id: H0012", "account_id: A-1002", "case: treated", "case A: 12 of 40", "cases 1204", "case numbers: 1,204", "use case id",
+    "claims: 12034", "claim rate 0.31", "claim count: 1204", "policy: v2", "policy tree depth 2", "patient: 12", "patients: 1200345",
+    "patient FY2026", "patient weeks 1200", "patient-years: 1200", "per patient: 3.42", "patient Q12026", "member: 3",
+    "account no longer active in 2026", "account numbers: 12", "account executive 12", "person 12 of 40", "in person no calls 12",
+    "persons/100", "/patients?limit=10", "/api/v1/patients", "/patients/count", "/people/12", "run_1763722003", "task_1700000000_x",
+    "a_1234567890", "batch_2026112101", "PID 12345", "REF*12", "NM1 gene", "dea process 3", "ideas 12", "rx number of the brand: 3",
+    "TRx number: 1,204", "trx_number: 12", "license: MIT", "model license no 3 of 5", "health plans: 40", "sort -u a:b",
+    "docker run --user 1000:1000 img", "values ('a', 3)", "insert into t (week, nrx) values ('2026-01-05', 3)", "npi like 12",
+    "patient_id like '%'", "the phone values 1200345", "phone value 3 %", '{"name": "phone_calls", "value": 1200345}',
+    '{"properties": {"patient_id": {"type": "string", "maxLength": 12}}}', '{"patient": {"n": 812, "id_column": "patient_id"}}',
+    '{"patient": {"weeks": "12", "site": "S-0017"}}', '{"policy": {"name": "P1", "budget": 12}}', '{"patients": 1200345}',
+    '{"chart": {"title": "fig1"}}', '{"patients": {"count": 12, "2026": 3}}', '{"resourceType": "Bundle", "id": "b17"}',
+    "order_4111111111111112", "Index(['nrx'], length=3)", "npi = array([1, 2, 3])", "patient_id.nunique() = 1200", "n_patients=1200",
+    "SELECT count(patient_id) FROM t WHERE week = '2026-01-05'", "ORDER BY npi LIMIT 10",
+    "hcp_id,week,nrx\nH0012,2026-01-05,3\nH0013,2026-01-05,4", "account_id,nrx\nA-1002,3", "| hcp_id | nrx |\n|---|---|\n| H0012 | 3 |",
+    "week,nrx,trx\n2026-01-05,3,4", "region,phone_calls,nrx\nNE,1200345,3\n", "channel;email;phone\ncalls;12;30\n",
+    "feature,importance\npatient_id,0.12\nnrx_pre,0.4", "patient_id     int64\nnrx    float64\nweek2   int64", "npi,trx\nint64,int64",
+    "columns: npi, week, trx\n3 rows, 12 columns, 14", "Patient ID, week and trx are read.\nRow 12, week 3, trx 4",
+    "   term   coef\n0  npi    0.12\n1  week   0.3", "token,count\nthe,512\nof,33",
 ]  # fmt: skip
 
 
