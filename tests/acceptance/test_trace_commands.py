@@ -202,7 +202,9 @@ def test_tail_tells_what_arrives_once_and_ends_quietly_on_ctrl_c(filled: Path):
 def _readable(stream, seconds: float) -> bool:
     import select
 
-    return bool(select.select([stream], [], [], seconds)[0])
+    poll = select.poll()  # select() knows no descriptor above 1023
+    poll.register(stream, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
 
 
 def test_colours_come_on_a_terminal_and_go_with_no_color(filled: Path):

@@ -110,13 +110,14 @@ class OwnServer:
                 connection.close()
 
     def _fill(self, held: list[psycopg.Connection]) -> bool:
-        """Take what is free, end the sessions of the product; whether it has none left."""
+        """Take what is free, end the sessions of the product; whether every place is held. It is free again a while after its session."""
         with suppress(psycopg.OperationalError):
             while True:
                 held.append(psycopg.connect(self.url, autocommit=True))
         assert held
-        ended = held[0].execute(f"select pg_terminate_backend(pid) from pg_stat_activity where {OURS}").fetchall()  # type: ignore[arg-type]
-        return not ended
+        held[0].execute(f"select pg_terminate_backend(pid) from pg_stat_activity where {OURS}")  # type: ignore[arg-type]
+        (places,) = held[0].execute("select current_setting('max_connections')::int").fetchone() or (0,)
+        return len(held) >= places
 
 
 @contextmanager

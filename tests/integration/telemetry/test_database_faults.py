@@ -7,7 +7,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psycopg
@@ -91,13 +91,12 @@ async def test_sessions_that_are_terminated_at_any_moment_lose_and_repeat_nothin
 async def test_a_server_without_a_free_connection_is_waited_for(server: OwnServer, home: ObservedHome) -> None:
     async with home.shipping() as shipper:
         await progress(shipper)
-        crowd = server.crowded()
-        assert await asyncio.to_thread(crowd.__enter__) > 150
-        assert "too many" in await complaint(shipper, "too many clients|remaining connection slots")
-        reached = (await home.account()).delivered
-        await asyncio.sleep(0.3)
-        assert (await home.account()).delivered == reached
-        await asyncio.to_thread(crowd.__exit__, None, None, None)
+        with ExitStack() as crowd:
+            assert await asyncio.to_thread(crowd.enter_context, server.crowded()) > 150
+            assert "too many" in await complaint(shipper, "too many clients|remaining connection slots")
+            reached = (await home.account()).delivered
+            await asyncio.sleep(0.3)
+            assert (await home.account()).delivered == reached
     await check(home.url, home)
 
 
