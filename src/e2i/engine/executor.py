@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from threading import Event
@@ -58,12 +59,16 @@ class LocalExecutor:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self._preload, self._initialize), daemon=True, name=_WORKER)
+        resource_tracker.ensure_running()  # its own start lets interrupts in again
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the worker's imports end with us, and tell nothing
         try:
             process.start()
         except RuntimeError:
             if multiprocessing.current_process().name != _WORKER:
                 raise
             sys.exit(_UNGUARDED)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._process, self._pipe, self._sent = process, ours, None
 
@@ -151,6 +156,7 @@ def _serve(pipe: Connection[Any, Any], preload: tuple[str, ...], initialize: Cal
     import importlib
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     gc.disable()  # a fifth of the time of large imports goes into looking for garbage that is not there
     for module in preload:
         importlib.import_module(module)

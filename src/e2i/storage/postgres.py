@@ -28,6 +28,7 @@ logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 Row = dict[str, Any]
 _FIRST_WAIT_S = 1.0
+_FIRST_ANSWER_S = 2
 _AGAIN = "Try again; `e2i status` shows whether the database is up."
 _CHECK_URL = "Check DATABASE_URL: user, password, host, port and database."
 _UPGRADE = "Run `e2i db upgrade`."
@@ -150,20 +151,24 @@ class Database:
         try:
             return await self._pool.getconn(_FIRST_WAIT_S)
         except psycopg_pool.PoolTimeout:
-            await self._tell_why()
+            silent = await self._tell_why()
         except psycopg_pool.PoolClosed as exc:
             raise StorageError("the database is closed", where=self.where, advice="Open it before use.") from exc
         try:
             return await self._pool.getconn(self._patience_s)
         except psycopg_pool.PoolTimeout:
             raise BackendUnavailable(
-                f"no free database connection within {self._patience_s:g} s", where=self.where, advice=_AGAIN
+                f"no free database connection within {self._patience_s:g} s{silent}", where=self.where, advice=_AGAIN
             ) from None
 
-    async def _tell_why(self) -> None:
-        """The pool says only that it waited; a direct attempt says what is wrong."""
-        connection = await psycopg.AsyncConnection.connect(self.url, connect_timeout=2)
+    async def _tell_why(self) -> str:
+        """The pool says only that it waited; a direct attempt says what is wrong. A busy machine may be as slow as a dead server."""
+        try:
+            connection = await psycopg.AsyncConnection.connect(self.url, connect_timeout=_FIRST_ANSWER_S)
+        except errors.ConnectionTimeout:
+            return f", and the server answered no new one within {_FIRST_ANSWER_S} s"
         await connection.close()
+        return ""
 
 
 @contextmanager
