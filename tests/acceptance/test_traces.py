@@ -131,7 +131,7 @@ def test_a_run_that_nobody_called_has_a_root(folder: Path, home: Path) -> None:
     assert [span["name"] for span in spans if span["parent_span_id"] is None] == ["run one"]
 
 
-def test_what_no_sink_took_waits_and_is_shipped_by_hand(home: Path) -> None:
+def test_what_no_sink_took_waits_is_told_without_the_database_and_is_shipped_by_hand_whatever_the_time(home: Path) -> None:
     emit = (
         "from e2i import bootstrap, config\nfrom e2i.observability.spans import span\n"
         "with bootstrap.observing(config.load(), deliver=False):\n"
@@ -141,7 +141,11 @@ def test_what_no_sink_took_waits_and_is_shipped_by_hand(home: Path) -> None:
     before = sinks(home)["postgres"]["delivered"]
     subprocess.run([sys.executable, "-c", emit], env=environment(home), check=True, timeout=60)
     assert sinks(home)["postgres"]["in_spool"] == 50
-    shipped = e2i("trace", "ship", "--once", home=home)
+    without_database = e2i("status", home=home, DATABASE_URL="postgresql://127.0.0.1:9/e2i")
+    assert without_database.code == 1
+    assert f"postgres: {before} of {before + 50} delivered, 50 waiting" in without_database.out
+    assert [line[:7] for line in without_database.err.splitlines()] == ["error: ", "  Try a"], "one error, no warnings of the driver's"
+    shipped = e2i("trace", "ship", "--once", home=home, E2I_OBSERVABILITY__BATCHING__FLUSH_TIMEOUT_SECONDS="0")
     assert shipped.code == 0, shipped.err
     assert f"postgres {before + 50}" in shipped.err
     assert sinks(home)["postgres"]["in_spool"] == 0

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from e2i.errors import BackendError, ConfigError, Conflict, E2IError, NotFound, StorageError
+from e2i.errors import BackendError, CircuitOpen, ConfigError, Conflict, E2IError, NotFound, StorageError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -66,7 +66,8 @@ def refusal(error: E2IError) -> Refused:
         status = HTTPStatus.NOT_FOUND if isinstance(error, NotFound) else HTTPStatus.CONFLICT
         return Refused(error.what, status=status, advice=error.advice)
     if isinstance(error, BackendError | StorageError):
-        _log.warning("%s: %s", type(error).__name__, error)
+        if not isinstance(error, CircuitOpen):  # what opened it was told; each call that is held back is not worth a line
+            _log.warning("%s: %s", type(error).__name__, error)
         what = f"the database does not take this just now ({type(error).__name__})."
         return try_later(HTTPStatus.SERVICE_UNAVAILABLE, what, advice="Send it again later.")
     return Refused(error.what, status=HTTPStatus.INTERNAL_SERVER_ERROR, advice=error.advice)

@@ -126,13 +126,18 @@ async def _examine_tracker(ports: HealthPorts) -> list[Check]:
     return checks
 
 
+def sink_rows(accounts: Sequence[SinkAccount]) -> list[dict[str, Any]]:
+    """Where the spans of each sink are."""
+    return [{**asdict(account), "unexplained": account.unexplained} for account in accounts]
+
+
 async def overview(ports: HealthPorts, *, limit: int = 10) -> dict[str, Any]:
     """Where the data are, what MLflow is owed, where spans went and came from, and the latest runs."""
     return {
         "database": ports.where,
         "schema": await ports.schema(),
         "outbox": await ports.outbox.counts("mlflow"),
-        "sinks": [{**asdict(account), "unexplained": account.unexplained} for account in await ports.sinks.accounts()],
+        "sinks": sink_rows(await ports.sinks.accounts()),
         "received": [
             {**asdict(each), "newest": each.newest.isoformat(timespec="seconds")}
             for each in await ports.received.received_since(datetime.now(UTC) - RECENT)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from e2i import config
@@ -134,11 +135,12 @@ def _end_shipper(shipper: subprocess.Popen[str], patience_s: float) -> None:
         shipper.terminate()
 
 
-async def ship(settings: Settings, *, stop: asyncio.Event, waits: bool = False) -> list[SinkAccount]:
+async def ship(settings: Settings, *, stop: asyncio.Event, waits: bool = False, drain_s: float | None = None) -> list[SinkAccount]:
     """Ship this home's spool until `stop`, then drain; where every span went.
 
     Parameters
     ----------
+    drain_s : seconds for what is left after `stop`, `batching.flush_timeout_seconds` by default; a sink that fails is not asked again
     waits : while another process ships this spool, stand by to take over until `stop`
 
     Raises
@@ -149,11 +151,13 @@ async def ship(settings: Settings, *, stop: asyncio.Event, waits: bool = False) 
     from e2i.errors import Conflict
     from e2i.telemetry.shipper import Shipper
 
-    last_tries = _LAST_TRIES
+    last_tries, how = _LAST_TRIES, shipper_settings(settings)
+    if drain_s is not None:
+        how = replace(how, drain_s=drain_s)
     async with open_database(settings) as database:
         while True:
             try:
-                async with Shipper(spool_folder(settings), routes(settings, database), shipper_settings(settings)) as shipper:
+                async with Shipper(spool_folder(settings), routes(settings, database), how) as shipper:
                     await shipper.run(stop)
                 break
             except Conflict:

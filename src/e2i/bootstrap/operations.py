@@ -6,7 +6,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from e2i.bootstrap.platform import Platform, check_disk, embedded_server, open_database
-from e2i.errors import ConfigError, E2IError
+from e2i.errors import BackendError, ConfigError, E2IError, StorageError
 
 if TYPE_CHECKING:
     from e2i.app.health import Check, HealthPorts
@@ -39,12 +39,20 @@ async def verify_audit(settings: Settings) -> dict[str, Any]:
         return asdict(await platform.records[AuditTrail].verify())
 
 
-async def status(settings: Settings) -> dict[str, Any]:
-    """The database, the schema, what MLflow is owed, the latest runs."""
-    from e2i.app.health import overview
+async def status(settings: Settings) -> tuple[dict[str, Any], E2IError | None]:
+    """The database, the schema, what MLflow is owed, where spans went, the latest runs; without the database, the spans alone and why."""
+    from e2i.app.health import overview, sink_rows
+    from e2i.bootstrap.sinks import sink_names, spool_folder
+    from e2i.telemetry.account import accounts
 
-    async with Platform.open(settings) as platform:
-        return await overview(health_ports(platform))
+    try:
+        async with Platform.open(settings) as platform:
+            return await overview(health_ports(platform)), None
+    except (BackendError, StorageError) as error:
+        found = await accounts(
+            spool_folder(settings), sink_names(settings), decision_wait_s=settings.observability.sampling.decision_wait_seconds
+        )
+        return {"sinks": sink_rows(found)}, error
 
 
 async def doctor(settings: Settings) -> list[Check]:

@@ -4,25 +4,51 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from e2i.cli.options import AsJson, Home, settings
-from e2i.cli.output import print_json, print_line, print_table
+from e2i.cli.output import print_error, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from e2i.errors import E2IError
 
 
 def status(home: Home = None, as_json: AsJson = False) -> None:
-    """Show the server, the schema, the outbox, where spans went and came from, and the latest runs."""
+    """Show the server, the schema, the outbox, where spans went and came from, and the latest runs.
+
+    Without the database it still says where spans are: delivered, waiting, lost.
+    """
     from e2i import bootstrap
 
-    found = asyncio.run(bootstrap.status(settings(home)))
+    found, problem = asyncio.run(bootstrap.status(settings(home)))
+    if problem is not None:
+        _without_database(found["sinks"], problem, as_json=as_json)
     if as_json:
         print_json(found)
         return
     print_line(f"database  {found['database']}")
     print_line(f"schema    {found['schema']}")
     print_line("outbox    " + ", ".join(f"{name} {count}" for name, count in found["outbox"].items()))
-    for sink in found["sinks"]:
+    _print_sinks(found["sinks"])
+    for each in found["received"]:
+        print_line(f"received  {each['origin']}: {each['spans']:,} spans of the last hour, the latest of {each['newest'][11:19]} UTC")
+    print_line()
+    print_table(found["runs"])
+
+
+def _without_database(sinks: list[dict[str, Any]], problem: E2IError, *, as_json: bool) -> NoReturn:
+    if as_json:
+        print_json({"status": "failed", **problem.to_dict(), "sinks": sinks})
+    else:
+        _print_sinks(sinks)
+    print_error(problem)
+    raise typer.Exit(problem.exit_code)
+
+
+def _print_sinks(sinks: list[dict[str, Any]]) -> None:
+    for sink in sinks:
         lost = "".join(f", {count} lost ({reason})" for reason, count in sink["dropped"].items())
         print_line(
             f"spans     {sink['sink']}: {sink['delivered']} of {sink['emitted']} delivered, {sink['in_spool']} waiting, "
@@ -30,10 +56,6 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
         )
         if sink["last_error"]:
             print_line(f"          {sink['last_error']}")
-    for each in found["received"]:
-        print_line(f"received  {each['origin']}: {each['spans']:,} spans of the last hour, the latest of {each['newest'][11:19]} UTC")
-    print_line()
-    print_table(found["runs"])
 
 
 def doctor(home: Home = None, as_json: AsJson = False) -> None:

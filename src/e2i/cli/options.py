@@ -23,4 +23,6 @@ def settings(home: Path | None) -> Settings:
     loaded = config.load(**({"home": home} if home is not None else {}))
     config.set_vendor_environment()
     logging.basicConfig(level=loaded.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    if loaded.log_level != "debug":
+        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # each attempt; our own error says it once, with advice
     return loaded

@@ -7,7 +7,10 @@ import os
 import shutil
 import sys
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from e2i.errors import E2IError
 
 
 def print_json(value: Any) -> None:
@@ -37,6 +40,14 @@ def print_note(text: str) -> None:
     """One line on standard error."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def print_error(error: E2IError) -> None:
+    """What is wrong, where, and how to mend it."""
+    where = f"{error.where}: " if error.where else ""
+    print_note(f"error: {where}{error.what}")
+    if error.advice:
+        print_note(f"  {error.advice}")
 
 
 def print_table(rows: list[dict[str, Any]], columns: list[str] | None = None) -> None:

@@ -34,7 +34,7 @@ def callback() -> None:
 @app.command()
 def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
-    days: Annotated[int | None, typer.Option(min=1, help="Instead of observability.retention.span_ttl_days.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, max=36_500, help="Instead of observability.retention.span_ttl_days.")] = None,
     archive: Annotated[Path | None, typer.Option(file_okay=False, help="Archive to Parquet in this folder first.")] = None,
     home: Home = None,
     as_json: AsJson = False,

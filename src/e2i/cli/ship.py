@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import signal
 import sys
 from dataclasses import asdict
@@ -50,8 +51,9 @@ async def _until_stopped(chosen: Settings, *, once: bool) -> list[SinkAccount]:
     from e2i import bootstrap
 
     stop = asyncio.Event()
-    if once:
+    if once:  # however much there is: a signal ends it at once, which loses nothing
         stop.set()
+        return await bootstrap.ship(chosen, stop=stop, drain_s=math.inf)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return await bootstrap.ship(chosen, stop=stop)

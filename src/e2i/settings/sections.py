@@ -6,10 +6,15 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 Share = Field(ge=0, le=1)
+_WEEK_S = 604_800
+Pause = Field(gt=0, le=_WEEK_S)
+"""seconds; waiting for ever is no setting of a pipeline"""
+PauseOrNone = Field(ge=0, le=_WEEK_S)
+Name = Field(min_length=1)
 SpanBytes = Field(ge=64)
 """less holds not even the marker of a cut"""
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -71,6 +76,13 @@ def _key_word(value: str) -> str:
     return value
 
 
+def _windows(value: dict[str, float]) -> dict[str, float]:
+    for window in value:
+        if not re.fullmatch(r"default|[1-9][0-9]{0,5}[hd]", window):
+            raise _wrong("{window} is no window: write hours or days (1h, 7d), or default for every other one", window=repr(window))
+    return value
+
+
 HttpAddress = Annotated[str, AfterValidator(_address)]
 HeaderText = Annotated[str, AfterValidator(_sendable)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(_sendable_secret)]
@@ -78,6 +90,14 @@ HeaderSecret = Annotated[SecretStr, AfterValidator(_sendable_secret)]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_yes_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        """`default_rate = true` would be a rate of 1."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
+            raise _wrong("is a number, not true or false")
+        return value
 
 
 class DatabaseSection(Section):
@@ -121,7 +141,7 @@ class RegistrySection(Section):
 
 class CircuitBreakerSection(Section):
     failure_threshold: int = Field(gt=0)
-    reset_timeout_seconds: float = Field(gt=0)
+    reset_timeout_seconds: float = Pause
     half_open_max_calls: int = Field(gt=0)
     success_threshold: int = Field(gt=0)
 
@@ -198,7 +218,7 @@ class OpikSection(Section):
     endpoint: HttpAddress
     api_key: HeaderSecret
     workspace: HeaderText
-    project_name: str
+    project_name: str = Name
 
 
 class OtlpSection(Section):
@@ -209,7 +229,7 @@ class OtlpSection(Section):
 
 class MlflowTracesSection(Section):
     enabled: bool
-    experiment: str
+    experiment: str = Name
 
 
 class SamplingSection(Section):
@@ -219,30 +239,30 @@ class SamplingSection(Section):
     always_sample_errors: bool
     always_sample_agents: tuple[str, ...]
     agent_overrides: dict[str, Annotated[float, Share]]
-    decision_wait_seconds: float = Field(ge=0)
+    decision_wait_seconds: float = PauseOrNone
 
 
 class SpoolSection(Section):
     max_bytes: int = Field(ge=1_048_576)
     segment_bytes: int = Field(ge=65_536)
-    fsync_interval_seconds: float = Field(ge=0)
+    fsync_interval_seconds: float = PauseOrNone
     quarantine_after: int = Field(gt=0)
 
 
 class DeliveryRetrySection(Section):
-    retry_delay_seconds: float = Field(gt=0)
-    max_delay_seconds: float = Field(gt=0)
+    retry_delay_seconds: float = Pause
+    max_delay_seconds: float = Pause
 
 
 class BatchingSection(Section):
     max_batch_size: int = Field(gt=0, le=10_000)
-    max_wait_seconds: float = Field(gt=0)
-    flush_timeout_seconds: float = Field(ge=0)
+    max_wait_seconds: float = Pause
+    flush_timeout_seconds: float = PauseOrNone
     retry: DeliveryRetrySection
 
 
 class CacheSection(Section):
-    ttl: dict[str, float]
+    ttl: Annotated[dict[str, Annotated[float, PauseOrNone]], AfterValidator(_windows)]
     max_entries: int = Field(ge=0)
 
 
@@ -252,7 +272,7 @@ class ArchiveSection(Section):
 
 
 class RetentionSection(Section):
-    span_ttl_days: int = Field(gt=0)
+    span_ttl_days: int = Field(gt=0, le=36_500)
     archive: ArchiveSection
 
 
@@ -283,7 +303,7 @@ class CallerSection(Section):
 
 
 class ObservabilitySection(Section):
-    service_name: str
+    service_name: str = Name
     caller: CallerSection
     opik: OpikSection
     otlp: OtlpSection

@@ -86,11 +86,6 @@ def writer_of(stream: str) -> str:
     return stream.split("-", 2)[2]
 
 
-def created_ns(stream: str) -> int:
-    """The time in a stream's name."""
-    return int(stream.split("-", 2)[1])
-
-
 def kind_of(stream: str) -> SpanClass:
     """The class in a stream's name."""
     return SpanClass(int(stream[0]))

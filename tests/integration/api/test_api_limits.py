@@ -120,6 +120,24 @@ async def test_a_bomb_costs_bounded_memory(wire: httpx.AsyncClient, encoding: st
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000
 
 
+async def test_while_a_compressed_body_is_opened_others_are_served(spans: SpansInMemory) -> None:
+    turns, is_over = 0, False
+
+    async def others() -> None:
+        nonlocal turns
+        while not is_over:
+            turns += 1
+            await asyncio.sleep(0.001)
+
+    async with serving(spans, max_body_bytes=50_000_000) as client:
+        bomb = gzip.compress(bytes(40_000_000))
+        beside = asyncio.create_task(others())
+        told(await client.post("/v1/traces", content=bomb, headers={**JSON, "Content-Encoding": "gzip"}), 400)
+        is_over = True
+        await beside
+    assert turns > 10
+
+
 @pytest.mark.parametrize("span", [b"\x12\x00", b"\x12\x02\x28\x01"])
 async def test_a_million_spans_in_one_body_are_refused_before_they_are_made(client: httpx.AsyncClient, span: bytes) -> None:
     inner = span * 1_000_000
@@ -214,7 +232,9 @@ async def test_a_database_that_is_down_is_503_and_tells_no_secret(
     assert "insert" not in answer.text
 
 
-async def test_an_open_breaker_answers_at_once(spans: SpansInMemory) -> None:
+async def test_an_open_breaker_answers_at_once_and_logs_what_opened_it_alone(
+    spans: SpansInMemory, caplog: pytest.LogCaptureFixture
+) -> None:
     breaker = CircuitBreaker("receiver", BreakerSettings(failure_threshold=2, reset_timeout_s=0.4, jitter=0.0, success_threshold=1))
     async with serving(spans, breaker=breaker) as client:
         spans.fault = BackendUnavailable("gone.")
@@ -224,6 +244,8 @@ async def test_an_open_breaker_answers_at_once(spans: SpansInMemory) -> None:
         told(await client.get("/readyz"), 503)
         spans.fault = None
         told(await client.post("/v1/traces", json=body(example())), 503)
+        logged = [record.getMessage() for record in caplog.records if record.name == "e2i.api.problems"]
+        assert logged == ["BackendUnavailable: gone."] * 2
         await asyncio.sleep(0.5)
         assert (await client.post("/v1/traces", json=body(example()))).status_code == 200
         assert (await client.get("/readyz")).status_code == 200

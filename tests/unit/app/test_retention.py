@@ -62,6 +62,15 @@ async def test_no_span_younger_than_the_ttl_goes():
         assert NOW - datetime(day.year, day.month, day.day, 23, 59, 59, tzinfo=UTC) > timedelta(days=30)
 
 
+async def test_a_day_ahead_goes_when_its_last_span_came_before_the_ttl_began():
+    far, near = date(2126, 1, 1), date(2126, 1, 2)
+    given = ports(retention=RetentionInMemory({day: spans_of(day, 3) for day in (far, near)}, ahead={far: DAYS[3], near: DAYS[4]}))
+    planned = await run_retention(given, now=NOW, dry_run=True)
+    assert [each.day for each in planned.dropped] == [far]
+    await run_retention(given, now=NOW)
+    assert (given.retention.dropped, list(given.retention.days)) == ([far], [near])
+
+
 async def test_a_dry_run_says_what_a_run_does_and_changes_nothing():
     given = ports(archive=Archive())
     given.retention.holds["case 7"] = (DAYS[1], DAYS[1])
