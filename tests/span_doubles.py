@@ -218,18 +218,23 @@ class RetentionInMemory:
     holds: dict[str, tuple[date, date]] = field(default_factory=dict)
     dropped: list[date] = field(default_factory=list)
     read: list[date] = field(default_factory=list)
+    ahead: dict[date, date] = field(default_factory=dict)
+    """strays among the days: when the last span of each was received"""
 
     async def partitions(self) -> list[Partition]:
-        return [
-            Partition(name=f"spans_{day:%Y%m%d}", day=day, spans=len(spans), bytes=1000 * len(spans), held_by=self._held(day))
-            for day, spans in sorted(self.days.items())
-        ]
+        return [self._partition(day) for day in sorted(self.days) if day not in self.ahead]
+
+    def _partition(self, day: date) -> Partition:
+        spans = len(self.days[day])
+        return Partition(
+            name=f"spans_{day:%Y%m%d}", day=day, spans=spans, bytes=1000 * spans, held_by=self._held(day), received_on=self.ahead.get(day)
+        )
 
     def _held(self, day: date) -> tuple[str, ...]:
         return tuple(name for name, (first, last) in self.holds.items() if first <= day <= last)
 
     async def strays(self) -> list[Partition]:
-        return []
+        return [self._partition(day) for day in sorted(self.days) if day in self.ahead]
 
     async def read_day(self, day: date, *, batch: int = 5000) -> AsyncIterator[list[StoredSpan]]:
         self.read.append(day)

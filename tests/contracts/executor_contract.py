@@ -80,10 +80,11 @@ class ExecutorContract:
         )
 
     async def test_any_other_error_is_a_fault_of_the_step_with_its_traceback(self, compute: Executor) -> None:
-        with pytest.raises(StepFailed, match="ValueError: invalid literal") as caught:
+        with pytest.raises(StepFailed, match="ValueError") as caught:
             await compute.run(int, "seven")
         assert caught.value.where == "int"
-        assert "Traceback" in caught.value.__notes__[0]
+        assert "invalid literal" not in str(caught.value)
+        assert "invalid literal" in caught.value.__notes__[0]
         assert await compute.run(abs, -3) == 3
 
     async def test_calls_at_the_same_time_get_each_its_own_answer(self, compute: Executor) -> None:

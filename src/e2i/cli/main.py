@@ -9,7 +9,7 @@ import typer
 
 from e2i import __version__
 from e2i.cli import admin, audit, config, data, db, init, retention, run, serve, ship, trace
-from e2i.cli.output import print_json, print_line, print_note
+from e2i.cli.output import print_error, print_json, print_line, print_note
 from e2i.errors import E2IError
 
 INTERRUPTED = 130
@@ -78,10 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _tell(error: E2IError, *, as_json: bool) -> None:
     if as_json:
         print_json({"status": "failed", **error.to_dict()})
-    where = f"{error.where}: " if error.where else ""
-    print_note(f"error: {where}{error.what}")
-    if error.advice:
-        print_note(f"  {error.advice}")
+    print_error(error)
 
 
 def _unexpected(error: BaseException) -> E2IError:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from traceback import walk_tb
 from typing import Literal
 
+from e2i.domain.foreign_errors import without_words
 from e2i.errors import E2IError
 
 QCStatus = Literal["passed", "warning", "failed", "skipped"]
@@ -49,12 +48,7 @@ class QCIssue:
 
 def crashed_check(name: str, error: Exception) -> QCIssue:
     """A check that did not end says nothing about the data, so it blocks. Words that are not ours may name cells and are not repeated."""
-    if isinstance(error, E2IError):
-        told = str(error)
-    else:
-        ours = [(frame, line) for frame, line in walk_tb(error.__traceback__) if str(frame.f_globals.get("__name__")).startswith("e2i.")]
-        where = f" at {Path(ours[-1][0].f_code.co_filename).name}:{ours[-1][1]}" if ours else ""
-        told = f"{type(error).__name__}{where}"
+    told = str(error) if isinstance(error, E2IError) else without_words(error)
     return QCIssue(
         check="check_crashed",
         severity="blocking",

@@ -29,6 +29,23 @@ _IDENTIFIER = re.compile(
 """Contact words alone or with an owner: `home_phone` names a person, `calls_phone` and `opens_email` count contacts."""
 
 
+_TEXT = re.compile(r"'(?:[^']|'')*'")
+_QUOTED_NAME = re.compile(r"`([^`]+)`|\"([^\"]+)\"|\[([^\]]+)\]")
+_BARE_NAME = re.compile(r"[^\W\d]\w*(?!\w|\s*\()")
+"""a word that is no number and calls no function"""
+
+
+def names_in(expression: str) -> frozenset[str]:
+    """What may be columns in an expression of `data.derive`; keywords among them, which no reader needs to know apart.
+
+    >>> sorted(names_in("CAST(`Index Date` AS DATE) > ready AND state = 'won'"))
+    ['AND', 'AS', 'DATE', 'Index Date', 'ready', 'state']
+    """
+    told = _TEXT.sub(" ", expression)
+    quoted = {next(filter(None, found)) for found in _QUOTED_NAME.findall(told)}
+    return frozenset(quoted | set(_BARE_NAME.findall(_QUOTED_NAME.sub(" ", told))))
+
+
 def is_identifier(column: str) -> bool:
     """Whether a column's name says that it names a person, a place of contact or a row.
 
@@ -116,9 +133,10 @@ def used_columns(study: Study, columns: Iterable[str]) -> tuple[str, ...]:
 def excluded_features(study: Study, columns: Iterable[str]) -> dict[str, str]:
     """Column -> why it may not be a feature, for every column of the table that may not.
 
-    The treatment stays a candidate; the outcome, its negative controls and what is known only after the event do not.
+    The treatment stays a candidate; the outcome, its negative controls and what is known only after the event do not. A column of which
+    others are derived would say the same twice, or be a copy of the target: it needs a role, or a place in prediction.features.
     """
-    reasons = _reasons_by_role(study)
+    reasons = _only_derived_from(study) | _reasons_by_role(study)
     wanted = None if study.prediction is None or study.prediction.features is None else set(study.prediction.features)
     excluded: dict[str, str] = {}
     for column in columns:
@@ -129,6 +147,17 @@ def excluded_features(study: Study, columns: Iterable[str]) -> dict[str, str]:
         elif wanted is not None and column not in wanted:
             excluded[column] = "not in prediction.features"
     return excluded
+
+
+def _only_derived_from(study: Study) -> dict[str, str]:
+    """Column without a role of its own -> which derived columns read it. Names that are no columns do no harm."""
+    readers: dict[str, list[str]] = {}
+    for derived, expression in study.data.derive.items():
+        for name in names_in(expression):
+            readers.setdefault(name, []).append(derived)
+    effect = study.effect
+    told = {*roles(study), *(() if effect is None else (*effect.pre_outcomes, *effect.negative_exposures))}
+    return {name: f"read only by the derived {', '.join(into)}" for name, into in readers.items() if name not in told}
 
 
 def _reasons_by_role(study: Study) -> dict[str, str]:

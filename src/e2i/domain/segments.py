@@ -240,7 +240,7 @@ class HeterogeneityReport:
         return self.policy.recommendations if self.policy is not None else ()
 
     def summary(self) -> str:
-        """One line: who responds most and least, or why nobody is told apart."""
+        """One line: who responds most and least, who differs from the average at all, or why nobody is told apart."""
         if self.refusal is not None:
             return f"not told: {self.refusal}"
         told = [
@@ -248,6 +248,10 @@ class HeterogeneityReport:
             for kind, found in (("high responders", self.high_responders), ("low responders", self.low_responders))
             if found
         ]
+        if not told:
+            differing = [one for effects in self.cate_by_segment.values() for one in effects if one.differs and one.estimate is not None]
+            named = ", ".join(f"{one.segment_name}={one.segment_value} {one.estimate:.3g}" for one in differing[:3])
+            told = [f"differing from the average: {named}"] if differing else []
         return "; ".join(told) if told else "no segment stands out from the average effect."
 
     def to_dict(self) -> dict[str, Any]:

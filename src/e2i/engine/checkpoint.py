@@ -43,14 +43,14 @@ class JsonSerializer:
 
 
 class StateCodec:
-    """A State dataclass to canonical JSON and back, by its annotations."""
+    """A State dataclass to JSON and back, by its annotations."""
 
     def __init__(self, state_type: type[Any]) -> None:
         self._adapter: TypeAdapter[Any] = TypeAdapter(state_type)
 
     def dump(self, state: object) -> str:
-        """Canonical JSON: sorted keys, no white space; NaN and infinities survive."""
-        return json.dumps(self._adapter.dump_python(state, mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """JSON without white space; NaN and infinities survive, and keys keep their order: a derived column may use an earlier one."""
+        return json.dumps(self._adapter.dump_python(state, mode="json"), separators=(",", ":"), ensure_ascii=False)
 
     def load(self, text: str) -> Any:
         """The State."""

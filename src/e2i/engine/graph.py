@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
+from e2i.domain.foreign_errors import without_words
 from e2i.engine.checkpoint import StateCodec
 from e2i.engine.faults import failure
 from e2i.engine.hooks import AgentCall, AgentHook, Hook, StepAttempt
@@ -106,25 +107,29 @@ class Engine:
         async with AsyncExitStack() as stack:
             for hook in self._agent_hooks:
                 await stack.enter_async_context(hook.around_agent(call))
-            call.after = await self._invoke(spec, graph, start, config, invocation)
+            call.after = await self._invoke(
+                graph, start, config, invocation, where=f"agent {spec.name}", budget_s=self._budget_s(spec, state)
+            )
         return codec.load(call.after)
 
     async def _invoke(
-        self, spec: AgentSpec, graph: Any, start: dict[str, str] | None, config: dict[str, Any], invocation: _Invocation
+        self, graph: Any, start: dict[str, str] | None, config: dict[str, Any], invocation: _Invocation, *, where: str, budget_s: float
     ) -> str:
-        budget_s = self._budgets_s.get(spec.name, spec.budget_s)
         try:
             async with asyncio.timeout(budget_s) as budget:
                 result = await graph.ainvoke(start, config, context=invocation, durability="sync" if self._saver is not None else None)
         except TimeoutError as error:
             if not budget.expired():
-                raise StepFailed(f"a call timed out: {error}", where=f"agent {spec.name}") from error
+                raise StepFailed(f"a call timed out ({without_words(error)}).", where=where) from error
             raise BudgetExceeded(
                 f"used up its {budget_s:g} s.",
-                where=f"agent {spec.name}",
+                where=where,
                 advice="Finished steps are kept; run again to go on, or lower the work.",
             ) from error
         return str(result["state"])
+
+    def _budget_s(self, spec: AgentSpec, state: Any) -> float:
+        return self._budgets_s.get(spec.name, spec.budget_s) + (0.0 if spec.asked_for is None else spec.asked_for(state))
 
     def _graph(self, spec: AgentSpec) -> tuple[Any, StateCodec]:
         if spec.name not in self._compiled:

@@ -31,6 +31,7 @@ class AgentSpec:
     steps : functions `async (State, Deps) -> State`, run in list order
     routes : step name -> function of the state that returns the next step's name or "finish"; its return annotation
         is a Literal of all names it may return, so that a wrong name fails at import
+    asked_for : seconds beyond the budget that a state asks for, where a study may set how long the work lasts
 
     Raises
     ------
@@ -44,6 +45,7 @@ class AgentSpec:
     budget_s: float
     steps: Sequence[Step]
     routes: Mapping[str, Route] = field(default_factory=lambda: MappingProxyType({}))
+    asked_for: Callable[[Any], float] | None = None
 
     def __post_init__(self) -> None:
         names = self.step_names

@@ -13,8 +13,8 @@ import numpy as np
 
 from e2i.domain.gaps import GAP_TYPES, GapTable, GapType, PerformanceGap, Range, UnknownGap
 from e2i.errors import TooFewRows
-from e2i.ml.kpi_cells import LOWER_IS_BETTER, Z95, Cell, cells, hidden, is_sum, plain
-from e2i.ml.kpi_rows import KEPT, bounds, months_per_date, reference_bounds, tidy, within
+from e2i.ml.kpi_cells import LOWER_IS_BETTER, Z95, Cell, cells, hidden, is_sum
+from e2i.ml.kpi_rows import KEPT, bounds, months_per_date, plain, reference_bounds, tidy, within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

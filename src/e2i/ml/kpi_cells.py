@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from e2i.domain.disclosure import visible_counts
-from e2i.ml.kpi_rows import KEPT
+from e2i.ml.kpi_rows import KEPT, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -47,15 +47,6 @@ class Cell:
     """people summed over dates; None where a row does not tell"""
     times: float | None = None
     reach: float | None = None
-
-
-def plain(name: str) -> str:
-    """A metric's name without case, blanks and punctuation.
-
-    >>> plain("Conversion_Rate")
-    'conversionrate'
-    """
-    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def is_sum(metric: str, rows: pl.DataFrame, spec: GapSpec) -> tuple[bool, str | None]:

@@ -20,6 +20,7 @@ NUMBERS = ("value", "target", "sample_size", "low", "high")
 KEPT = "__"
 """prefix of the columns with roles, so that no segment column can collide"""
 _DAYS_PER_MONTH = 365.25 / 12
+_CURRENCIES = frozenset({"currency", "currencycode", "curr", "unitofmeasure", "uom"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,15 @@ class KpiRows:
 
     frame: pl.DataFrame
     warnings: tuple[str, ...]
+
+
+def plain(name: str) -> str:
+    """A metric's name without case, blanks and punctuation.
+
+    >>> plain("Conversion_Rate")
+    'conversionrate'
+    """
+    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def tidy(frame: pl.DataFrame, spec: GapSpec) -> KpiRows:
@@ -39,7 +49,7 @@ def tidy(frame: pl.DataFrame, spec: GapSpec) -> KpiRows:
     Raises
     ------
     SchemaMismatch
-        A column is missing, a date or number cannot be read, or a value is infinite.
+        A column is missing, a date or number cannot be read, a value is infinite, or a metric is in several currencies.
     ConfigError
         A metric or filter value that the table does not have.
     TooFewRows
@@ -50,7 +60,7 @@ def tidy(frame: pl.DataFrame, spec: GapSpec) -> KpiRows:
     columns += [] if names.benchmark is None else [names.benchmark]
     columns += [value.times for value in spec.values.values() if isinstance(value.times, str)]
     columns += [item.reach for item in spec.proven if isinstance(item.reach, str)]
-    require_columns(frame, columns, where="gaps")
+    _require(frame, columns)
     kept = frame.filter(*(_matches(frame, column, wanted) for column, wanted in spec.filters.items()))
     named = kept.with_columns(
         _dates(kept, names.date).alias(f"{KEPT}date"),
@@ -59,6 +69,7 @@ def tidy(frame: pl.DataFrame, spec: GapSpec) -> KpiRows:
         *(pl.col(column).cast(pl.String).fill_null("(missing)") for column in _segment_columns(spec)),
     )
     asked = _asked(named, spec)
+    _one_currency(asked, spec)
     whole = asked.drop_nulls([f"{KEPT}date", f"{KEPT}metric", f"{KEPT}value"])
     once = whole.unique(subset=_identifying(whole, spec), maintain_order=True)
     if once.is_empty():
@@ -147,6 +158,31 @@ def _months(year: int, month: int, count: int) -> tuple[date, date]:
     return date(year, month, 1), date(last_year, last_month, calendar.monthrange(last_year, last_month)[1])
 
 
+def _require(frame: pl.DataFrame, columns: list[str]) -> None:
+    """The columns that roles and segments name; a table in another shape is told which one is meant."""
+    missing = [name for name in columns[:3] if name not in frame.columns]
+    if missing:
+        advice = (
+            "One row is one metric of one cell at one date. Name its columns under `gaps.columns`, such as `{date: month, value: trx}`; "
+            f"the table has {', '.join(frame.columns[:12])}. Make a table with a column per metric long first."
+        )
+        raise SchemaMismatch(f"the KPI table has no column {', '.join(f'`{name}`' for name in missing)}.", where="gaps", advice=advice)
+    require_columns(frame, columns, where="gaps")
+
+
+def _one_currency(frame: pl.DataFrame, spec: GapSpec) -> None:
+    """Amounts in several currencies are neither added up nor compared."""
+    apart = {name for name in spec.peers or () if all(name in by for by in spec.segmentations)}
+    for column in frame.columns:
+        if plain(column) not in _CURRENCIES or column in apart:
+            continue
+        several = frame.group_by(f"{KEPT}metric").agg(pl.col(column).drop_nulls().unique().sort()).filter(pl.col(column).list.len() > 1)
+        for metric, found in several.sort(f"{KEPT}metric").iter_rows():
+            what = f"`{metric}` is in several: {', '.join(map(str, found[:6]))}."
+            advice = f"Convert them, keep one by `gaps.filters`, or name {column} in `gaps.peers` and in every one of `gaps.segments`."
+            raise SchemaMismatch(what, where=f"gaps, column {column}", advice=advice)
+
+
 def _matches(frame: pl.DataFrame, column: str, wanted: str | tuple[str, ...]) -> pl.Expr:
     values = (wanted,) if isinstance(wanted, str) else wanted
     present = set(frame[column].cast(pl.String).unique())
@@ -183,7 +219,11 @@ def _role(frame: pl.DataFrame, role: str, column: str) -> pl.Expr:
     unread = numbers.is_null() & frame[column].is_not_null()
     if unread.any() or numbers.is_infinite().any():
         shown = frame[column].filter(unread | numbers.is_infinite().fill_null(value=False))[0]
-        raise SchemaMismatch(f"`{shown}` is no finite number.", where=f"gaps, column {column}", advice="Leave unknown numbers empty.")
+        derived = f"CAST(REPLACE(REPLACE({column}, '$', ''), ',', '') AS DOUBLE)"
+        advice = (
+            f'Leave unknown numbers empty. Signs and marks go by `data.derive`: `{{number: "{derived}"}}`, named as `gaps.columns.{role}`.'
+        )
+        raise SchemaMismatch(f"`{shown}` is no finite number.", where=f"gaps, column {column}", advice=advice)
     if role == "sample_size" and (numbers.drop_nulls() < 0).any():
         raise SchemaMismatch("a sample size is below 0.", where=f"gaps, column {column}", advice="Count people, or leave it empty.")
     return pl.lit(numbers.fill_nan(None)).alias(f"{KEPT}{role}")

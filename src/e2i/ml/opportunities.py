@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from e2i.domain.gaps import GapReport, GapTable, Level, Opportunity, PerformanceGap, Range, RoiEstimate
 from e2i.ml import roi
-from e2i.ml.kpi_cells import plain
+from e2i.ml.kpi_rows import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,12 +71,13 @@ def report(table: GapTable, ranked: Sequence[Opportunity], spec: GapSpec, *, fin
     if table.suppressed_cells:
         warnings.append("Cells of 1 to 10 people, and those from which they could be derived, are left out.")
     if len(ranked) > len(shown):
-        warnings.append(f"{len(ranked) - len(shown)} more gaps are not listed; the totals include them.")
+        more = len(ranked) - len(shown)
+        warnings.append(f"{more} more gap{'s are' if more > 1 else ' is'} not listed; the totals include {'them' if more > 1 else 'it'}.")
     if any((item.roi.roi.estimate or 0.0) > UNLIKELY_ROI for item in shown):
         warnings.append(f"A return above {UNLIKELY_ROI:g} says that the cost table does not fit: set `gaps.costs`.")
     unproven = sum(item.gap.is_beyond_noise is not True for item in shown)
     if unproven:
-        warnings.append(f"{unproven} of the {len(shown)} listed gaps may be noise: their interval includes 0 or is not known.")
+        warnings.append(f"{unproven} of {len(shown)} listed gaps may be noise: the interval includes 0 or is not known.")
     return GapReport(
         period=table.period,
         opportunities=shown,
@@ -137,11 +138,14 @@ def _summary(table: GapTable, ranked: Sequence[Opportunity], total: Range, spec:
     period = f"{table.period[0]} to {table.period[1]}"
     if not ranked:
         return f"{period}: no gap of {spec.minimum_gap_percent:g} % or more in {table.compared} comparisons."
-    text = f"{period}: {len(ranked)} gaps of {spec.minimum_gap_percent:g} % or more in {table.compared} comparisons."
+    gaps, them = ("gaps", "them") if len(ranked) > 1 else ("gap", "it")
+    text = f"{period}: {len(ranked)} {gaps} of {spec.minimum_gap_percent:g} % or more in {table.compared} comparisons."
     if total.estimate is not None:
-        text += f" Closing them is worth {_money(total)} a year, each metric and cell counted once."
+        text += f" Closing {them} is worth {_money(total)} a year, each metric and cell counted once."
     causal = sum(item.roi.basis == "causal" for item in ranked)
-    return f"{text} {causal} of them rest on a proven effect, the others are associational."
+    if not causal:
+        return f"{text} None rests on a proven effect: they are associational."
+    return f"{text} {causal} of {len(ranked)} rest on a proven effect; any other is associational."
 
 
 def _insight(item: Opportunity) -> str:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from e2i.domain.gaps import Level, PerformanceGap, Range, RoiEstimate
 from e2i.errors import ConfigError
-from e2i.ml.kpi_cells import Z95, links, plain
+from e2i.ml.kpi_cells import Z95, links
+from e2i.ml.kpi_rows import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -144,7 +145,8 @@ def _check(spec: GapSpec, findings: Mapping[str, CausalFinding]) -> None:
     for item in spec.proven:
         if item.finding not in findings:
             known = ", ".join(findings) or "none"
-            raise ConfigError(f"there is no finding `{item.finding}`.", where="gaps.proven", advice=f"The findings are: {known}.")
+            advice = f"The findings are: {known}. `effect` is the study's own; a treatment's name takes what an earlier study of it proved."
+            raise ConfigError(f"there is no finding `{item.finding}`.", where="gaps.proven", advice=advice)
     for metric, value in spec.values.items():
         if value.driver is not None and value.driver not in DRIVERS:
             advice = f"The drivers are: {', '.join(DRIVERS)}."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from e2i.causal.narrative import levels_compared
 from e2i.reporting.marks import ends_of, evenly, lying, span, standing, words
 from e2i.reporting.numbers import plain_name
-from e2i.reporting.svg import Plot, Scale, fitted, shorten
+from e2i.reporting.svg import Plot, Scale, fitted, shorten, text_width
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +20,13 @@ _MOST_POINTS = 80
 _LINE = 17.0
 _LETTER = 6.8
 """width of a letter of the page's plots, in pixels"""
+_NARROWEST, _WIDEST, _LONGEST = 200.0, 450.0, 100
+"""room for row labels in pixels, and their letters"""
+
+
+def _room_for(labels: Sequence[str]) -> float:
+    """Where the plot begins so that its row labels stand whole, as far as the page is wide."""
+    return min(_WIDEST, max(_NARROWEST, *(text_width(label) + 16 for label in labels)))
 
 
 def _values(rows: Sequence[Row]) -> list[float | None]:
@@ -37,18 +44,20 @@ def forest(rows: Sequence[Row], *, outcome: str) -> Markup | None:
         return None
     height = 28.0
     low, high = span(_values(shown))
-    x = Scale(low=low, high=high, start=326, end=590)
+    names = [levels_compared(row["estimator"]) or row["estimator"].replace("_", " ") for row in shown]
+    labels = [f"{name} ({row['estimand']})" for name, row in zip(names, shown, strict=True)]
+    start = _room_for(labels)
+    x = Scale(low=low, high=high, start=start, end=start + 264)
     bottom = 20 + height * len(shown)
-    plot = Plot(width=810, height=bottom + 46, x=x, y=Scale(low=0, high=1, start=bottom, end=20))
+    plot = Plot(width=start + 484, height=bottom + 46, x=x, y=Scale(low=0, high=1, start=bottom, end=20))
     plot.horizontal_axis(f"Effect on {shorten(plain_name(outcome), 50)}")
     middles = [20 + height * (index + 0.5) for index in range(len(shown))]
-    names = [levels_compared(row["estimator"]) or row["estimator"].replace("_", " ") for row in shown]
-    plot.row_labels([f"{name} ({row['estimand']})" for name, row in zip(names, shown, strict=True)], middles, width=48)
+    plot.row_labels(labels, middles, width=_LONGEST, lines=2)
     plot.segment((x(0), 16), (x(0), bottom), "zero")
     for index, (row, at) in enumerate(zip(shown, middles, strict=True)):
         lying(plot, ends_of(row["interval"]), at)
         plot.dot((x(row["estimate"]), at), "after" if index == 0 and row is rows[0] else "before", radius=5.5, hint=_words(row))
-        plot.text((604, at + 4), _words(row), "tick")
+        plot.text((x.end + 14, at + 4), _words(row), "tick")
     told = "; ".join(f"{name}: {_words(row)}" for name, row in zip(names[:6], shown[:6], strict=True))
     return plot.render("forest", title="The same question by several estimators", description=told)
 
@@ -89,10 +98,11 @@ def specification_curve(rows: Sequence[Row], *, outcome: str) -> Markup | None:
     places = set(evenly(len(known), _MOST_POINTS)) | {place for place, row in enumerate(known) if row["chosen"]}
     shown = [known[place] for place in sorted(places)]
     low, high = span(_values(shown))
-    x = Scale(low=-0.5, high=len(shown) - 0.5, start=300, end=740)
-    y = Scale(low=low, high=high, start=196, end=36)
     lines = [(part, name) for part in ("estimator", "sample", "adjustment") for name in ("", *dict.fromkeys(row[part] for row in shown))]
-    plot = Plot(width=760, height=226 + _LINE * len(lines), x=x, y=y)
+    start = _room_for([name for _, name in lines])
+    x = Scale(low=-0.5, high=len(shown) - 0.5, start=start, end=start + 440)
+    y = Scale(low=low, high=high, start=196, end=36)
+    plot = Plot(width=start + 460, height=226 + _LINE * len(lines), x=x, y=y)
     plot.vertical_axis(f"Effect on {shorten(plain_name(outcome), 60)}")
     plot.segment((x.start, y(0)), (x.end, y(0)), "zero")
     _choices(plot, lines, shown)
@@ -115,7 +125,7 @@ def _choices(plot: Plot, lines: Sequence[tuple[str, str]], shown: Sequence[Row])
             plot.text((x.start - 10, at + 4), part.capitalize(), "value", anchor="end")
             continue
         plot.segment((x.start, at), (x.end, at), "grid")
-        plot.row_labels([name], [at], width=60)
+        plot.row_labels([name], [at], width=_LONGEST)
         for place, row in enumerate(shown):
             if row[part] == name:
                 plot.dot((x(place), at), "after" if row["chosen"] else "pale", radius=4 if row["chosen"] else 2.6)

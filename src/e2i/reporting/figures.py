@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2i.domain.disclosure import SMALL_CELL
+from e2i.reporting.numbers import plain_name
 
 if TYPE_CHECKING:
     from e2i.domain.report import ReportEvidence
@@ -89,8 +90,13 @@ def _segments(segments: dict[str, Any]) -> dict[str, Any]:
     if segments["uplift"]:
         drawn["uplift"] = segment_plots.gain(segments["uplift"]["curve"], outcome=outcome)
     if segments["policy"]:
-        drawn["policies"] = segment_plots.policies(segments["policy"]["values"], unit=segments["policy"]["unit"])
+        drawn["policies"] = segment_plots.policies(segments["policy"]["values"], unit=_unit(segments))
     return drawn
+
+
+def _unit(segments: dict[str, Any]) -> str:
+    unit = str(segments["policy"]["unit"])
+    return plain_name(segments["outcome"]) if unit == "outcome" else unit
 
 
 def _curves(path: Path, model: dict[str, Any] | None, missing: list[str]) -> dict[str, Any]:

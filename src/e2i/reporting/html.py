@@ -32,6 +32,7 @@ from e2i.reporting.numbers import (
     plain_name,
     readable,
 )
+from e2i.reporting.plots import is_weighted
 from e2i.whole_files import replace_text, replacing
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def render(content: dict[str, Any], evidence: ReportEvidence) -> str:
         scenario_names=SCENARIOS,
         is_stopped_at_gate=_is_stopped_at_gate(content),
         are_segments_told=is_told(content),
+        is_weighted=is_weighted((content["effect"] or {}).get("balance") or ()),
         opportunities=_ranked(content["gaps"]),
         entities=_moved(content["allocation"]),
         longest_step=max((value or 0 for value in (content["timings_s"] or {}).values()), default=0) or 1,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _SIDE = 250.0
 _LARGEST_LIST = 16
 BALANCE_LIMIT = 0.1
+_SAME = 1e-9
 
 
 def _square(*, x_label: str, y_label: str, high: float = 1.0) -> Plot:
@@ -109,6 +110,16 @@ def overlap(edges: Sequence[float], treated: Sequence[float], untreated: Sequenc
     return plot.render("overlap", title="Propensity overlap", description=told)
 
 
+def is_weighted(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether weighting changed any balance; after a lottery nobody is weighted.
+
+    >>> is_weighted([{"smd_before": 0.1, "smd_after": 0.1}]), is_weighted([{"smd_before": 0.3, "smd_after": 0.1}])
+    (False, True)
+    """
+    pairs = [(row["smd_before"], row["smd_after"]) for row in rows]
+    return any(None not in pair and abs(pair[0] - pair[1]) > _SAME for pair in pairs)
+
+
 def balance(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
     """Absolute standardised mean differences before and after weighting, worst first (a love plot)."""
     known = [row for row in rows if row["smd_before"] is not None and row["smd_after"] is not None]
@@ -124,11 +135,16 @@ def balance(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
     plot.row_labels([row["covariate"] for row in known], middles, width=26)
     plot.segment((x(BALANCE_LIMIT), 20), (x(BALANCE_LIMIT), 24 + height * len(known)), "gate")
     plot.text((x(BALANCE_LIMIT), 14), f"balanced below {BALANCE_LIMIT}", "tick", anchor="middle")
+    weighted = is_weighted(known)
     for row, at in zip(known, middles, strict=True):
         before, after = abs(row["smd_before"]), abs(row["smd_after"])
-        plot.segment((x(before), at), (x(after), at), "link")
-        plot.dot((x(before), at), "before", hint=f"{row['covariate']} before weighting: {format_number(before)}")
-        plot.dot((x(after), at), "after", hint=f"{row['covariate']} after weighting: {format_number(after)}")
+        if weighted:
+            plot.segment((x(before), at), (x(after), at), "link")
+            plot.dot((x(before), at), "before", hint=f"{row['covariate']} before weighting: {format_number(before)}")
+        plot.dot((x(after), at), "after", hint=f"{row['covariate']}{' after weighting' if weighted else ''}: {format_number(after)}")
+    if not weighted:
+        largest = "; ".join(f"{row['covariate']} {format_number(abs(row['smd_after']))}" for row in known[:5])
+        return plot.render("balance", title="Balance of the arms", description=f"Largest: {largest}.")
     told = "; ".join(
         f"{row['covariate']} {format_number(abs(row['smd_before']))} to {format_number(abs(row['smd_after']))}" for row in known[:5]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from markupsafe import Markup
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 Point = tuple[float, float]
+_LINE = 13.0
+"""pixels from line to line of a label"""
 _NARROW, _WIDE = frozenset(" ijlftIr.,:;'()[]|!"), frozenset("mwMWOQ@%&…")
 
 
@@ -84,11 +86,15 @@ class Plot:
             self.text((self.x.start - 7, at + 4), tick_text(value, values), "tick", anchor="end")
         self.text((self.x.start - 34, min(self.y.start, self.y.end) - 10), label, "axis")
 
-    def row_labels(self, labels: Sequence[str], positions: Sequence[float], *, width: int) -> None:
-        """Names of rows left of the plot, cut to `width` characters and to the room that there is."""
+    def row_labels(self, labels: Sequence[str], positions: Sequence[float], *, width: int, lines: Literal[1, 2] = 1) -> None:
+        """Names of rows left of the plot, on one line or two, cut to `width` characters a line and to the room that there is."""
+        room = self.x.start - 12
         for label, at in zip(labels, positions, strict=True):
-            shown = fitted(shorten(label, width), self.x.start - 12)
-            self.text((self.x.start - 10, at + 4), shown, "row", anchor="end", hint=label if shown != label else None)
+            parts = [label] if lines == 1 or text_width(label) <= room else halves(label)
+            for place, part in enumerate(parts):
+                shown = fitted(shorten(part, width), room)
+                height = at + 4 + (place - (len(parts) - 1) / 2) * _LINE
+                self.text((self.x.start - 10, height), shown, "row", anchor="end", hint=label if shown != part else None)
 
     def segment(self, start: Point, end: Point, kind: str) -> None:
         """A straight line in pixels."""
@@ -143,6 +149,19 @@ def shorten(text: str, width: int) -> str:
         return text
     tail = (width - 1) // 2
     return f"{text[: width - 1 - tail]}…{text[-tail:]}"
+
+
+def halves(text: str) -> list[str]:
+    """Two lines of about equal length, parted at a blank; one where there is none.
+
+    >>> halves("least squares without instruments")
+    ['least squares', 'without instruments']
+    """
+    blanks = [place for place, letter in enumerate(text) if letter == " "]
+    if not blanks:
+        return [text]
+    middle = min(blanks, key=lambda place: abs(place - len(text) / 2))
+    return [text[:middle], text[middle + 1 :]]
 
 
 def fitted(text: str, room: float) -> str:

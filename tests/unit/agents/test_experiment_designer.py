@@ -260,6 +260,11 @@ async def test_expected_attrition_and_looks_are_paid_for_in_units(tmp_path: Path
     assert looks.required_sample_size == pytest.approx(505 * looks.power_analysis_details.interim_inflation, abs=1.5)
     assert looks.monitoring.looks[-1].z_boundary == pytest.approx(2.386, abs=1e-3)
     assert looks.estimated_duration_weeks == -(-looks.power_analysis_details.planned_n // 50) + 12
+    assert "(|z| of 2.3860 or more) at look 5" in looks.preregistration_doc
+    assert "p is at most 0.01703 (|z| of 2.3860 or more) at look 5" in looks.analysis_study
+    assert "p is at most 0.05 (|z| of 1.9600 or more). No other" in lost.preregistration_doc
+    assert "does not decide" in looks.analysis_study
+    assert "does not decide" not in lost.analysis_study
     rules = {rule.name: rule.threshold for rule in looks.monitoring.rules}
     assert "50%" in rules["enrolment"]
     assert "15%" in rules["attrition"]

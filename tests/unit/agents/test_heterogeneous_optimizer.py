@@ -147,6 +147,10 @@ async def test_planted_responders_reach_the_report_and_the_policy(tmp_path: Path
     assert report.uplift is not None
     assert report.uplift.qini.low > 0
     assert report.suggested_next_agent == "resource_optimizer"
+    modest = replace(report, high_responders=(), low_responders=())
+    assert modest.summary().startswith("differing from the average: kind="), "the page fills their dots, so the summary cannot deny them"
+    alike = {name: tuple(replace(one, differs=False) for one in found) for name, found in report.cate_by_segment.items()}
+    assert replace(modest, cate_by_segment=alike).summary() == "no segment stands out from the average effect."
 
 
 async def test_no_small_cell_leaves_the_agent(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ async def test_unmet_criteria_keep_the_model_in_development_and_are_named(worksh
     workshop.study = study(success=SuccessSpec(minimum_auc=0.99, minimum_f1=0.1, maximum_brier=0.01))
     prepared, trained = await workshop.train()
     done = await workshop.run(SPEC, workshop.deployer_state(prepared, trained))
-    assert done.refusal == "success criteria not met: maximum_brier, minimum_auc"
+    assert done.refusal == "success criteria not met: minimum_auc, maximum_brier"
     assert (done.version.stage, done.deployment_id) == ("development", None)
     (row,) = select(workshop.url, "select * from ml_model_registry")
     assert row["stage"] == "development"

@@ -75,3 +75,9 @@ async def test_an_impossible_allocation_ends_without_scenarios_and_names_the_con
     assert {item.constraint for item in done.plan.conflict} == {"budget", "min_total"}
     assert [item.must_give for item in done.plan.conflict] == pytest.approx([1.0, 1.0])
     assert done.scenarios == ()
+
+
+def test_the_agent_outlasts_every_time_limit_that_a_study_may_set() -> None:
+    for limit_s, extra_s in ((1, 0), (10, 0), (25, 25), (60, 60)):
+        assert resource_optimizer.asked_for(resource_optimizer.State(spec=asked(time_limit_s=limit_s), seed=1)) == extra_s
+    assert resource_optimizer.SPEC.asked_for is resource_optimizer.asked_for

@@ -11,6 +11,7 @@ from e2i.data.sources import LocalFrameSource
 from e2i.domain.data_spec import DataSpec
 from e2i.domain.experiments import ScopeSpec
 from e2i.domain.study import EffectSpec, PredictionSpec, Study, SuccessSpec
+from e2i.engine.checkpoint import StateCodec
 from e2i.engine.graph import Engine
 from e2i.errors import ConfigError, SchemaMismatch
 
@@ -96,6 +97,31 @@ async def test_roles_and_identifiers_are_excluded_with_their_reason() -> None:
         "age_group": "protected: judged for fairness, never a feature",
         "tags": "holds lists or records",
     }
+
+
+def test_derived_columns_keep_their_order_through_a_checkpoint_as_a_later_one_uses_an_earlier_one() -> None:
+    data = DataSpec(source="panel.csv", derive={"won": "decile > 7", "early": "won AND treated"})
+    codec = StateCodec(State)
+    kept = codec.load(codec.dump(State(study=study(data=data), columns=COLUMNS, experiment_id="exp_1")))
+    assert list(kept.study.data.derive) == ["won", "early"]
+
+
+async def test_what_columns_are_derived_from_are_features_only_where_the_study_says_so() -> None:
+    derive = {
+        "won": "CASE WHEN `call state` = 'specialty' THEN 1 ELSE 0 END",
+        "senior": "LENGTH(tenure) > 3 AND decile > 7",
+        "late": "senior AND tenure != 'decile'",
+    }
+    columns = COLUMNS | {"call state": "text", "tenure": "text", "won": "integer", "senior": "boolean", "late": "boolean", "length": "text"}
+    data = DataSpec(source="panel.csv", derive=derive)
+    found = await scope(study(data=data), columns=columns)
+    assert found.excluded_features["call state"] == "read only by the derived won"
+    assert found.excluded_features["tenure"] == "read only by the derived senior, late"
+    assert found.excluded_features["senior"] == "read only by the derived late"
+    # `decile` modifies the effect; `specialty` stands there as text alone, and LENGTH( is no column.
+    assert {"late", "won", "decile", "specialty", "length"} <= set(found.required_features)
+    named = PREDICTION.model_copy(update={"features": ("tenure", "decile")})
+    assert set((await scope(study(data=data, prediction=named), columns=columns)).required_features) == {"tenure", "decile"}
 
 
 async def test_named_features_are_the_only_ones() -> None:

@@ -121,6 +121,15 @@ async def test_a_foreign_error_leaves_the_engine_as_step_failed_with_its_cause()
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
+async def test_what_the_engine_says_of_a_foreign_error_names_its_kind_and_place_and_no_value_of_the_data() -> None:
+    for error in (ValueError("could not convert string to float: 'Jane Doe'"), TimeoutError("reading 'Jane Doe'")):
+        with pytest.raises(StepFailed, match=type(error).__name__) as caught:
+            await Engine().run(spec(first, second), State(), Deps(failures=[error]), run_id="r")
+        assert "Jane" not in str(caught.value)
+        assert "graph.py:" in str(caught.value)
+        assert caught.value.__cause__ is error
+
+
 async def test_an_interrupted_run_goes_on_at_the_step_that_failed_and_a_finished_one_is_not_run_again() -> None:
     engine, deps = Engine(saver=InMemorySaver(serde=JsonSerializer())), Deps(failures=[ValueError("crash")])
     with pytest.raises(StepFailed):
@@ -143,6 +152,17 @@ async def test_a_budget_stops_the_work_and_not_only_the_waiting() -> None:
     assert not worker.is_alive()
     assert await compute.run(abs, -3) == 3
     compute.close()
+
+
+async def test_a_study_that_asks_for_a_longer_search_gets_its_seconds_beside_the_budget() -> None:
+    async def wait(state: State, deps: Deps) -> State:
+        await asyncio.sleep(0.5)
+        return state
+
+    with pytest.raises(BudgetExceeded, match=r"used up its 0\.2 s"):
+        await Engine().run(spec(wait, budget_s=0.2), State(count=5), Deps(), run_id="short")
+    patient = spec(wait, budget_s=0.2, asked_for=lambda state: float(state.count))
+    assert (await Engine().run(patient, State(count=5), Deps(), run_id="long")).count == 5
 
 
 async def test_a_worker_that_dies_is_a_transient_fault_and_is_replaced() -> None:

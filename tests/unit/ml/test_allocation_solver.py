@@ -311,9 +311,23 @@ def test_measured_effects_by_segment_are_the_responses_and_share_their_error() -
     assert {item.entity for item in plan.allocations if item.allocated > 0.5} == {"h0", "h3", "h6"}
     assert plan.sensitivity is not None
     # One shared error: three entities at 5 ± 1 are 15 ± 3, not 15 ± 1.7.
-    assert plan.sensitivity.plan_high - plan.sensitivity.plan_low == pytest.approx(6.0, rel=0.35)
+    assert plan.sensitivity.plan_high - plan.sensitivity.plan_low == pytest.approx(6.0, rel=0.03)
     with pytest.raises(SchemaMismatch, match="no measured effect for segment"):
         allocate(frame, spec, responses=effects[:2], seed=1)
+
+
+def test_the_interval_of_a_plan_is_the_closed_form_and_the_same_wherever_it_stands_however_few_plans_were_drawn_anew() -> None:
+    rng = np.random.default_rng(2)
+    frame = table(60).with_columns(a=pl.Series(rng.uniform(3, 20, 60))).with_columns(low=pl.col("a") - 2, high=pl.col("a") + 2)
+    fair = [{"by": "region", "minimum_share": 0.8}]  # with a second limit only 20 plans are drawn anew
+    spec = asked(response={"coefficient": "a", "low": "low", "high": "high"}, fairness=fair, draws=20)
+    plan = allocate(frame, spec, seed=1)
+    assert plan.sensitivity is not None
+    half = 2.0 * math.sqrt(sum(item.allocated**2 for item in plan.allocations))
+    ends = plan.sensitivity.plan_low, plan.sensitivity.plan_high
+    assert ends == pytest.approx((plan.outcome - half, plan.outcome + half), abs=0.08 * half)
+    (told,) = (item for item in plan.scenarios if item.name == "optimised")
+    assert (told.outcome_low, told.outcome_high) == ends
 
 
 def test_the_order_of_rows_does_not_matter() -> None:

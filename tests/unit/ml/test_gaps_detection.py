@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import gamma
 from statsmodels.stats.proportion import proportion_confint
 
 from e2i.domain.evidence import CausalFinding, Effect, Verdict, VerdictName
@@ -127,7 +128,7 @@ def test_rows_may_come_in_any_order_twice_and_with_dates_as_text() -> None:
 @pytest.mark.parametrize(
     ("change", "spec", "error", "match"),
     [
-        (lambda f: f.drop("value"), {}, SchemaMismatch, "column 'value'"),
+        (lambda f: f.drop("value"), {}, SchemaMismatch, "no column `value`"),
         (lambda f: f.with_columns(value=pl.lit(float("inf"))), {}, SchemaMismatch, "no finite number"),
         (lambda f: f.with_columns(metric_date=pl.lit("soon")), {}, SchemaMismatch, "no date"),
         (lambda f: f, {"metrics": ["Trx"]}, ConfigError, "no row is of metric"),
@@ -252,3 +253,46 @@ def test_every_cell_has_the_reach_of_the_effect_that_was_measured_in_it() -> Non
     assert items["south"].roi.cost.estimate == 7 * 500
     assert items["west"].roi.cost.estimate == 3 * 500
     assert items["north"].roi.basis == "associational"
+
+
+def test_amounts_in_several_currencies_are_neither_added_up_nor_compared() -> None:
+    mixed = table("revenue").with_columns(Currency=pl.when(pl.col("region") == "west").then(pl.lit("EUR")).otherwise(pl.lit("USD")))
+    asked = {"aggregate": {"revenue": "sum"}, "gap_type": "vs_benchmark"}
+    with pytest.raises(SchemaMismatch, match="`revenue` is in several: EUR, USD"):
+        found(mixed, **asked)
+    assert {name for name, _ in found(mixed, **asked, filters={"Currency": "USD"})} == {"south"}
+    apart = found(mixed, **asked, segments=[["Currency", "region"]], peers=["Currency"])
+    assert {name for name, _ in apart} == {"USD x south"}  # the one cell in euros has no peer
+    with pytest.raises(SchemaMismatch, match="several"):
+        found(mixed, **asked, segments=[["Currency", "region"], "region"], peers=["Currency"])
+
+
+def test_a_table_in_another_shape_and_amounts_with_signs_are_told_how_they_become_one() -> None:
+    with pytest.raises(SchemaMismatch, match="no column `metric_date`, `metric_name`, `value`") as caught:
+        found(pl.DataFrame({"week": ["2024-01-05"], "region": ["east"], "trx": [5]}))
+    assert "gaps.columns" in str(caught.value.advice)
+    with pytest.raises(SchemaMismatch, match=r"`\$1,000` is no finite number") as caught:
+        found(table().with_columns(target=pl.lit("$1,000")))
+    assert "REPLACE(target, '$', '')" in str(caught.value.advice)
+    assert "gaps.columns.target" in str(caught.value.advice)
+
+
+def test_the_interval_of_a_return_is_that_of_a_normal_worth_over_a_gamma_cost() -> None:
+    spec = GapSpec.model_validate({"gap_type": "vs_target", "costs": {"TRx": 40_000}, "draws": 50_000})
+    gap = next(gap for gap in detect(table(), spec).gaps if gap.segment_value == "west")
+    (told,) = roi.estimate([gap], spec, findings={}, seed=1)
+    assert told.revenue.estimate is not None
+    worth = np.random.default_rng(5).normal(1.0, 0.15, 400_000)
+    for end, share in ((told.roi.low, 0.025), (told.roi.high, 0.975)):
+        assert end is not None
+        # (revenue x worth - cost) / cost is at most `end` where the cost is at least revenue x worth / (end + 1).
+        below = gamma.sf(told.revenue.estimate * worth / (end + 1), 2.0, scale=20_000).mean()
+        assert below == pytest.approx(share, abs=0.003)
+    assert told.probability_of_profit == pytest.approx(gamma.cdf(told.revenue.estimate * worth, 2.0, scale=20_000).mean(), abs=0.01)
+
+
+def test_one_gap_is_told_in_the_singular() -> None:
+    text = report(table().filter(pl.col("region") == "west")).summary()
+    assert "1 gap of" in text
+    assert "Closing it is worth" in text
+    assert "None rests on a proven effect" in text

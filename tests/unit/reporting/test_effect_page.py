@@ -84,3 +84,29 @@ def test_the_plot_of_several_levels_names_levels_and_not_estimators_that_agree(t
 
 def test_a_count_that_is_withheld_is_not_called_unknown(tmp_path: Path) -> None:
     assert '<dt>Treated</dt><dd><span class="unknown">not shown</span>' in of_levels(tmp_path)
+
+
+def balanced(folder: Path, *, after: float) -> str:
+    report, _ = report_samples.complete(folder)
+    content = replace(report, effect=report_samples.effect("proceed")).to_dict()
+    content["effect"]["balance"] = [{"covariate": "nrx_pre", "smd_before": 0.107, "smd_after": after}]
+    return render(content, ReportEvidence())
+
+
+def test_after_a_lottery_the_balance_is_the_arms_own_and_nothing_is_called_weighted(tmp_path: Path) -> None:
+    html = balanced(tmp_path, after=0.107)
+    assert "Are the arms alike?" in html
+    assert "weighting<" not in html.partition("Are the arms alike?")[2].partition("</figure>")[0]
+    weighted = balanced(tmp_path, after=0.01)
+    assert "Are they alike after weighting?" in weighted
+    assert "</span>before weighting<" in weighted
+
+
+def test_a_dose_has_no_untreated_units_to_count(tmp_path: Path) -> None:
+    report, _ = report_samples.complete(tmp_path)
+    content = replace(report, effect=report_samples.effect("proceed")).to_dict()
+    assert "<dt>Untreated</dt>" in render(content, ReportEvidence())
+    content["effect"]["estimand"] = "APE"
+    html = render(content, ReportEvidence())
+    assert "<dt>Treated</dt>" not in html
+    assert "<dt>Untreated</dt>" not in html

@@ -16,7 +16,7 @@ from test_report import HOSTILE, Page
 
 from e2i.domain.evidence import Effect, PathPoint, PeriodEffect, SpecificationPoint
 from e2i.reporting import causal_plots, segment_plots
-from e2i.reporting.html import HtmlReportWriter
+from e2i.reporting.html import HtmlReportWriter, render
 
 STATES = ("planned", "impossible_plan", "effect_alone", "effect_alone_blocked", "effect_alone_review")
 LONG = "a_name_that_nobody_can_read_to_its_end_" * 3
@@ -251,6 +251,34 @@ def test_long_names_and_open_intervals_are_not_cut():
     assert_nothing_is_cut(segment_plots.gain(content["uplift"]["curve"], outcome=LONG))
     assert_nothing_is_cut(segment_plots.groups(content["calibration"]["groups"], outcome=LONG))
     assert_nothing_is_cut(segment_plots.policies(content["policy"]["values"], unit=LONG))
+
+
+def test_names_of_estimators_and_specifications_stand_whole():
+    name = "cross-fitted doubly robust (AIPW), stacked nuisances"
+    sample = "propensity in [0.1, 0.9]: 83% of rows, another population"
+    rows = [{**row, "estimator": name, "estimand": "ATE"} for row in alternatives(2)]
+    assert f">{name} (ATE)<" in re.sub(r"<title>.*?</title>", "", str(causal_plots.forest(rows, outcome="nrx")))
+    longer = "least squares without instruments (not the effect: shows what the instruments change)"
+    rows = [{**row, "estimator": longer, "estimand": "association"} for row in alternatives(2)]
+    found, _ = texts(str(causal_plots.forest(rows, outcome="nrx")))
+    lines = [words for _, anchor, words in found if anchor == "end"]
+    assert " ".join(lines[:2]) == f"{longer} (association)"
+    curve = [{**row, "estimator": "regression", "sample": sample, "adjustment": "all"} for row in specifications(3, chosen=1)]
+    assert f">{sample}<" in str(causal_plots.specification_curve(curve, outcome="nrx"))
+
+
+def test_a_policy_without_money_is_in_units_of_the_outcome_and_names_no_cost_of_nothing(tmp_path):
+    state, evidence = report_samples.states(tmp_path)["planned"]
+    content = state.to_dict()
+    everybody = [{"conditions": [], "treat": True, "share": 1.0}]
+    content["segments"]["policy"] |= {"unit": "outcome", "cost_per_treated": 0.0, "leaves": everybody}
+    part = section(render(content, evidence), "For whom")
+    text = Page(part).text
+    assert "Treat everybody: 100.0 % of people." in text
+    assert "No cost of treatment is known" in text
+    assert "Cost per treated person: $0" not in text
+    assert "Unit: outcome" not in text
+    assert "against treating nobody, outcome" not in part
 
 
 def test_labels_of_the_time_axis_do_not_overlap():

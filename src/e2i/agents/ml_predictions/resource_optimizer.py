@@ -22,6 +22,7 @@ from e2i.ml.allocation.scenarios import Uncertainty
 from e2i.ports.compute import Executor
 from e2i.ports.data import FrameSource, FrameStore
 
+USUAL_LIMIT_S = float(AllocationSpec.model_fields["time_limit_s"].default)
 ENTITIES, SOLUTION, TRIED = "allocation_entities", "allocation_solution", "allocation_tried"
 
 
@@ -114,6 +115,11 @@ async def project(state: State, deps: Deps) -> State:
     return replace(state, plan=found)
 
 
+def asked_for(state: State) -> float:
+    """Seconds beyond the budget: it has room for the usual limit of the search, and a longer one leaves it to all the rest."""
+    return state.spec.time_limit_s if state.spec.time_limit_s > USUAL_LIMIT_S else 0.0
+
+
 def after_formulate(state: State) -> Literal["optimize", "finish"]:
     """A refusal is finished."""
     return "optimize" if state.plan is None else "finish"
@@ -175,4 +181,5 @@ SPEC = AgentSpec(
     budget_s=20,
     steps=[formulate, optimize, run_scenarios, project],
     routes={"formulate": after_formulate, "optimize": after_optimize},
+    asked_for=asked_for,
 )

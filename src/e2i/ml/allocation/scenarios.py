@@ -16,6 +16,8 @@ from e2i.ml.allocation.optimum import optimise
 from e2i.ml.allocation.program import limits_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from e2i.domain.allocation import AllocationSpec
     from e2i.ml.allocation.curves import FloatArray
     from e2i.ml.allocation.optimum import Optimum
@@ -32,6 +34,10 @@ FEWEST_DRAWS = 5
 ROUGH = 0.005
 """relative distance to the bound at which the search for a draw may end"""
 _KEPT = 1e-9
+_OUTCOMES, _FEWEST_OUTCOMES, _NORMALS = 10_000, 1_000, 40_000_000
+"""draws for the interval of an outcome: usually, at least, and random numbers for all entities together"""
+_AT_ONCE = 500
+"""measured effects that are drawn at once"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +64,8 @@ def compare(problem: Problem, spec: AllocationSpec, plan: FloatArray, *, seed: i
         "equal": _spread(problem, low, high, money),
         "focus_top": _focused(problem, low, high, money, strongest),
     }
-    drawn = _draws(problem, min(spec.draws, 500), seed=seed)
-    return tuple(_scenario(problem, spec, name, x, drawn) for name, x in ways.items())
+    ends = outcome_ends(problem, list(ways.values()), seed=seed)
+    return tuple(_scenario(problem, spec, name, x, end) for (name, x), end in zip(ways.items(), ends, strict=True))
 
 
 def sensitivity(problem: Problem, spec: AllocationSpec, plan: FloatArray, *, seed: int) -> Uncertainty | None:
@@ -94,8 +100,7 @@ def sensitivity(problem: Problem, spec: AllocationSpec, plan: FloatArray, *, see
     robust = _solved(lowest, quick)
     if not gains:
         return None
-    under = np.array([float(problem.curves.scaled(coefficient).value(plan).sum()) for coefficient in drawn])
-    low, high = np.quantile(under, (0.025, 0.975))
+    low, high = outcome_ends(problem, [plan], seed=seed)[0] or (np.nan, np.nan)
     optimism = float(np.mean(gains))
     promised, at_low = float(problem.curves.value(plan).sum()), float(lowest.curves.value(plan).sum())
     result = Sensitivity(
@@ -135,12 +140,33 @@ def _draws(problem: Problem, number: int, *, seed: int) -> FloatArray | None:
     return np.asarray(middle + z * np.where(z < 0, middle - low, high - middle) / Z95)
 
 
-def _scenario(problem: Problem, spec: AllocationSpec, name: str, x: FloatArray, drawn: FloatArray | None) -> ScenarioResult:
+def outcome_ends(problem: Problem, plans: Sequence[FloatArray], *, seed: int) -> list[tuple[float, float] | None]:
+    """95 % interval of the outcome of every plan, over draws of the responses; None where these have no interval.
+
+    Every curve is its coefficient times a shape, so a plan's outcome is a sum over the measured effects: many draws cost little, and
+    entities that share an effect share its error.
+    """
+    low, high, middle = problem.coefficient_low, problem.coefficient_high, problem.curves.coefficient
+    if low is None or high is None:
+        return [None] * len(plans)
+    shapes = np.column_stack([problem.curves.scaled(np.ones(problem.n)).value(x) for x in plans])
+    effects = int(problem.shared.max()) + 1
+    below, above = np.zeros((effects, len(plans))), np.zeros((effects, len(plans)))
+    np.add.at(below, problem.shared, shapes * ((middle - low) / Z95)[:, None])
+    np.add.at(above, problem.shared, shapes * ((high - middle) / Z95)[:, None])
+    number = max(_FEWEST_OUTCOMES, min(_OUTCOMES, _NORMALS // effects))
+    rng, moved = np.random.default_rng(seed), np.zeros((number, len(plans)))
+    for start in range(0, effects, _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        z = rng.standard_normal((number, len(below[part])))
+        moved += np.minimum(z, 0.0) @ below[part] + np.maximum(z, 0.0) @ above[part]
+    ends = middle @ shapes + np.quantile(moved, (0.025, 0.975), axis=0)
+    return [(float(first), float(last)) for first, last in ends.T]
+
+
+def _scenario(problem: Problem, spec: AllocationSpec, name: str, x: FloatArray, ends: tuple[float, float] | None) -> ScenarioResult:
     outcome, cost = float(problem.curves.value(x).sum()), float(problem.cost @ x)
-    low = high = None
-    if drawn is not None:
-        values = [float(problem.curves.scaled(coefficient).value(x).sum()) for coefficient in drawn]
-        low, high = (float(end) for end in np.quantile(values, (0.025, 0.975)))
+    low, high = ends or (None, None)
     return ScenarioResult(
         name=name,
         total=float(x.sum()),

@@ -7,24 +7,27 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from e2i.domain.study import Study
+from e2i.ml.power.monitoring import final_look
 
 if TYPE_CHECKING:
     from e2i.domain.trials import Assignment, MonitoringPlan, RedesignStep, ValidityThreat
     from e2i.ml.power.planning import Draft
 
 RESULTS = "experiment_results.parquet"
+USUAL_ALPHA = 0.05
+"""of the intervals of `e2i effect`"""
 
 
 def hypothesis(draft: Draft) -> str:
     """The question as something that data can refute."""
     spec, power = draft.spec, draft.power
     size = power.target_effect if power.target_effect is not None else power.mde
-    scale = {"difference": "change", "rate_ratio": "rate ratio", "hazard_ratio": "hazard ratio"}[power.effect_scale]
-    wanted = f" by at least a {scale} of {size:.3g}" if size is not None else ""
+    none = "zero" if power.effect_scale == "difference" else "one"
+    scale = {"difference": "", "rate_ratio": "a rate ratio of ", "hazard_ratio": "a hazard ratio of "}[power.effect_scale]
+    wanted = f" by {scale}{size:.3g}, or further from {none}," if size is not None else ""
     after = "by the end of the test" if draft.design == "geo" else f"within {spec.follow_up} periods of assignment"
-    return (
-        f"Compared with no `{spec.treatment}`, `{spec.treatment}` moves `{spec.outcome}`{wanted} {after} (two-sided alpha {spec.alpha:g})."
-    )
+    claim = f"Compared with no `{spec.treatment}`, `{spec.treatment}` moves `{spec.outcome}`{wanted} {after}"
+    return f"{claim} (two-sided alpha {spec.alpha:g})."
 
 
 def causal_dag(draft: Draft) -> tuple[str, ...]:
@@ -59,7 +62,21 @@ def analysis_study(draft: Draft, *, name: str) -> str:
         content["time"] = spec.time
     content["effect"] = effect
     Study.model_validate(content)
-    return f"{_columns(draft, is_panel=is_panel)}\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)}"
+    written = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    return f"{_columns(draft, is_panel=is_panel)}\n# {decision(draft)}\n{written}"
+
+
+def decision(draft: Draft) -> str:
+    """When the later analysis shows an effect: interim looks leave less than alpha to the last one."""
+    spec = draft.spec
+    last = final_look(draft)
+    rule = f"An effect is shown where p is at most {last.nominal_p:.4g} (|z| of {last.z_boundary:.4f} or more)"
+    if draft.design == "geo":
+        return "An effect is shown where `e2i effect` gives the verdict proceed and an interval without zero."
+    if last.look > 1:
+        rule += f" at look {last.look}, as the looks before it spend a part of alpha"
+    undecided = "" if last.look == 1 and spec.alpha == USUAL_ALPHA else " The 95 % interval of `e2i effect` does not decide."
+    return f"{rule}.{undecided}"
 
 
 def preregistration(
@@ -137,7 +154,7 @@ def _analysis(draft: Draft) -> str:
     errors = " Errors are clustered." if draft.design == "cluster_rct" else ""
     return (
         f"## Analysis\n\nPrimary outcome: `{spec.outcome}`. Estimate: {what}.{errors} All units are analysed as assigned; "
-        f"two-sided alpha {spec.alpha:g}. No other outcome or subgroup decides."
+        f"two-sided alpha {spec.alpha:g}. {decision(draft)} No other outcome or subgroup decides."
     )
 
 

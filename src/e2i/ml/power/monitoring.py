@@ -51,6 +51,11 @@ def monitoring_plan(draft: Draft) -> MonitoringPlan:
     )
 
 
+def final_look(draft: Draft) -> InterimLook:
+    """The last look, which decides."""
+    return monitoring_plan(draft).looks[-1]
+
+
 def _rules(draft: Draft) -> tuple[MonitoringRule, ...]:
     spec = draft.spec
     pace = f"{spec.accrual_per_week:g} a week" if spec.accrual_per_week is not None else f"{draft.power.planned_n} at the start"
