@@ -90,6 +90,7 @@ def _unanswerable(effect: EffectSpec) -> NotIdentified | None:
         (effect.reference is not None, "a treatment with several levels"),
         (effect.anticipation > 0, "`anticipation`"),
         (bool(effect.edges), "a causal graph"),
+        (bool(effect.randomised_within), "a lottery within strata"),
         (effect.assigned_share is not None, "the planned share of arms"),
         (effect.estimand in ("ATO", "LATE"), f"estimand {effect.estimand}"),
     )

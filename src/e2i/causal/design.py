@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from e2i.causal.arrays import BoolArray, FloatArray, IntArray
+from e2i.causal.arrays import BoolArray, FloatArray, IntArray, equal_rows
 from e2i.causal.encoding import Covariates, encode, numeric
+from e2i.causal.strata import strata_of
 from e2i.domain.disclosure import counted
 from e2i.domain.nearest import suggestion
 from e2i.domain.study import EffectSpec, Study
@@ -58,6 +59,8 @@ class Identification:
     reference: str | None = None
     anticipation: int = 0
     is_randomised: bool = False
+    drawn_within: tuple[str, ...] = ()
+    """one row per unit: columns within whose levels chance assigned"""
     is_repeated_cross_section: bool = False
     """rows are different people in groups (`unit`) and periods, several in each"""
     override: tuple[str, ...] = ()
@@ -106,6 +109,8 @@ class Sample:
     """per arm, level or half of the doses"""
     cluster: IntArray | None = None
     """shape (n,), equal for rows that are not independent"""
+    strata: IntArray | None = None
+    """shape (n,), equal for rows among which chance assigned; None where all shared one lottery, or there was none"""
     weights: FloatArray | None = None
     """shape (n,), positive, mean 1"""
     instruments: FloatArray | None = None
@@ -164,12 +169,13 @@ def prepare(frame: pl.DataFrame, identification: Identification) -> Sample:
         # Rows with a key of their own are different units, however alike they look.
         groups=np.arange(kept.height)
         if unit is not None
-        else _copies(np.column_stack([outcome[keep], treatment[keep], covariates.matrix])),
+        else equal_rows(np.column_stack([outcome[keep], treatment[keep], covariates.matrix])),
         rows_given=frame.height,
         missing_treatment=int((~has_treatment).sum()),
         missing_outcome=int((has_treatment & ~has_outcome).sum()),
         missing_outcomes=_missing_outcomes(treatment, has_outcome, identification.treatment_kind, levels),
         cluster=_clusters(kept, identification.cluster),
+        strata=strata_of(kept, identification.drawn_within),
         weights=_weights(kept, identification.weights),
         instruments=instruments.matrix if instruments is not None else None,
         instrument_names=instruments.names if instruments is not None else (),
@@ -205,7 +211,7 @@ def require_roles(effect: EffectSpec, columns: Iterable[str], *, unit: str | Non
                 where="effect.confounders",
                 advice="Take it out of `confounders` and `modifiers`.",
             )
-    for role in ("negative_controls", "negative_exposures", "pre_outcomes", "instruments"):
+    for role in ("negative_controls", "negative_exposures", "pre_outcomes", "instruments", "randomised_within"):
         for name in getattr(effect, role):
             if name in (effect.treatment, effect.outcome):
                 part = "a negative control" if role == "negative_controls" else f"one of `{role}`"
@@ -233,6 +239,7 @@ def _named(effect: EffectSpec, known: tuple[str, ...], unit: str | None, time: s
         *effect.negative_exposures,
         *effect.pre_outcomes,
         *effect.instruments,
+        *effect.randomised_within,
     )
     return [*treatment, effect.outcome, *several, *(name for name in single if name is not None)]
 
@@ -374,9 +381,3 @@ def _missing_outcomes(
         for name, rows in arms.items()
         if rows.any()
     )
-
-
-def _copies(rows: FloatArray) -> IntArray:
-    """Group number per row; equal rows share it."""
-    keys = np.ascontiguousarray(rows + 0.0).view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    return np.unique(keys, return_inverse=True)[1].astype(np.int64)

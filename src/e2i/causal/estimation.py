@@ -63,6 +63,7 @@ def as_effect(
         scale=estimate.scale,
         certificate=certificate,
         must_agree=must_agree,
+        outcome_kind=identification.outcome_kind,
     )
 
 

@@ -28,6 +28,14 @@ SCALE_GAP = 10.0
 _DISTINCT = 10
 _STRAY = 0.02
 _NUMBERS, _LEVELS = 0.9, 12
+_ROWS_A_DAY = 25
+"""with as many rows, days are categories like others"""
+_MONTH = "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_DATE = (
+    r"(?i)^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})"
+    rf"|\d{{1,2}}[ .-]?{_MONTH}[ .-]?\d{{2,4}}|{_MONTH} \d{{1,2}},? \d{{4}})"
+    r"([ T]\d{1,2}:\d{2}(:\d{2})?)?$"
+)
 _BOTH_ARMS = "An effect needs treated and untreated rows."
 
 
@@ -82,6 +90,14 @@ def confounders_as_text(table: Table) -> Iterator[Hazard]:
         if series.dtype not in (pl.String, pl.Categorical, pl.Enum) or known.n_unique() <= _LEVELS:
             continue
         text = known.cast(pl.String).str.strip_chars()
+        if len(known) < _ROWS_A_DAY * known.n_unique() and float(text.str.contains(_DATE).mean()) > _NUMBERS:  # type: ignore[arg-type]
+            told = f"confounder `{name}` holds dates as text: each day would count as a group."
+            remedy = (
+                f"Write them as 2024-01-31, or derive a date under `data` and name that: "
+                f"`derive: {{{name}_day: \"DATE({name}, '%d/%m/%Y')\"}}`."
+            )
+            yield refuse("dates_as_text", told, remedy)
+            continue
         is_own = known.n_unique() > 0.5 * len(known)
         is_code = text.str.contains(r"^\d+$").all() and (is_own or text.str.len_chars().n_unique() == 1)
         if text.str.contains(r"^0\d").any() or is_code:

@@ -16,6 +16,7 @@ _CARRIES, _CARRIES_ALL = 0.5, 0.95
 _CODES = (7, 8, 9, 77, 88, 97, 98, 99, 777, 888, 997, 998, 999, 7777, 8888, 9999, 99999)
 """what questionnaires and registers write for "unknown", also with a minus; 7 and 8 only with one"""
 _CODE_SHARE, _CODE_ROWS = 0.005, 5
+_NINES, _TIMES = (99.0, 999.0, 9999.0, 99999.0), 4.0
 _FEW_LEVELS, _STEPS_APART = 12, 3.0
 _ZERO_MOST = 0.30
 """share of zeros above which an outcome simply has many"""
@@ -42,6 +43,7 @@ def scale(table: Table) -> Iterator[Hazard]:
         if len(stands_for):
             yield _codes(name, known, stands_for, decides=name in (spec.outcome, *dose))
             continue
+        yield from _spikes(name, known)
         yield from _units_of(name, known, decides=name in (spec.outcome, *dose))
     yield from _zeros(spec.outcome, values.get(spec.outcome, np.empty(0)))
     for name in dose:
@@ -75,7 +77,14 @@ def missing_codes(values: FloatArray) -> FloatArray:
     []
     >>> missing_codes(np.array([0.0, 3.0, 6.0] + 5 * [9.0])).tolist()
     []
+
+    The only negative value among many that are not negative is a code however near it is.
+
+    >>> missing_codes(np.array([*range(40), *(5 * [-1.0])], dtype=float)).tolist()
+    [-1.0]
     """
+    if (lone := _lone_negative(values)) is not None:
+        return np.array([lone])
     codes = np.array([*(-code for code in _CODES), *(code for code in _CODES if code > 8)], dtype=np.float64)
     is_code = np.isin(values, codes)
     if not is_code.any() or is_code.all():
@@ -92,10 +101,36 @@ def missing_codes(values: FloatArray) -> FloatArray:
     return codes_found
 
 
+def _lone_negative(values: FloatArray) -> float | None:
+    """A whole number below zero that is the only negative one, where the others are many: counts and amounts have no -1."""
+    negative = values[values < 0]
+    is_one = len(negative) >= max(_CODE_ROWS, _CODE_SHARE * len(values)) and negative.min() == negative.max()
+    if not is_one or negative[0] not in (-1.0, *(-code for code in _CODES)) or len(np.unique(values)) <= _FEW_LEVELS:
+        return None
+    return float(negative[0])
+
+
+def _spikes(name: str, known: FloatArray) -> Iterator[Hazard]:
+    """A value of nines inside the others that is several times as frequent as any value around it."""
+    levels, counts = np.unique(known, return_counts=True)
+    around = 0.1 * float(levels[-1] - levels[0])
+    for code in (value for value in _NINES if len(levels) > _FEW_LEVELS and levels[0] < value):
+        rows = float(counts[levels == code].sum())
+        if rows < max(_CODE_ROWS, _CODE_SHARE * len(known)):
+            continue
+        beside = float(counts[(np.abs(levels - code) <= around) & (levels != code)].max(initial=1.0))
+        if rows > _TIMES * beside + 3.0 * np.sqrt(beside):
+            share = rows / len(known)
+            times = rows / beside
+            text = f"{share:.1%} of the values of `{name}` are {code:g}, {times:.0f} times any value near it: does it stand for missing?"
+            yield found("missing_code", "review", text, "Set it to missing in the source.", measure=(share, _CODE_SHARE))
+
+
 def _codes(name: str, known: FloatArray, stands_for: FloatArray, *, decides: bool) -> Hazard:
     share = float(np.isin(known, stands_for).mean())
     shown = ", ".join(f"{code:g}" for code in stands_for)
-    text = f"{share:.1%} of the values of `{name}` are {shown}, far from all others: do they stand for missing?"
+    where = "the only one below zero" if _lone_negative(known) is not None else "far from all others"
+    text = f"{share:.1%} of the values of `{name}` are {shown}, {where}: do they stand for missing?"
     remedy = "Set them to missing in the source."
     return found("missing_code", "override" if decides else "review", text, remedy, measure=(share, _CODE_SHARE))
 

@@ -30,6 +30,8 @@ from e2i.causal.hazard_checks import (
     variation,
 )
 from e2i.causal.hazard_copies import copies_of_roles
+from e2i.causal.hazard_outcome import outcome_itself
+from e2i.causal.hazard_repeats import in_both_arms, repeated_share
 from e2i.causal.hazard_scale import scale
 from e2i.causal.hazard_table import Table
 from e2i.domain.evidence import Hazard
@@ -57,6 +59,7 @@ _FIRST: tuple[Callable[[Table], Iterator[Hazard]], ...] = (
     sampling_weights,
     order_in_time,
     scale,
+    outcome_itself,
 )
 """what can be asked of any table"""
 _HOPELESS = frozenset(
@@ -151,6 +154,7 @@ def concerns_about_rows(sample: Sample) -> tuple[Concern, ...]:
                 "Remove duplicates, or name the column that tells units apart as `unit`.",
             )
         )
+    concerns += _concerns_about_repeats(sample, copies)
     concerns += concerns_about_losses(sample)
     r2 = squared_correlations(sample.covariates.matrix, sample.outcome)
     for name, value in zip(sample.covariates.names, r2, strict=True):
@@ -159,6 +163,27 @@ def concerns_about_rows(sample: Sample) -> tuple[Concern, ...]:
                 Concern(severity="review", text=f"`{name}` alone explains {value:.1%} of the outcome: is it measured after treatment?")
             )
     return tuple(concerns)
+
+
+def _concerns_about_repeats(sample: Sample, copies: float) -> list[Concern]:
+    """Rows that were copied into another arm, and people who stand in several rows."""
+    apart_from_treatment = np.column_stack([np.zeros(len(sample.outcome)), sample.covariates.matrix])
+    twins = surplus_copies(sample.outcome, apart_from_treatment, groups=in_both_arms(sample))
+    if twins > COPIES_REVIEW:
+        text = (
+            f"{2 * twins:.0%} of rows are equal to a row of another arm in the outcome and in every confounder: were untreated rows copied "
+            "from treated ones, or one row written under both? Such a pair says that there is no effect, whatever it is. Remove the copies."
+        )
+        return [Concern(severity="block" if twins > COPIES_BLOCK else "review", text=text)]
+    found = None if copies > COPIES_REVIEW else repeated_share(sample)
+    if found is None or found[0] <= COPIES_BLOCK:
+        return []
+    (share, (one, other)) = found
+    text = (
+        f"{share:.0%} of rows agree with another row in every confounder, `{one}` and `{other}` to the last digit: is one unit in several "
+        "rows? Name what such rows share as `cluster`, or make one row of each unit."
+    )
+    return [Concern(severity="review", text=text)]
 
 
 def concerns_about_filled(sample: Sample) -> tuple[Concern, ...]:

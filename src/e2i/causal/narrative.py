@@ -58,6 +58,9 @@ def _main(effect: Effect, treatment: str, outcome: str) -> str:
         return f"{whom}, {cause} multiplies `{outcome}` by {effect.estimate:.3g} (95 % interval {low:.3g} to {high:.3g})."
     moved = "raises" if effect.estimate > 0 else "lowers"
     unsure = " The interval includes no effect." if low <= 0 <= high else ""
+    if effect.outcome_kind == "binary" and effect.scale == "outcome":
+        size, ends = f"{100 * abs(effect.estimate):.3g} percentage points", f"{100 * low:.3g} to {100 * high:.3g} points"
+        return f"{whom}, {cause} {moved} `{outcome}` by {size} on average (95 % interval of the change {ends}).{unsure}"
     size = f"{abs(effect.estimate):.3g}"
     return f"{whom}, {cause} {moved} `{outcome}` by {size} on average (95 % interval of the change {low:.3g} to {high:.3g}).{unsure}"
 
@@ -65,4 +68,6 @@ def _main(effect: Effect, treatment: str, outcome: str) -> str:
 def _naive(effect: Effect) -> list[str]:
     if effect.naive_difference is None:
         return []
+    if effect.outcome_kind == "binary" and effect.scale == "outcome":
+        return [f"A plain comparison of treated and untreated would say {100 * effect.naive_difference:.3g} percentage points."]
     return [f"A plain comparison of treated and untreated would say {effect.naive_difference:.3g}."]

@@ -47,7 +47,11 @@ def identify(effect: EffectSpec, frame: pl.DataFrame, *, unit: str | None = None
     require_roles(effect, frame.columns, unit=unit, time=time)
     shape = measure_shape(frame, effect, unit=unit, time=time)
     design, reasons, refused = _choose(effect, shape, unit=unit, time=time)
-    adjustment = tuple(dict.fromkeys((*effect.confounders, *effect.modifiers)))
+    # Arms of one row per unit are compared within strata; elsewhere strata are adjusted for.
+    beside = () if design == "cross_section" else effect.randomised_within
+    if design in _PANEL:
+        _require_names(frame, beside)
+    adjustment = tuple(dict.fromkeys((*effect.confounders, *effect.modifiers, *beside)))
     found = Identification(
         design=design,
         estimand=_estimand(effect, design, shape),
@@ -70,6 +74,7 @@ def identify(effect: EffectSpec, frame: pl.DataFrame, *, unit: str | None = None
         reference=effect.reference,
         anticipation=effect.anticipation,
         is_randomised=effect.randomised,
+        drawn_within=effect.randomised_within,
         is_repeated_cross_section=shape.is_repeated and design == "did",
         override=effect.override,
         reasons=reasons,
@@ -90,6 +95,17 @@ def identify(effect: EffectSpec, frame: pl.DataFrame, *, unit: str | None = None
             advice="Name the common causes of treatment and outcome, or say `randomised: true` when chance decided who was treated.",
         )
     return found
+
+
+def _require_names(frame: pl.DataFrame, strata: tuple[str, ...]) -> None:
+    """Raises NotIdentified where numbers stand for several strata of a panel: they would be adjusted for as one line."""
+    for name in strata:
+        if frame[name].dtype.is_numeric() and frame[name].n_unique() > 2:
+            raise NotIdentified(
+                f"`{name}` numbers its strata, and over time they would be taken for amounts.",
+                where="effect.randomised_within",
+                advice="Write them as text (s1, s2 …) in the source.",
+            )
 
 
 def _choose(
@@ -116,14 +132,19 @@ def _choose(
     for design, _ in order:
         by_reason.setdefault(str(objections[design]).rstrip("."), []).append(design)
     reasons = "; ".join(f"{', '.join(designs)}: {why}" for why, designs in by_reason.items())
-    raise NotIdentified(f"no design answers this question with these data ({reasons}).", where="effect", advice="Mend one of these.")
+    advice = "Mend one of these."
+    if effect.randomised and shape.is_panel and shape.pre_periods == 0 and unit is not None:
+        advice = f"Chance assigned, so nothing before is needed: leave `unit` and `time` out and name `cluster: {unit}` under `effect`."
+    raise NotIdentified(f"no design answers this question with these data ({reasons}).", where="effect", advice=advice)
 
 
 def _order(effect: EffectSpec, shape: Shape) -> list[tuple[str, str]]:
     """Designs by preference, each with its reason."""
     if not shape.is_panel:
         why = (
-            "chance assigned, so arms are compared as they were drawn"
+            f"chance assigned within {' and '.join(f'`{name}`' for name in effect.randomised_within)}, so arms are compared within it"
+            if effect.randomised_within
+            else "chance assigned, so arms are compared as they were drawn"
             if effect.randomised
             else "the measured common causes are adjusted for"
         )

@@ -128,6 +128,8 @@ class Effect:
     """measured coverage of the 95 % interval on data of this shape, or that there is none"""
     must_agree: bool = True
     """as an alternative: it estimates the same effect soundly, so that a clear gap to the chosen one speaks against both"""
+    outcome_kind: str = "continuous"
+    """binary: a change on the outcome's own scale is told in percentage points"""
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Interval at `level` in (0, 1). Raises ConfigError for another level than 0.95 when the method gave only that one."""

@@ -53,8 +53,13 @@ class EffectSpec(Strict):
     )
     weights: str | None = Field(default=None, description="sampling weights, positive")
     randomised: bool = Field(default=False, description="treatment was assigned by chance: no confounder is needed")
+    randomised_within: tuple[str, ...] = Field(
+        default=(), description="columns (strata, blocks, pairs) within whose levels chance assigned, each with a share of its own"
+    )
     assigned_share: PlannedShare | dict[Level, PlannedShare] | None = Field(
-        default=None, description="where chance assigned: planned share of the treated, or of each level; the arms are checked against it"
+        default=None,
+        description="where chance assigned: planned share of the treated, or of each level, or of the treated in each stratum; "
+        "the arms are checked against it",
     )
     edges: tuple[str, ...] = Field(default=(), description='the causal graph, "cause -> effect" each; adjustment is then checked or found')
     reference: str | None = Field(default=None, description="the level that the others of a treatment are compared with")
@@ -63,6 +68,20 @@ class EffectSpec(Strict):
     entered_at: str | None = Field(default=None, description="column with the day on which the unit came under observation")
     anticipation: int = Field(default=0, ge=0, description="periods before treatment in which the outcome may already react")
     override: tuple[str, ...] = Field(default=(), description="codes of checks that a person has looked at and lets pass; recorded")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _strata_say_that_chance_assigned(cls, given: object) -> object:
+        if isinstance(given, dict) and given.get("randomised_within") and "randomised" not in given:
+            return {**given, "randomised": True}
+        return given
+
+    @model_validator(mode="after")
+    def _strata_need_chance(self) -> EffectSpec:
+        if self.randomised_within and not self.randomised:
+            msg = "`randomised_within` says that chance assigned within strata; take `randomised: false` out"
+            raise ValueError(msg)
+        return self
 
 
 class PredictionSpec(Strict):

@@ -12,6 +12,7 @@ from e2i.causal.panel.honest_relative import RelativeTest
 from e2i.causal.panel.honest_smooth import SmoothFrontier, folded_quantile
 from e2i.domain.evidence import Refutation
 from e2i.errors import DataError, NotIdentified
+from growth import growth
 
 BENZARTI = np.array([0.006696351804, 0.02934503369, -0.006472972222, 0.0730149895, 0.1959611177, 0.3120639026, 0.2395415455, 0.1260425001])
 """Benzarti & Carloni (2019), restaurants' profits after a cut of the sales tax: the data set that HonestDiD ships"""
@@ -229,3 +230,31 @@ def test_no_effect_is_only_told_when_a_drift_could_not_hide_one() -> None:
     assert robustness(drifting(0.0, 0.0, pre=16, post=1)).passed
     small = robustness(drifting(0.0, 0.0, pre=2, post=8), spread=1_000.0)
     assert small.passed, "beside an outcome that varies by far more, all that a drift could hide is small"
+
+
+def test_vertices_of_the_dual_have_the_moments_that_their_rows_say() -> None:
+    """Row by row from the moments ±(step after) - Mbar v <= 0, without the short cut through target and largest step."""
+    study, bound, place = random_study(3, 4, seed=5), 0.7, 1
+    test = RelativeTest(estimates=study.estimates, covariance=study.covariance, n_pre=3, target=np.array([0.4, -0.1, 0.5, 0.2]))
+    largest, after = -test.steps[place], test.steps[3:]
+    up, down = after - bound * largest, -after - bound * largest
+    spread = [np.sqrt(np.diag(rows @ study.covariance @ rows.T)) for rows in (up, down)]
+    tails = np.cumsum(test.target[::-1])[::-1]
+    rise, fall = np.maximum(tails, 0), np.maximum(-tails, 0)
+    rows = np.vstack([rise @ up + fall @ down, rise @ down + fall @ up, up + down])
+    size = np.r_[rise @ spread[0] + fall @ spread[1], rise @ spread[1] + fall @ spread[0], spread[0] + spread[1]]
+    vertices = rows / size[:, None]
+    stage = test._stage(bound, place, -1.0)
+    assert stage.level == pytest.approx(vertices @ study.estimates, rel=1e-10)
+    assert stage.covariance == pytest.approx(vertices @ study.covariance @ vertices.T, rel=1e-8, abs=1e-12)
+
+
+def test_two_years_of_weeks_take_no_minutes() -> None:
+    """From 12 to 72 weeks on either side work grows tenfold; with the cube of the path it would be more than thirtyfold."""
+
+    def work(periods: int) -> tuple[float, float]:
+        study = random_study(periods, periods, seed=1)
+        target = np.full(periods, 1.0 / periods)
+        return RelativeTest(estimates=study.estimates, covariance=study.covariance, n_pre=periods, target=target).interval(1.0)
+
+    assert growth(work, 12, factor=6) < 20.0

@@ -150,7 +150,7 @@ def _likeness(sample: Sample, identification: Identification, nuisances: Nuisanc
 
 def _under_inverse_weights(sample: Sample, chance: FloatArray, estimand: Average) -> tuple[BalanceRow, ...]:
     weight = weights(sample.treatment, chance, estimand, base=sample.weights)
-    return balance(sample.covariates, sample.treatment, weight, base=sample.weights)
+    return balance(sample.covariates, sample.treatment, weight, base=sample.weights, cluster=sample.cluster)
 
 
 def _concerns(sample: Sample, main: Estimate) -> tuple[Concern, ...]:

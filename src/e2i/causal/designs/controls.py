@@ -121,6 +121,7 @@ def of_rows(sample: Sample, rows: BoolArray) -> Sample:
         covariates=_of_columns(replace(sample.covariates, matrix=matrix, gaps=gaps), np.flatnonzero(varies)),
         groups=sample.groups[rows],
         cluster=None if sample.cluster is None else sample.cluster[rows],
+        strata=None if sample.strata is None else np.unique(sample.strata[rows], return_inverse=True)[1].astype(np.int64),
         weights=None if sample.weights is None else sample.weights[rows],
         instruments=None if sample.instruments is None else sample.instruments[rows],
         negative_controls={name: values[rows] for name, values in sample.negative_controls.items()},

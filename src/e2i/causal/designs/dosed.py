@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from e2i.causal.design import Identification, Sample
 from e2i.causal.designs.controls import placebo_outcomes
-from e2i.causal.designs.lottery import concerns_about_the_lottery
+from e2i.causal.designs.lottery import about_strata, concerns_about_the_lottery
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, certificate_of_sample, told_reasons
 from e2i.causal.estimators.multi_level import MultiLevel
 from e2i.causal.estimators.partially_linear import PartiallyLinear
-from e2i.causal.estimators.random_dose import plain_contrasts, slope
+from e2i.causal.estimators.random_dose import plain_contrasts, slope, slope_within
+from e2i.causal.estimators.within_strata import contrasts_within
 from e2i.causal.hazards import concerns_about_filled, concerns_about_rows, refuse_hopeless
 from e2i.domain.evidence import Hazard, Refutation
+from e2i.errors import TooFewRows
 
 _BENT, _CLEAR = 0.001, 3.0
 
@@ -34,11 +37,15 @@ def estimate(sample: Sample, identification: Identification, hazards: tuple[Haza
     return Estimation(
         effect=effect,
         reasons=told_reasons(identification),
-        hazards=(*hazards, *_about_bend(main), *as_warnings((*main.notes, *sample.covariates.notes))),
+        hazards=(*hazards, *about_bend(main.diagnostics), *as_warnings((*main.notes, *sample.covariates.notes))),
         alternatives=others,
         concerns=(
             *concerns_about_rows(sample),
-            *(concerns_about_the_lottery(sample) if identification.is_randomised else concerns_about_filled(sample)),
+            *(
+                (*concerns_about_the_lottery(sample), *about_strata(main))
+                if identification.is_randomised
+                else concerns_about_filled(sample)
+            ),
         ),
     )
 
@@ -48,9 +55,13 @@ def refute(sample: Sample, identification: Identification, *, seed: int) -> tupl
     return placebo_outcomes(sample, lambda part: _fit(part, identification, seed=seed)[0])
 
 
-def _about_bend(main: Estimate) -> tuple[Hazard, ...]:
-    """One slope told for a dose whose effect is not the same at low and high doses; a person looks where it turns round."""
-    told = main.diagnostics
+def about_bend(told: Mapping[str, float]) -> tuple[Hazard, ...]:
+    """One slope told for a dose whose effect is not the same at low and high doses; a person looks where it turns round.
+
+    Parameters
+    ----------
+    told : as `dose_bend.bend` gives it
+    """
     p_value = told.get("bend_p", 1.0)
     if p_value >= _BENT:
         return ()
@@ -68,7 +79,22 @@ def _fit(sample: Sample, identification: Identification, *, seed: int) -> tuple[
     """For levels first the contrast that stands out most, then the others; their intervals hold jointly."""
     is_plain = identification.is_randomised and sample.covariates.matrix.shape[1] == 0
     if identification.treatment_kind == "continuous":
+        if sample.strata is not None:
+            return (slope_within(sample),)
         return (slope(sample) if is_plain else PartiallyLinear().fit(sample, identification, seed=seed),)
-    found = plain_contrasts(sample, identification, seed=seed) if is_plain else MultiLevel().fit_many(sample, identification, seed=seed)
+    if sample.strata is not None:
+        found = _contrasts_within(sample, identification, seed=seed)
+    else:
+        found = plain_contrasts(sample, identification, seed=seed) if is_plain else MultiLevel().fit_many(sample, identification, seed=seed)
     order = np.argsort([-abs(each.estimate) / each.standard_error for each in found], kind="stable")
     return tuple(found[place] for place in order)
+
+
+def _contrasts_within(sample: Sample, identification: Identification, *, seed: int) -> tuple[Estimate, ...]:
+    """Covariates that the rows cannot carry are left aside, as after a lottery without strata."""
+    try:
+        return contrasts_within(sample, identification, is_adjusted=sample.covariates.matrix.shape[1] > 0, seed=seed)
+    except TooFewRows as error:
+        note = f"covariates are left aside: {error.what}"
+        plain = contrasts_within(sample, identification, is_adjusted=False, seed=seed)
+        return tuple(replace(each, notes=(*each.notes, note)) for each in plain)

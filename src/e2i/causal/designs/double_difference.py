@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from e2i.causal.design import Identification
+from e2i.causal.designs import cross_over
 from e2i.causal.designs.controls import untested
 from e2i.causal.designs.over_time import (
     Fitter,
@@ -22,6 +23,7 @@ from e2i.causal.designs.over_time import (
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, beside, certificate_of_panel, refused_by, told_reasons
 from e2i.causal.panel import few_treated, on_off
+from e2i.causal.panel.cross_over import is_cross_over
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.event_study import EventTimes, event_times
 from e2i.causal.panel.fixed_confounders import by_period, is_fixed
@@ -29,6 +31,7 @@ from e2i.causal.panel.group_time import EXTRAPOLATED, GroupTime
 from e2i.causal.panel.hazards import panel_hazards
 from e2i.causal.panel.imputation import Imputation
 from e2i.causal.panel.jackknife import with_jackknife
+from e2i.causal.panel.partial_start import without_partial_period
 from e2i.causal.panel.pre_trend import placebo_in_time, pre_trend_tests
 from e2i.causal.panel.prepare import make_panel
 from e2i.causal.panel.spill_over import spill_over
@@ -56,9 +59,12 @@ def estimate(
 ) -> Estimation | CausalFinding:
     """The effect with other estimators beside it and the event study. Raises CausalError, and DataError when the table is unfit."""
     panel = make_panel(frame, identification)
+    identification = without_partial_period(panel, identification)
     hazards = (*about_days(frame, effect), *panel_hazards(panel, identification))
     if (refusal := refused_by(hazards, identification)) is not None:
         return refusal
+    if is_cross_over(panel, identification):
+        return cross_over.estimate(panel, identification, hazards)
     panel = seen_before(panel, identification)
     main = _honest(panel, identification, seed=seed)
     require_chance(main, panel)
@@ -84,6 +90,9 @@ def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Ident
     """What parallel trends, no carry-over and negative controls must show."""
     assert estimation.effect is not None
     everybody = make_panel(frame, identification)
+    identification = without_partial_period(everybody, identification)
+    if is_cross_over(everybody, identification):
+        return cross_over.refute(everybody, identification)
     panel = seen_before(everybody, identification)
     kind = identification.treatment_kind
     if kind in ("on_off", "continuous"):
@@ -147,6 +156,8 @@ def _others(panel: Panel, identification: Identification, *, seed: int) -> tuple
     if kind in ("staggered", "binary") and int(panel.cluster.max()) + 1 <= _FEW_CLUSTERS:
         candidates["wild bootstrap"] = lambda: by_bootstrap(regressed, identification, estimator="two-way fixed effects", seed=seed)
     agreeing = set(candidates) if kind == "binary" and not is_imputed else set(_SOUND)
+    if few_treated.has_few_treated(panel):  # their own errors, learned from a handful of clusters, are too small to hold them to
+        agreeing = set()
     return beside(candidates, identification, apart=tuple(set(candidates) - agreeing))
 
 
@@ -184,7 +195,7 @@ def _tests_before(panel: Panel, identification: Identification, told: tuple[floa
     found = [*pre_trend_tests(events), *(() if earlier is None else (earlier,))]
     if not len(events.before) or events.is_flat_before:
         return found
-    return [*found, *bounds_on_drift(events, told, panel)]
+    return [*found, *bounds_on_drift(events, told, panel, is_randomised=identification.is_randomised)]
 
 
 def _tests_of_changing_treatment(panel: Panel, identification: Identification) -> list[Refutation]:

@@ -8,9 +8,12 @@ import numpy as np
 import polars as pl
 
 from e2i.causal.design import Identification, Sample, prepare
+from e2i.causal.designs.dosed import about_bend
 from e2i.causal.designs.instrument_placebos import placebos
 from e2i.causal.estimate import Estimate
 from e2i.causal.estimation import Estimation, as_effect, as_warnings, certificate_of_sample, refused_by, told_reasons
+from e2i.causal.estimators.dose_bend import bend_through
+from e2i.causal.estimators.within_strata import centred_within
 from e2i.causal.hazards import concerns_about_filled, concerns_about_rows, validate
 from e2i.causal.iv.checks import estimate_hazards, examine, imbalance, raise_refused
 from e2i.causal.iv.curvature import about_curvature
@@ -49,7 +52,7 @@ def estimate(
     earlier = tuple(hazard for hazard in validate(frame, effect, unit=identification.unit) if hazard.code not in _NOT_ASKED)
     if (refusal := refused_by(earlier, identification)) is not None:
         return refusal
-    spread = every_level(frame, identification)
+    spread = _spread(frame, identification)
     sample = prepare(spread.frame, spread.identification)
     found, residuals = examine(sample)
     raise_refused(found, override=identification.override)
@@ -61,7 +64,8 @@ def estimate(
     late = (*estimate_hazards(main), *_from_beside(beside, direction))
     told = (*main.notes, *notes, *_about_rows(sample, identification), *_about_levels(spread), *sample.covariates.notes)
     lost = about_missing_instruments(frame, effect)
-    hazards = (*found, *lost, *direction, *curved, *late, *_about_lottery(sample, identification), *_grouped(spread, sample))
+    bent = about_bend(bend_through(sample)) if identification.treatment_kind == "continuous" else ()
+    hazards = (*found, *lost, *direction, *curved, *bent, *late, *_about_lottery(sample, identification), *_grouped(spread, sample))
     naive, untreated = _raw_means(sample, identification)
     return Estimation(
         effect=as_effect(
@@ -81,11 +85,16 @@ def estimate(
 def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Identification, seed: int) -> tuple[Refutation, ...]:
     """Whether the instruments are strong, agree with one another, and leave alone what treatment cannot move."""
     assert estimation.effect is not None
-    spread = every_level(frame, identification)
+    spread = _spread(frame, identification)
     sample = prepare(spread.frame, spread.identification)
     told = estimation.effect.diagnostics
     tests = placebos(sample, identification, estimation.effect)
     return (_strength(told), *_agreement(told), *kitagawa(sample, seed=seed), *tests)
+
+
+def _spread(frame: pl.DataFrame, identification: Identification) -> Spread:
+    """Strata of the lottery, whatever their type, have a level each."""
+    return every_level(frame.with_columns(pl.col(name).cast(pl.String) for name in identification.drawn_within), identification)
 
 
 def _from_beside(beside: Estimate | None, direction: tuple[Hazard, ...]) -> tuple[Hazard, ...]:
@@ -132,7 +141,10 @@ def _about_lottery(sample: Sample, identification: Identification) -> tuple[Haza
     matrix = sample.covariates.matrix
     if not identification.is_randomised or sample.instruments is None or matrix.shape[1] == 0:
         return ()
-    z = imbalance(matrix, sample.instruments, clusters=sample.cluster)
+    instruments = sample.instruments
+    if sample.strata is not None:
+        matrix, instruments = (centred_within(sample.strata, values) for values in (matrix, instruments))
+    z = imbalance(matrix, instruments, clusters=sample.cluster)
     worst = int(np.argmax(z))
     if z[worst] <= _LOTTERY_Z + np.sqrt(2.0 * np.log(len(z))):
         return ()
@@ -140,7 +152,7 @@ def _about_lottery(sample: Sample, identification: Identification) -> tuple[Haza
         f"the study says that chance assigned, but the instrument goes with `{sample.covariates.names[worst]}` "
         f"({z[worst]:.1f} standard errors)."
     )
-    remedy = "If it was drawn within the levels of the confounders this is right; else leave `randomised` out."
+    remedy = "If it was drawn within the levels of a column, name that under `randomised_within`; else leave `randomised` out."
     return (Hazard(code="instrument_unbalanced", action="review", text=text, remedy=remedy, measured=float(z[worst])),)
 
 

@@ -85,16 +85,20 @@ def by_bootstrap(panel: Panel, identification: Identification, *, estimator: str
     )
 
 
-def bounds_on_drift(events: EventTimes, told: tuple[float, float], panel: Panel) -> list[Refutation]:
-    """What a violation of parallel trends like those before treatment would do to the interval that is told."""
+def bounds_on_drift(events: EventTimes, told: tuple[float, float], panel: Panel, *, is_randomised: bool = False) -> list[Refutation]:
+    """What a violation of parallel trends like those before treatment would do to the interval that is told.
+
+    After a lottery nothing but chance sets the trends of the two apart, which the interval holds already: it is told and decides nothing.
+    """
     try:
         study = events.for_bounds()
     except (CausalError, DataError) as error:  # a gap beside the reference, or fewer clusters than periods; the effect stands
         return [untested("drift_robustness:a drift before treatment", str(error))]
+    drift = drift_robustness(smoothness(study, grid=(0.0,)), told, spread=_spread_of_units(panel))
     return [
         as_refutation(relative_magnitudes(study)),
         as_refutation(smoothness(study)),
-        drift_robustness(smoothness(study, grid=(0.0,)), told, spread=_spread_of_units(panel)),
+        replace(drift, is_reported_only=drift.is_reported_only or is_randomised),
     ]
 
 

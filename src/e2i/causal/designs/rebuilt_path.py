@@ -15,6 +15,7 @@ from e2i.causal.estimation import Estimation, as_effect, as_warnings, beside, ce
 from e2i.causal.panel.data import Panel
 from e2i.causal.panel.hazards import panel_hazards
 from e2i.causal.panel.interrupted import InterruptedFit, InterruptedSeries
+from e2i.causal.panel.partial_start import without_partial_period
 from e2i.causal.panel.prepare import make_panel
 from e2i.causal.panel.synthetic_control import SyntheticControl
 from e2i.causal.panel.synthetic_did import SyntheticDiD
@@ -70,11 +71,12 @@ def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Ident
 
 
 def _panel(frame: pl.DataFrame, identification: Identification) -> tuple[Panel, Identification]:
-    """A single series has no unit column: it is one unit."""
+    """A single series has no unit column: it is one unit. A period that is treated in part is no fair example of those before."""
     if identification.unit is None:
         frame = frame.with_columns(pl.lit(SERIES).alias(SERIES))
         identification = replace(identification, unit=SERIES)
-    return make_panel(frame, identification), identification
+    panel = make_panel(frame, identification)
+    return panel, without_partial_period(panel, identification)
 
 
 def _study(panel: Panel, identification: Identification, *, seed: int) -> SyntheticFit | InterruptedFit:

@@ -26,6 +26,7 @@ from e2i.causal.panel.hazard_people import about_people
 from e2i.causal.panel.hazards import panel_hazards
 from e2i.causal.panel.jackknife import with_jackknife
 from e2i.causal.panel.on_off import distributed_lags
+from e2i.causal.panel.partial_start import without_partial_period
 from e2i.causal.panel.pre_trend import pre_trend_tests
 from e2i.causal.panel.prepare import make_panel
 from e2i.causal.panel.repeated import (
@@ -80,6 +81,7 @@ def estimate(
 ) -> Estimation | CausalFinding:
     """The effect with its event study. Raises CausalError, and DataError when the table is unfit."""
     panel = make_panel(frame, identification)
+    identification = without_partial_period(panel, identification)
     of_groups = (hazard for hazard in panel_hazards(panel, identification) if hazard.code in _OF_GROUPS)
     hazards = (*about_days(frame, effect), *of_groups, *_hazards(panel, identification), *about_people(panel))
     if (refusal := refused_by(hazards, identification)) is not None:
@@ -107,7 +109,9 @@ def estimate(
 def refute(frame: pl.DataFrame, estimation: Estimation, *, identification: Identification, seed: int) -> tuple[Refutation, ...]:
     """What parallel trends, an unchanged mix of people and negative controls must show."""
     assert estimation.effect is not None
-    panel = seen_before(make_panel(frame, identification), identification)
+    panel = make_panel(frame, identification)
+    identification = without_partial_period(panel, identification)
+    panel = seen_before(panel, identification)
     mix = composition(panel, identification)
     return (
         *_tests_before(panel, identification, estimation.effect.interval()),
@@ -181,7 +185,7 @@ def _tests_before(panel: Panel, identification: Identification, told: tuple[floa
     found = list(pre_trend_tests(events))
     if identification.treatment_kind != "binary" or events.is_flat_before:
         return found
-    return [*found, *bounds_on_drift(events, told, panel)]
+    return [*found, *bounds_on_drift(events, told, panel, is_randomised=identification.is_randomised)]
 
 
 def _tests_of_changing_treatment(panel: Panel) -> list[Refutation]:

@@ -80,4 +80,5 @@ def balance_under_overlap(sample: Sample, nuisances: Nuisances) -> tuple[Balance
     """Standardised mean differences before and after overlap weighting."""
     chance = nuisances.propensity.mean
     weight = np.where(sample.treatment == 1, 1.0 - chance, chance)
-    return balance(sample.covariates, sample.treatment, weight if sample.weights is None else sample.weights * weight, base=sample.weights)
+    weight = weight if sample.weights is None else sample.weights * weight
+    return balance(sample.covariates, sample.treatment, weight, base=sample.weights, cluster=sample.cluster)

@@ -10,9 +10,13 @@ from e2i.causal.design import Identification, Sample
 from e2i.causal.estimate import LEVEL, Estimate, from_influence
 from e2i.causal.estimators.cross_fit import arm_counts, average_of, require_finite
 from e2i.causal.estimators.dose_bend import bend
-from e2i.causal.estimators.least_squares import least_squares
+from e2i.causal.estimators.least_squares import independent_columns, least_squares
 from e2i.causal.estimators.multi_level import simultaneous
 from e2i.causal.estimators.unadjusted import DifferenceInMeans
+from e2i.causal.estimators.within_strata import centred_within
+from e2i.errors import NoVariation
+
+_FLAT = 1e-9
 
 
 def slope(data: Sample) -> Estimate:
@@ -34,6 +38,45 @@ def slope(data: Sample) -> Estimate:
         **arm_counts(data),
     )
     return _with_effective_degrees(plain, data)
+
+
+def slope_within(data: Sample) -> Estimate:
+    """The average slope of a dose that chance drew within strata, covariates adjusted for: each stratum has a level of its own.
+
+    Dose, outcome and covariates are taken as departures from their stratum's means, and the covariates are regressed out of both
+    (Frisch and Waugh 1933); strata count by the spread of the dose within them. Then as `slope`.
+
+    Raises
+    ------
+    NoVariation
+        The dose is the same throughout each stratum.
+    """
+    assert data.strata is not None
+    require_finite(data)
+    dose, outcome = (centred_within(data.strata, values, data.weights) for values in (data.treatment, data.outcome))
+    matrix = centred_within(data.strata, data.covariates.matrix, data.weights)
+    kept = independent_columns(matrix) if matrix.shape[1] else np.empty(0, dtype=np.int64)
+    if len(kept):
+        dose, outcome = (
+            values - matrix[:, kept] @ least_squares(matrix[:, kept], values, weights=data.weights).coefficients
+            for values in (dose, outcome)
+        )
+    if float(np.ptp(dose)) <= _FLAT * max(float(np.ptp(data.treatment)), 1e-300):
+        what = "the dose is the same throughout each stratum, so nothing can be compared within strata."
+        raise NoVariation(what, where="effect.randomised_within", advice="Name coarser strata, or leave `randomised_within` out.")
+    spent = int(data.strata.max()) + 1 + len(kept)
+    found = slope(replace(data, treatment=dose, outcome=outcome, strata=None))
+    wider = 1.0 if data.cluster is not None else float(np.sqrt(len(dose) / max(len(dose) - spent, 1)))
+    low, high = (found.estimate + (end - found.estimate) * wider for end in found.interval)
+    return replace(
+        found,
+        estimator="least squares on a dose randomised within strata",
+        standard_error=found.standard_error * wider,
+        interval=(low, high),
+        diagnostics=found.diagnostics | {"strata": float(data.strata.max()) + 1.0, "adjusted_columns": float(len(kept))},
+        n_treated=int((data.treatment != 0).sum()),
+        n_untreated=int((data.treatment == 0).sum()),
+    )
 
 
 def _with_effective_degrees(plain: Estimate, data: Sample) -> Estimate:

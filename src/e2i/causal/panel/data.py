@@ -45,6 +45,8 @@ class Panel:
     """shape (n,): in repeated cross-sections, whose rows are different people, the rows that are not independent; else None"""
     cohort_given: IntArray | None = None
     """shape (N,): the first treated period where the study names it; it may lie in a gap of the unit's rows"""
+    begun_between: int = 0
+    """treated units whose first day of treatment, as the study names it, lies between two periods"""
     rows_given: int = 0
     """rows before those without outcome or treatment were left out"""
     notes: tuple[str, ...] = ()

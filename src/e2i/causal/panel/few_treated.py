@@ -1,8 +1,9 @@
-"""A handful of treated clusters: how much changes vary is learned from the untreated ones (Donald & Lang 2007).
+"""A handful of clusters in an arm: how much changes vary is learned from the other arm, or from both together (Donald & Lang 2007).
 
-Clustered standard errors learn the treated clusters' variation from the treated clusters; with one to four of them they are far too
-small. Here each cluster gives one number, its change, and the untreated clusters tell how such changes scatter, about what confounders
-explain of them. Exact for independent normal changes of equal variance; it needs a common start of treatment.
+Clustered standard errors learn an arm's variation from its own clusters; with one to four of them they are far too small. Here each
+cluster gives one number, its change, and the untreated clusters tell how such changes scatter, about what confounders explain of them;
+where these are few as well, both arms tell it together. Exact for independent normal changes of equal variance; it needs a common start
+of treatment.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ FEW = 5
 _FEWEST_CONTROLS = 5
 _PLACEBO_LEVEL = 0.05
 METHOD = "t on changes per cluster, scatter from the untreated (Donald & Lang 2007)"
+_POOLED = "t on changes per cluster, scatter from both arms (Donald & Lang 2007)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,8 @@ class Changes:
     estimate: float
     standard_error: float
     degrees: int
+    is_pooled: bool
+    """the treated clusters tell of the scatter, too"""
 
     @property
     def p_value(self) -> float:
@@ -48,26 +52,32 @@ class Changes:
 
 
 def has_few_treated(panel: Panel) -> bool:
-    """Fewer than five treated clusters with a common start, and five or more that are never treated for each number they explain."""
+    """Fewer than five treated or untreated clusters, a common start, and enough clusters in all to tell how they scatter."""
     treated = np.unique(panel.cluster[panel.cohort != NEVER])
     never = np.setdiff1d(np.unique(panel.cluster), treated)
     starts = np.unique(panel.cohort[panel.cohort != NEVER])
-    is_plain = panel.is_absorbing and len(starts) == 1
-    enough = len(never) >= _FEWEST_CONTROLS * (1 + panel.covariates.shape[1])
-    return bool(is_plain and 0 < len(treated) < FEW and enough and starts[0] > 0)
+    is_plain = panel.is_absorbing and len(starts) == 1 and starts[0] > 0
+    if not is_plain or not len(treated) or not len(never) or min(len(treated), len(never)) >= FEW:
+        return False
+    explained = 1 + panel.covariates.shape[1]
+    if len(treated) < FEW and len(never) >= _FEWEST_CONTROLS * explained:
+        return True
+    is_mixed = np.isin(panel.cluster[panel.cohort == NEVER], treated).any()  # one number per cluster needs clusters of one arm each
+    return bool(not is_mixed and len(treated) + len(never) > 1 + explained)
 
 
 def with_honest_interval(estimate: Estimate, panel: Panel, spec: Identification) -> Estimate:
-    """The estimate with an interval whose width the untreated clusters give; its standard error stays the clustered one."""
+    """The estimate with an interval whose width the changes of whole clusters give; its standard error stays the clustered one."""
     start = int(panel.cohort[panel.cohort != NEVER].min()) - spec.anticipation
     found = changes(panel, start, np.ones(len(panel.unit), dtype=np.bool_))
     if found is None:
         return estimate
-    note = f"fewer than {FEW} treated clusters: the interval takes its width from the changes of the untreated ones"
+    arm, others = ("treated or untreated", "all of them") if found.is_pooled else ("treated", "the untreated ones")
+    note = f"fewer than {FEW} {arm} clusters: the interval takes its width from the changes of {others}"
     return replace(
         estimate,
         interval=found.around(estimate.estimate),
-        interval_method=METHOD,
+        interval_method=_POOLED if found.is_pooled else METHOD,
         p_value=found.p_value,
         diagnostics=estimate.diagnostics | {"change_standard_error": found.standard_error},
         notes=(*estimate.notes, note),
@@ -90,8 +100,8 @@ def placebo_in_time(panel: Panel, spec: Identification) -> Refutation | None:
         passed=passed,
         detail=(
             f"Treatment pretended {start - pretended} period{'s' if start - pretended > 1 else ''} earlier has an effect of "
-            f"{found.estimate:.3g} ({low:.3g} to {high:.3g}, p = {found.p_value:.3g}, scatter from the untreated); "
-            + ("none, as it must be." if passed else "there should be none.")
+            f"{found.estimate:.3g} ({low:.3g} to {high:.3g}, p = {found.p_value:.3g}, scatter from "
+            f"{'both arms' if found.is_pooled else 'the untreated'}); " + ("none, as it must be." if passed else "there should be none.")
         ),
         statistic=found.estimate / found.standard_error if found.standard_error > 0 else None,
         p_value=found.p_value,
@@ -112,7 +122,7 @@ def changes(panel: Panel, start: int, rows: BoolArray) -> Changes | None:
 
     Returns
     -------
-    None where no treated cluster, or fewer than five untreated ones, have rows on both sides.
+    None where no treated cluster, or too few untreated ones, have rows on both sides.
     """
     count = int(panel.cluster.max()) + 1
     treated = np.zeros(count, dtype=np.bool_)
@@ -131,9 +141,11 @@ def changes(panel: Panel, start: int, rows: BoolArray) -> Changes | None:
     design = np.column_stack(columns)
     known = np.isfinite(change) & np.isfinite(design).all(axis=1)
     up, down = known & treated, known & ~treated
-    if not up.any() or down.sum() < _FEWEST_CONTROLS * design.shape[1]:
+    if not up.any() or not down.any():
         return None
-    return _predicted(change, design, up=up, down=down)
+    if down.sum() >= _FEWEST_CONTROLS * design.shape[1]:
+        return _predicted(change, design, up=up, down=down)
+    return _pooled(change, np.column_stack([up, design]), rows=known)
 
 
 def _predicted(change: FloatArray, design: FloatArray, *, up: BoolArray, down: BoolArray) -> Changes:
@@ -145,7 +157,20 @@ def _predicted(change: FloatArray, design: FloatArray, *, up: BoolArray, down: B
     aim = design[up].mean(axis=0)
     factor = 1.0 / float(up.sum()) + float(np.sum((aim @ inverse) ** 2))
     error = float(np.sqrt(left @ left / degrees * factor))
-    return Changes(estimate=float(change[up].mean() - aim @ slopes), standard_error=error, degrees=degrees)
+    return Changes(estimate=float(change[up].mean() - aim @ slopes), standard_error=error, degrees=degrees, is_pooled=False)
+
+
+def _pooled(change: FloatArray, design: FloatArray, *, rows: BoolArray) -> Changes | None:
+    """The coefficient of the first column by least squares; None where nothing is left to tell the scatter."""
+    inverse = np.linalg.pinv(design[rows])
+    slopes = inverse @ change[rows]
+    left = change[rows] - design[rows] @ slopes
+    rank = int(np.linalg.matrix_rank(design[rows]))
+    degrees = int(rows.sum()) - rank
+    if degrees < 1 or rank < design.shape[1]:
+        return None
+    error = float(np.sqrt(left @ left / degrees * np.sum(inverse[0] ** 2)))
+    return Changes(estimate=float(slopes[0]), standard_error=error, degrees=degrees, is_pooled=True)
 
 
 def _period_means(panel: Panel, weights: FloatArray) -> FloatArray:

@@ -11,7 +11,7 @@ from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 from e2i.causal.design import Identification
 from e2i.causal.hazard_checks import EXTREME_TIMES, MIXED_SHARE, SCALE_GAP, extreme_outcome, mixed_units, two_scales
 from e2i.causal.hazard_scale import missing_codes
-from e2i.causal.late_reports import late_reports
+from e2i.causal.late_reports import late_reports, late_reports_of_treated
 from e2i.causal.panel.absorb import TwoWay
 from e2i.causal.panel.data import NEVER, Panel
 from e2i.causal.panel.dose_shape import curved_dose
@@ -19,6 +19,7 @@ from e2i.causal.panel.few_treated import has_few_treated
 from e2i.causal.panel.fixed_confounders import unseen_among_untreated
 from e2i.causal.panel.hazard_rows import alike, gone_at_the_start, lost_after_treatment, rhythms, running_totals, single_row, stray_zeros
 from e2i.causal.panel.on_off import fixed_effects
+from e2i.causal.panel.partial_start import partial_start
 from e2i.domain.disclosure import counted, visible
 from e2i.domain.evidence import Hazard
 from e2i.errors import NoVariation, TooFewRows
@@ -182,6 +183,11 @@ def _arms(panel: Panel, spec: Identification) -> Iterator[Hazard]:
         return
     treated = (panel.cohort != NEVER) & ~panel.is_treated_from_start
     never = panel.cohort == NEVER
+    if spec.treatment_kind != "on_off" and not spec.is_repeated_cross_section and len(np.unique(panel.cluster[treated | never])) == 2:
+        text = "one treated and one untreated cluster: nothing shows how far two such clusters drift apart by chance."
+        remedy = "Add untreated clusters; or take the difference of the two as one series, without `unit`: its own past is its control."
+        yield Hazard(code="one_cluster", action="refuse", text=text, remedy=remedy, measured=2.0, threshold=3.0)
+        return
     for code, members, who in (("few_treated", treated, "treated"), ("few_controls", never, "never-treated")):
         count = len(np.unique(panel.cluster[members]))
         if code == "few_controls" and spec.treatment_kind == "on_off":  # units that do not switch just then are the controls
@@ -190,7 +196,7 @@ def _arms(panel: Panel, spec: Identification) -> Iterator[Hazard]:
             text = "every unit is treated in the end; late cohorts are the only controls, and the last has none."
             yield Hazard(code="all_treated_in_the_end", action="warn", text=text, remedy="Add units that are never treated.", measured=0.0)
         elif count < _FEW_TREATED:
-            ending = "its width comes from the untreated ones." if has_few_treated(panel) else "it is too narrow."
+            ending = "its width comes from changes of whole clusters." if has_few_treated(panel) else "it is too narrow."
             text = f"fewer than {_FEW_TREATED} {who} clusters: the interval cannot learn from so few how they vary; {ending}"
             remedy = "Read it beside a synthetic control with placebos in space."
             yield Hazard(code=code, action="review", text=text, remedy=remedy, measured=_measured(count), threshold=float(_FEW_TREATED))
@@ -311,7 +317,7 @@ def _unseen(panel: Panel, spec: Identification) -> Iterator[Hazard]:
 
 
 def _late(panel: Panel, spec: Identification) -> Iterator[Hazard]:
-    """Judged by units that treatment cannot have lowered; by all where treatment comes and goes, or is a dose."""
+    """Judged by units that treatment cannot have lowered, then by the treated; by all where treatment comes and goes, or is a dose."""
     del spec
     if panel.outcome.min() < 0:  # a volume that is not fully reported is too small; a change or a logarithm has no such mark
         return
@@ -321,6 +327,8 @@ def _late(panel: Panel, spec: Identification) -> Iterator[Hazard]:
             return
         rows = np.ones(len(panel.unit), dtype=np.bool_)
     found = late_reports(panel.time[rows], panel.outcome[rows])
+    if found is None and panel.is_absorbing and (panel.cohort == NEVER).any():
+        found = late_reports_of_treated(panel.time, panel.outcome, panel.cohort[panel.unit])
     if found is not None:
         yield found
 
@@ -353,6 +361,7 @@ _CHECKS: tuple[Callable[[Panel, Identification], Iterator[Hazard]], ...] = (
     _start,
     _arms,
     _before,
+    partial_start,
     _missing_cells,
     _gaps,
     _confounders,

@@ -8,6 +8,7 @@ candidate effect is tested at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -89,7 +90,9 @@ class RelativeTest:
         return not _accepted(self._stages(bound), beyond).any()
 
     def _stages(self, bound: float) -> list[_Stage]:
-        return [self._stage(bound, place, sign) for place in range(self.n_pre) for sign in (1.0, -1.0)]
+        """Large steps first: they accept most."""
+        likely = np.argsort(-np.abs(self._estimated_steps[: self.n_pre]))
+        return [self._stage(bound, int(place), sign) for place in likely for sign in (1.0, -1.0)]
 
     def _half(self, bound: float) -> float:
         """A distance from the estimate that the set seldom exceeds."""
@@ -98,23 +101,42 @@ class RelativeTest:
         return bound * self.reach * float((np.abs(before @ self.estimates) + 4 * spread).max()) + 5 * self.standard_error
 
     def _stage(self, bound: float, place: int, sign: float) -> _Stage:
-        """Vertices of the dual for one period and sign of the largest step, each scaled to the spread of its moments."""
-        steps = self.steps
-        largest = sign * steps[place]
-        after = steps[self.n_pre :]
-        up, down = after - bound * largest, -after - bound * largest
-        spread_up, spread_down = (np.sqrt(np.einsum("ij,jk,ik->i", rows, self.covariance, rows)) for rows in (up, down))
+        """Vertices of the dual for one period and sign of the largest step, each scaled to the spread of its moments.
+
+        All of them are combinations of two figures, the target and the largest step: only these need the covariance of the estimates.
+        """
+        moves = self._covariance_of_steps
+        after = slice(self.n_pre, None)
+        own, with_largest = np.diag(moves)[after], 2.0 * bound * sign * moves[place, after]
+        lasting = bound**2 * moves[place, place]
+        spread_up, spread_down = (np.sqrt(np.maximum(own + lasting + side * with_largest, 0.0)) for side in (-1.0, 1.0))
         rise, fall = np.maximum(self._tails, 0), np.maximum(-self._tails, 0)
-        rows = [rise @ up + fall @ down, rise @ down + fall @ up]
+        parts = [(1.0, -bound * self.reach), (-1.0, -bound * self.reach)]
         scale = [rise @ spread_up + fall @ spread_down, rise @ spread_down + fall @ spread_up]
         slope = [-1.0, 1.0]
         if bound > 0:
-            rows += list(up + down)
+            parts += [(0.0, -2.0 * bound)] * len(own)
             scale += list(spread_up + spread_down)
-            slope += [0.0] * len(after)
+            slope += [0.0] * len(own)
         size = np.array(scale)
-        vertices = np.array(rows) / size[:, None]
-        return _Stage.build(vertices @ self.estimates, np.array(slope) / size, vertices @ self.covariance @ vertices.T)
+        vertices = np.array(parts) / size[:, None]
+        pair = np.zeros((2, len(moves)))
+        pair[0, after], pair[1, place] = self._tails, sign
+        level = vertices @ (pair @ self._estimated_steps)
+        axes = vertices @ _root(pair @ moves @ pair.T)
+        # Of vertices that are multiples of one another the longest has the largest value.
+        apart = axes[[0, 1, 2 + int(size[2:].argmin())]] if bound > 0 else axes
+        return _Stage(level=level, slope=np.array(slope) / size, covariance=axes @ axes.T, least_favourable=_least_favourable(apart))
+
+    @cached_property
+    def _estimated_steps(self) -> FloatArray:
+        return self.steps @ self.estimates
+
+    @cached_property
+    def _covariance_of_steps(self) -> FloatArray:
+        """Shape (p + q, p + q)."""
+        found: FloatArray = self.steps @ self.covariance @ self.steps.T
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +147,6 @@ class _Stage:
     slope: FloatArray
     covariance: FloatArray
     least_favourable: float
-
-    @classmethod
-    def build(cls, level: FloatArray, slope: FloatArray, covariance: FloatArray) -> _Stage:
-        return cls(level=level, slope=slope, covariance=covariance, least_favourable=_least_favourable(covariance))
 
     def accepts(self, effects: FloatArray) -> BoolArray:
         """Which effects, shape (m,), the hybrid test does not reject."""
@@ -158,20 +176,28 @@ class _Stage:
 def _accepted(stages: list[_Stage], effects: FloatArray) -> BoolArray:
     accepted = np.zeros(len(effects), dtype=np.bool_)
     for stage in stages:
-        accepted |= stage.accepts(effects)
+        left = np.flatnonzero(~accepted)
+        if not len(left):
+            break
+        accepted[left] = stage.accepts(effects[left])
     return accepted
 
 
-def _least_favourable(covariance: FloatArray) -> float:
-    """Quantile at 1 - kappa of the largest of normal variables of rank two, by integration over the angle.
+def _root(square: FloatArray) -> FloatArray:
+    """A root of a positive semidefinite matrix, which may be singular."""
+    values, vectors = np.linalg.eigh(square)
+    root: FloatArray = vectors * np.sqrt(np.maximum(values, 0.0))
+    return root
+
+
+def _least_favourable(axes: FloatArray) -> float:
+    """Quantile at 1 - kappa of the largest of normal variables with loadings `axes`, shape (m, 2), by integration over the angle.
 
     In direction phi the radius at which a variable reaches c is c / m(phi), and a radius r is left inside with probability
     1 - exp(-r² / 2).
     """
     from scipy.optimize import brentq
 
-    values, vectors = np.linalg.eigh(covariance)
-    axes = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 0.0))
     angle = 2 * np.pi * (np.arange(_ANGLES) + 0.5) / _ANGLES
     reach = (axes @ np.stack([np.cos(angle), np.sin(angle)])).max(axis=0)
     reach = reach[reach > 0]

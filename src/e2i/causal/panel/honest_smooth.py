@@ -77,7 +77,7 @@ class SmoothFrontier:
             share = (place - low)[:, None]
             candidates = (1 - share) * knots[low] + share * knots[high]
             bent = (1 - share[:, 0]) * bends[low] + share[:, 0] * bends[high]
-            error = np.sqrt(np.einsum("ij,jk,ik->i", candidates, self.covariance, candidates))
+            error = np.sqrt(np.sum((candidates @ self.covariance) * candidates, axis=1))
             half = error * folded_quantile(bound * (self.constant + bent) / error)
             best = int(np.argmin(half))
             near = slice(max(best - 1, 0), best + 2)

@@ -9,7 +9,8 @@ from e2i.causal.arrays import BoolArray, FloatArray, IntArray
 from e2i.causal.design import Identification
 from e2i.causal.encoding import encode, numeric
 from e2i.causal.panel.data import NEVER, Panel
-from e2i.causal.panel.periods import Moments, distinct, read_moments, refuse_negative_starts, without_never
+from e2i.causal.panel.partial_start import begins_between
+from e2i.causal.panel.periods import DAY_ORDERS, Moments, distinct, read_moments, refuse_negative_starts, without_never
 from e2i.domain.disclosure import counted, visible
 from e2i.domain.nearest import suggestion
 from e2i.errors import DataError, NotIdentified, NoVariation, SchemaMismatch, TooFewRows
@@ -55,7 +56,9 @@ def make_panel(frame: pl.DataFrame, spec: Identification) -> Panel:
     names = _period_names(rows[time], periods)
     if len(period_values) < 2:
         raise TooFewRows(f"one period only ({names[0]}).", where=f"column {time}", advice="Add periods before and after treatment.")
-    cohort = None if spec.cohort is None else _cohort(rows, codes, moments=moments, periods=period_values, spec=spec)
+    cohort, between = None, 0
+    if spec.cohort is not None:
+        cohort, between = _cohort(rows, codes, moments=moments, periods=period_values, spec=spec)
     treatment = dose[order] if dose is not None else _treated(cohort, codes, periods)
     if cohort is not None and spec.treatment in frame.columns:
         _require_agreement(frame[spec.treatment][order], rows, cohort, at=(codes, periods), spec=spec)
@@ -78,6 +81,7 @@ def make_panel(frame: pl.DataFrame, spec: Identification) -> Panel:
         negative_controls={name: numeric(rows[name]) for name in spec.negative_controls},
         row_cluster=_row_clusters(rows, spec.cluster) if spec.is_repeated_cross_section else None,
         cohort_given=cohort,
+        begun_between=between,
         rows_given=frame.height,
         notes=(*_left_out(frame.height, len(order)), *covariates.notes),
     )
@@ -198,7 +202,8 @@ def _period_names(times: pl.Series, periods: IntArray) -> tuple[str, ...]:
     return tuple(found.cast(pl.String).to_list())
 
 
-def _cohort(rows: pl.DataFrame, codes: IntArray, *, moments: Moments, periods: FloatArray, spec: Identification) -> IntArray:
+def _cohort(rows: pl.DataFrame, codes: IntArray, *, moments: Moments, periods: FloatArray, spec: Identification) -> tuple[IntArray, int]:
+    """First treated period per unit, and how many units begin on a day between two periods."""
     name = str(spec.cohort)
     values = _moments_of_cohorts(rows, name, form=moments.form, time=str(spec.time))
     _require_constant(values, codes, what="cohort", column=name)
@@ -212,7 +217,9 @@ def _cohort(rows: pl.DataFrame, codes: IntArray, *, moments: Moments, periods: F
             advice="Leave the cohort of never treated units empty, or count periods from 1.",
         )
     never = np.isnan(first) | (first > periods[-1]) | (zero & ~((periods[0] < 0) & (periods[-1] > 0)))
-    return np.where(never, NEVER, np.searchsorted(periods, np.where(never, 0.0, first))).astype(np.int64)
+    found = np.where(never, NEVER, np.searchsorted(periods, np.where(never, 0.0, first))).astype(np.int64)
+    is_day = moments.form == "date" or moments.form in DAY_ORDERS
+    return found, begins_between(np.where(never, np.nan, first), periods) if is_day else 0
 
 
 def _moments_of_cohorts(rows: pl.DataFrame, name: str, *, form: str, time: str) -> FloatArray:

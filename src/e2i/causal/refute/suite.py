@@ -7,6 +7,7 @@ from e2i.causal.estimators.doubly_robust import Fit, Propensity
 from e2i.causal.refute.controls import hidden_bias_tests
 from e2i.causal.refute.ground import Ground
 from e2i.causal.refute.left_out import confounder_benchmarks, covariates_after_treatment, leave_one_out
+from e2i.causal.refute.neighbours import spill_over
 from e2i.causal.refute.simulations import DRAWS, bootstrap, dummy_outcomes, placebo_treatments, random_common_causes, subsets
 from e2i.causal.sensitivity import hidden_confounder_bound
 from e2i.domain.evidence import Refutation
@@ -26,7 +27,8 @@ def refute_all(
     -------
     tuple of Refutation
         Placebo treatment, random common cause, dummy outcome, halves and subsets (where rows allow), bootstrap, earlier outcomes,
-        negative controls (where the sample has them), timing of covariates; reported only: benchmarks and hidden-confounder bound.
+        negative controls (where the sample has them), spill-over (in clusters), timing of covariates; reported only: benchmarks and
+        hidden-confounder bound.
     """
     return refute_ground(Ground(sample=sample, fit=fit, propensity=propensity), seed=seed, draws=draws, confirm=confirm)
 
@@ -37,6 +39,7 @@ def refute_ground(ground: Ground, *, seed: int, draws: int = DRAWS, confirm: boo
     # Not the fit's own influence values: the claimed standard error is made of those, and would vouch for itself.
     influence = ground.full.influence(sample.outcome[:, None])[:, 0]
     halves = subsets(ground, influence, seed=seed + 3, draws=draws)
+    around = spill_over(ground)
     found = [
         placebo_treatments(ground, seed=seed, draws=draws),
         random_common_causes(ground, seed=seed + 1, draws=draws),
@@ -44,6 +47,7 @@ def refute_ground(ground: Ground, *, seed: int, draws: int = DRAWS, confirm: boo
         *(() if halves is None else (halves,)),
         bootstrap(ground, influence, seed=seed + 4, draws=draws),
         *hidden_bias_tests(ground, seed=seed + 5, confirm=confirm),
+        *(() if around is None else (around,)),
     ]
     if sample.covariates.matrix.shape[1] > 0:
         left = leave_one_out(ground)
