@@ -33,7 +33,7 @@ from e2i.causal.hazard_copies import copies_of_roles
 from e2i.causal.hazard_outcome import outcome_itself
 from e2i.causal.hazard_repeats import in_both_arms, repeated_share
 from e2i.causal.hazard_scale import scale
-from e2i.causal.hazard_table import Table
+from e2i.causal.hazard_table import Table, people, refuse
 from e2i.domain.evidence import Hazard
 from e2i.domain.study import EffectSpec
 from e2i.errors import DataError, LeakageFound, NotIdentified, TooFewRows
@@ -73,7 +73,20 @@ _HOPELESS = frozenset(
     )
 )
 """codes after which nothing further can be measured"""
-_THEN: tuple[Callable[[Table], Iterator[Hazard]], ...] = (copies_of_roles, late_names, collinear, assignment, clusters)
+
+
+def too_many_columns(table: Table) -> Iterator[Hazard]:
+    """Fewer rows than adjustment for so many columns needs; what the graph or a lottery adjusts for is known only later."""
+    spec, width = table.spec, table.matrix()[1].shape[1]
+    if spec.edges or spec.instruments or spec.randomised:
+        return
+    rows = int(table.complete.sum())
+    if rows < ROWS_PER_PARAMETER * width:
+        told = f"{people(rows)} are complete, for {width} numeric confounders; {ROWS_PER_PARAMETER} rows for each are needed."
+        yield refuse("too_many_columns", told, "Name fewer confounders.", float(width), rows / ROWS_PER_PARAMETER)
+
+
+_THEN: tuple[Callable[[Table], Iterator[Hazard]], ...] = (copies_of_roles, late_names, collinear, assignment, clusters, too_many_columns)
 
 
 @dataclass(frozen=True, kw_only=True)

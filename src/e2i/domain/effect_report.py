@@ -85,7 +85,7 @@ def untested(test: str) -> str | None:
 
 def _effect(effect: Effect | None) -> dict[str, Any]:
     names = ("estimand", "design", "estimator", "estimate", "interval", "interval_method", "scale", "standard_error", "p_value")
-    others = ("naive_difference", "outcome_mean_untreated", "treated", "untreated", "certificate")
+    others = ("naive_difference", "outcome_mean_untreated", "treated", "untreated", "certificate", "outcome_kind")
     if effect is None:
         return dict.fromkeys((*names, *others))
     counts = visible_counts({"treated": effect.n_treated, "untreated": effect.n_untreated})
@@ -104,6 +104,7 @@ def _effect(effect: Effect | None) -> dict[str, Any]:
         "treated": counts["treated"],
         "untreated": counts["untreated"],
         "certificate": effect.certificate,
+        "outcome_kind": effect.outcome_kind,
     }
 
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 MINUS = "\N{MINUS SIGN}"
-Style = Literal["number", "signed", "percent", "count", "seconds", "dollars", "short_dollars"]
+Style = Literal["number", "signed", "percent", "points", "count", "seconds", "dollars", "short_dollars"]
 
 _FIELD_WORDS = {
     "nrx": "NRx",
@@ -120,6 +120,8 @@ def format_number(value: float, style: Style = "number") -> str:
     ['0.812', '12.3', '1,234', '0.00012', '0']
     >>> format_number(0.5, "signed"), format_number(0.123, "percent"), format_number(4000, "count"), format_number(75.2, "seconds")
     ('+0.500', '12.3 %', '4,000', '75.2 s')
+    >>> format_number(0.0312, "points")
+    '+3.12 percentage points'
     >>> [format_number(x, "dollars") for x in (1_234_567.8, 12.345, 0.5)]
     ['$1,234,568', '$12.35', '$0.50']
     >>> [format_number(x, "short_dollars") for x in (21_587_034, 12_500, 999_960, 480)]
@@ -134,7 +136,9 @@ def format_number(value: float, style: Style = "number") -> str:
         return f"{MINUS if value < 0 else ''}${amount}"
     if style == "seconds":
         return f"{value:,.1f} s" if value >= 1 else f"{value * 1000:,.0f} ms"
-    sign = "+" if style == "signed" and value > 0 else ""
+    sign = "+" if style in ("signed", "points") and value > 0 else ""
+    if style == "points":
+        return f"{sign}{_plain(100 * value, 3)} percentage points"
     return sign + _plain(value, 3)
 
 

@@ -87,6 +87,18 @@ def test_an_effect_that_the_data_cannot_tell_is_refused_with_its_code_and_a_reme
     assert named.remedy
 
 
+def test_more_confounders_than_the_rows_carry_are_refused_and_a_lottery_may_name_them() -> None:
+    noise = np.random.default_rng(9).normal(size=(500, 60))
+    wide = clean().with_columns(**{f"x{place}": noise[:, place] for place in range(60)})
+    names = ("a", "b", *(f"x{place}" for place in range(60)))
+    result = finding(wide, EffectSpec(treatment="t", outcome="y", confounders=names))
+    assert result.effect is None
+    assert str(result.refusal).startswith("too_many_columns: 500 rows are complete, for 62 numeric confounders")
+    (lottery,) = (finding(wide, EffectSpec(treatment="t", outcome="y", confounders=names, randomised=True)),)
+    assert all(each.code != "too_many_columns" for each in lottery.hazards)
+    assert finding(wide, EffectSpec(treatment="t", outcome="y", confounders=names[:40])).effect is not None
+
+
 def test_a_refusal_for_lack_of_overlap_still_shows_the_overlap() -> None:
     result = finding(clean().with_columns(t=((pl.col("a") > 0) ^ (pl.int_range(pl.len()) % 100 == 0)).cast(pl.Int64)))
     assert result.effect is None

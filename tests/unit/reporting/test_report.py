@@ -135,7 +135,7 @@ def test_every_number_on_the_page_is_the_one_in_the_json(written, state):
     for path, told in page.numbers.items():
         for value, text in told:
             assert float(value) == at(content, path), path
-            styles = ("number", "signed", "percent", "count", "seconds", "dollars", "short_dollars")
+            styles = ("number", "signed", "percent", "points", "count", "seconds", "dollars", "short_dollars")
             assert text in {format_number(float(value), style) for style in styles}, path
 
 
