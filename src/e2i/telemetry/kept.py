@@ -52,11 +52,10 @@ class KeptNotes:
             self._noted.clear()
         self._noted[trace_id] = now
 
-    def close(self) -> None:
-        """Raises OSError."""
+    def release(self) -> int:
+        """Give up the file, which the caller closes; -1 where none is open."""
         fd, self._fd = self._fd, -1
-        if fd >= 0:
-            self._disk.close(fd)
+        return fd
 
     def _opened(self) -> int:
         """The file that is at the path now: the shipper puts another one there from time to time."""
@@ -65,7 +64,8 @@ class KeptNotes:
         except FileNotFoundError:
             is_there = False
         if not is_there:
-            self.close()
+            if (before := self.release()) >= 0:
+                self._disk.close(before)
             self._fd = self._disk.open(self._path, APPEND, MODE)
             self._file = self._disk.fstat(self._fd).st_ino
         return self._fd

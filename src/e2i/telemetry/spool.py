@@ -173,9 +173,10 @@ class SpoolWriter:
                 self._save_counters()
             for stream in self._streams:
                 self._leave(stream)
-            counter, finished = self._counter, self._finished
+            notes, counter, finished = self._kept.release(), self._counter, self._finished
             self._renew()
             self._finished = finished
+            self._close(notes)
             self._close(counter)  # last: while it is locked we are alive
 
     def pause(self, timeout_s: float) -> None:
@@ -191,7 +192,7 @@ class SpoolWriter:
 
     def start_anew(self) -> None:
         """After a fork, in the child: the open files are the parent's."""
-        open_files = [self._counter, *(stream.fd for stream in self._streams)]
+        open_files = [self._kept.release(), self._counter, *(stream.fd for stream in self._streams)]
         self._renew()
         for fd in open_files:
             self._close(fd)

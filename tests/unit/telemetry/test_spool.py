@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,26 @@ def test_a_reader_follows_a_living_writer_and_misses_nothing(tmp_path: Path) -> 
     assert seen == expected(100)
     assert len(list(Folders(tmp_path).segments.iterdir())) <= 2
     writer.close()
+
+
+def open_below(folder: Path) -> list[str]:
+    """Files of a folder that this process holds open, as Linux tells."""
+    held = []
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # gone since
+            held.append(str(each.readlink()))
+    return sorted(name for name in held if name.startswith(f"{folder}/"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc here")
+@pytest.mark.parametrize("leave", [SpoolWriter.close, SpoolWriter.start_anew])
+def test_every_file_is_given_back_at_the_end_and_after_a_fork(tmp_path: Path, leave: Callable[[SpoolWriter], None]) -> None:
+    writer = SpoolWriter(settings(tmp_path))
+    fill(writer, SPANS)
+    writer.note_kept("ab" * 16)
+    assert len(open_below(tmp_path)) == 5
+    leave(writer)
+    assert open_below(tmp_path) == []
 
 
 def test_a_closed_writer_leaves_no_zeros_and_gives_its_locks_back(tmp_path: Path) -> None:
