@@ -172,19 +172,24 @@ def paced(system: str, rests: Callable[[float], None]) -> str:
     for _ in range(60):
         times += caller_times(system, "llm", 100, is_async=False)
         rests(0.1)
+    return told(times)
+
+
+def told(times: list[float]) -> str:
     times.sort()
     return f"p50 {times[len(times) // 2]:.1f} us, p99 {times[int(len(times) * 0.99)]:.1f} us"
 
 
-def both_ways(system: str) -> str:
-    return f"asleep between bursts: {paced(system, time.sleep)}; at work between them: {paced(system, works)}"
+def three_ways(system: str) -> str:
+    unpaused = told(caller_times(system, "llm", 60_000, is_async=False))
+    return f"asleep between bursts: {paced(system, time.sleep)}; at work between them: {paced(system, works)}; without a pause: {unpaused}"
 
 
 def beside_sinks(home: Path, endpoint: str) -> str:
-    """As `both_ways`, with Opik and OTLP sinks at `endpoint`."""
+    """As `three_ways`, with Opik and OTLP sinks at `endpoint`."""
     settings = config.load(home=home, observability={"opik": {"endpoint": f"{endpoint}/api"}, "otlp": {"endpoint": endpoint}})
     with bootstrap.observing(settings):
-        return both_ways("e2i_span")
+        return three_ways("e2i_span")
 
 
 def bare() -> str:
@@ -263,7 +268,7 @@ def main() -> None:
     sink = Sink()
     if asked.bare:
         with installed("otel_memory", Path(), sink):
-            print(both_ways("otel_memory"))
+            print(three_ways("otel_memory"))
         return
     with homes() as home:
         if asked.callers_only:
