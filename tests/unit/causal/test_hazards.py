@@ -143,7 +143,7 @@ def test_levels_that_make_more_columns_than_the_rows_carry_are_refused() -> None
     """50 numbers are as many as 500 rows carry; the levels of a category come on top."""
     names = ("a", "b", *(f"z{j}" for j in range(48)))
     wide = clean().with_columns(**{name: pl.Series(np.random.default_rng(j).normal(size=500)) for j, name in enumerate(names[2:])})
-    with pytest.raises(TooFewRows, match="5[1-3] adjusted columns"):
+    with pytest.raises(TooFewRows, match=r"5[1-3] adjusted columns"):
         finding(wide, EFFECT.model_copy(update={"confounders": (*names, "segment")}))
 
 
