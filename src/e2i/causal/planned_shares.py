@@ -90,8 +90,11 @@ def _counts(frame: pl.DataFrame, column: str, identification: Identification) ->
 def _by_stratum(given: float | Mapping[str, float], found: dict[str, dict[str, int]], column: str) -> dict[str, dict[str, float]]:
     """Stratum -> arm -> planned share: one plan for all, or with the strata's names the share of the treated in each."""
     counts = {arm: count for arms in found.values() for arm, count in arms.items()}
-    if not isinstance(given, Mapping) or not set(found) <= set(given) or "" in found:
+    if not isinstance(given, Mapping) or "" in found or not set(found) & (set(given) - set(counts)):
         return dict.fromkeys(found, _planned(given, counts, column))
+    if missing := sorted(set(found) - set(given)):
+        what = f"no share was planned for {', '.join(f'`{stratum}`' for stratum in missing[:12])}, within which chance assigned as well."
+        raise NotIdentified(what, where=_WHERE, advice="Give the share of every stratum.")
     return {stratum: _planned(given[stratum], counts, column) for stratum in found}
 
 

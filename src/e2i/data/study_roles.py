@@ -127,6 +127,7 @@ def _roles(study: Study) -> Iterator[tuple[str, str | tuple[str, ...] | None]]:
         yield from (("effect.measured_at", effect.measured_at), ("effect.entered_at", effect.entered_at), ("effect.place", effect.place))
         yield from (("effect.negative_exposures", effect.negative_exposures), ("effect.pre_outcomes", effect.pre_outcomes))
         yield from (("effect.confounders", effect.confounders), ("effect.modifiers", effect.modifiers))
+        yield ("effect.randomised_within", effect.randomised_within)
         yield from (("effect.negative_controls", effect.negative_controls), ("effect.instruments", effect.instruments))
     if (prediction := study.prediction) is not None:
         yield from (("prediction.target", prediction.target), ("prediction.event_time", prediction.event_time))

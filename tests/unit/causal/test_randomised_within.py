@@ -130,6 +130,14 @@ def test_the_draw_is_held_against_the_plan_within_strata(shares: object, blocked
         assert "`west`" in next(hazard.text for hazard in told.hazards if hazard.code == "sample_ratio")
 
 
+def test_a_stratum_without_a_planned_share_is_named() -> None:
+    refused = asked(
+        regions(), randomised_within=["region"], assigned_share={name: share for name, share in SHARES.items() if name != "west"}
+    )
+    assert refused.effect is None
+    assert "no share was planned for `west`" in str(refused.refusal)
+
+
 def test_partners_that_are_missing_are_told_when_they_are_many() -> None:
     frame = pairs(count=150)
     kept = frame.filter(pl.Series(np.random.default_rng(0).random(frame.height) > 0.15))

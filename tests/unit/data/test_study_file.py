@@ -173,9 +173,10 @@ def test_a_study_is_its_meaning_and_not_its_spelling(tmp_path: Path) -> None:
     assert load_study(write(tmp_path, GOOD + "seed: 43\n")) != plain
 
 
-@pytest.mark.parametrize("role", ["place", "cluster", "weights"])
+@pytest.mark.parametrize("role", ["place", "cluster", "weights", "randomised_within"])
 def test_a_column_of_rows_that_belong_together_is_asked_for_with_its_line(tmp_path: Path, role: str) -> None:
-    refused = role_refusal(tmp_path, GOOD.replace("  treatment: program\n", f"  treatment: program\n  {role}: territory\n"))
+    column = "[territory]" if role == "randomised_within" else "territory"
+    refused = role_refusal(tmp_path, GOOD.replace("  treatment: program\n", f"  treatment: program\n  {role}: {column}\n"))
     assert f"study.yaml:6: `effect.{role}` names column `territory`, which the data lack" in str(refused)
 
 

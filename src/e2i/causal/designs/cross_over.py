@@ -7,7 +7,7 @@ import numpy as np
 from e2i.causal.design import Identification, MissingOutcomes
 from e2i.causal.designs.over_time import negative_controls, raw_difference, require_chance
 from e2i.causal.estimate import Estimate
-from e2i.causal.estimation import Estimation, as_effect, as_warnings, beside, told_reasons
+from e2i.causal.estimation import Estimation, as_effect, as_warnings, beside, certificate_of_panel, told_reasons
 from e2i.causal.hazards import selective_loss
 from e2i.causal.panel import cross_over
 from e2i.causal.panel.data import Panel
@@ -39,7 +39,7 @@ def estimate(panel: Panel, identification: Identification, hazards: tuple[Hazard
             identification,
             naive_difference=naive,
             outcome_mean_untreated=untreated,
-            certificate="not certified: coverage of this interval was not measured",
+            certificate=certificate_of_panel(main, panel),
         ),
         reasons=(*told_reasons(identification), f"Cross-over: {_WHY}", _ASSUMED),
         hazards=(
